@@ -1,0 +1,70 @@
+# Two commands are all the set-up there is: `make demo` and `make test`. Both make their own .venv.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+# The first interpreter on PATH that is new enough; PYTHON=… overrides it.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+
+.PHONY: help demo test check format bench soak sdk-check live-check clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer on PATH"; echo "hint: install one, or say PYTHON=/path/to/python3.11 make demo"; exit 1; } >&2
+	@"$(PYTHON)" -m venv $(VENV) || { echo "error: this Python cannot make a virtual environment"; echo "hint: on Debian and Ubuntu: apt install python3-venv"; exit 1; } >&2
+
+$(STAMP): pyproject.toml $(BIN)/python
+	@echo "installing gremlins into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(DEV_STAMP): $(STAMP)
+	@echo "installing the test tools into $(VENV) …"
+	@$(BIN)/python -c 'import tomllib; print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"]))' > $(VENV)/dev-requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $(VENV)/dev-requirements.txt
+	@touch $@
+
+demo: $(STAMP) ## a whole pipeline in batch mode against the built-in simulator, no key needed
+	@$(BIN)/gremlins demo
+
+test: $(DEV_STAMP) ## the test suite
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: $(DEV_STAMP) ## format, lint, strict types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: $(DEV_STAMP) ## rewrite the source in the house format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(DEV_STAMP) ## speed and memory, as ratios in one run
+	@$(BIN)/python -m bench
+
+soak: $(DEV_STAMP) ## the fault schedules of the suite, at least 10,000 of them
+	@GREMLINS_SOAK=1 $(BIN)/python -m pytest -n 2 -m "" tests -k soak
+
+sdk-check: $(DEV_STAMP) ## the SDK's own batch tests against the simulator
+	@$(BIN)/python tests/simulator/sdk_check.py
+
+# Half a gigabyte of other people's binaries: kept outside the repository, and outside .venv.
+LIVE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/gremlins-live
+LIVE_PACKAGES := @anthropic-ai/claude-code @github/copilot @kilocode/cli@7.7.7
+
+live-check: $(DEV_STAMP) ## the providers against their real binaries, which it installs
+	@mkdir -p "$(LIVE)"
+	@command -v npm > /dev/null || { echo "error: no npm on PATH"; echo "hint: install Node.js 20 or newer"; exit 1; } >&2
+	@npm install --prefix "$(LIVE)" --no-audit --no-fund --loglevel=error $(LIVE_PACKAGES)
+	@test -x "$(LIVE)/venv/bin/python" || "$(BIN)/python" -m venv "$(LIVE)/venv"
+	@"$(LIVE)/venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement $(VENV)/dev-requirements.txt --editable '.[openai]'
+	@LIVE_BINARIES="$(LIVE)/node_modules/.bin" "$(LIVE)/venv/bin/python" -m pytest -m "" tests/live tests/clients/test_openai.py tests/clients/test_conformance.py
+
+clean: ## remove what the targets above have made
+	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
