@@ -1,0 +1,15 @@
+"""`gremlins` and `python -m gremlins`."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    from gremlins.cli.door import run
+
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

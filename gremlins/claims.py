@@ -1,0 +1,47 @@
+"""Which batches the gremlins of one state root have claimed, read afresh whenever somebody looks for a lost one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from filelock import FileLock
+
+from gremlins.files import make_private_dir
+from gremlins.paths import Home
+
+SLACK = timedelta(days=1)
+"""A record that claims a batch was written after the batch was made; our clock may have jumped meanwhile."""
+
+
+def claimed_batches(home: Home, *, besides: str, since: datetime) -> frozenset[str]:
+    """Batch ids in the call records of every other gremlin, written since then. What cannot be read claims nothing."""
+    found: set[str] = set()
+    if not home.gremlins.is_dir():
+        return frozenset()
+    oldest = (since - SLACK).timestamp()
+    for folder in home.gremlins.iterdir():
+        calls = folder / "calls"
+        if folder.name == besides or not calls.is_dir():
+            continue
+        for path in calls.glob("*.json"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+                if path.stat().st_mtime >= oldest:
+                    found.update(_claims(json.loads(path.read_bytes())))
+    return frozenset(found)
+
+
+def _claims(record: Any) -> Iterator[str]:
+    if isinstance(batch := record.get("batch"), dict):
+        yield str(batch["batch_id"])
+    for waste in record.get("waste") or ():
+        yield str(waste["batch_id"])
+
+
+def adoption_lock(home: Home) -> FileLock:
+    """Held while a batch that was found is written into a record. Raises filelock.Timeout after a minute."""
+    make_private_dir(home.polls)
+    return FileLock(home.polls / "adopt.lock", timeout=60)

@@ -1,0 +1,220 @@
+"""What every provider is: `Client.run`, its inputs and outputs, and the session a call belongs to."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+from gremlins.clock import Clock, Jitter, no_jitter
+from gremlins.config import Settings
+from gremlins.errors import GremlinsError
+from gremlins.interrupt import Check, nothing_to_check
+from gremlins.ledger import CallRecord, Cost, Ledger
+from gremlins.outcome import Bail, Failed, FailureClass
+from gremlins.runs import Mode, ParkedCall
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is asked. `schema` asks for structured output; `followups` are (their reply, our correction) pairs."""
+
+    text: str
+    system: str | None = None
+    schema: Mapping[str, Any] | None = None
+    followups: tuple[tuple[str, str], ...] = ()
+
+
+PromptSource = Prompt | str | Callable[[], Prompt]
+"""A prompt, or how to make it: a call that is already on record never makes it again."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A reply that was recorded, and paid for once. `mode` is how it was got in the end."""
+
+    text: str
+    record: CallRecord
+
+    @property
+    def mode(self) -> Mode:
+        return self.record.mode
+
+    @property
+    def trailer(self) -> str:
+        return self.record.key.trailer
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A call that cannot go on yet. `calls` wait on batches; without any it is a backoff that ends at `until`."""
+
+    until: datetime
+    calls: tuple[ParkedCall, ...] = ()
+    why: str = ""
+    pollable: bool = True
+    """Whether the end of the batches is all it waits for, so that a shared poll may answer for it."""
+    mixed: bool = False
+    """Of several branches, some wait for batches and some for something else: the gremlin as a whole is not parked."""
+
+
+class ClientError(GremlinsError):
+    """A model call did not end well."""
+
+
+class CallUnsuccessful(ClientError):
+    """The call is over, on record, and has no reply to go on with. `outcome` is what the stage returns."""
+
+    def __init__(self, outcome: Failed | Bail) -> None:
+        super().__init__(outcome.reason if isinstance(outcome, Failed) else f"{outcome.kind}: {outcome.detail}")
+        self.outcome = outcome
+
+
+class Detach(ClientError):
+    """The call is outstanding and cannot be followed from here: the process ends, the call stays `submitted`."""
+
+    def __init__(self, reason: str, failure: FailureClass, calls: tuple[ParkedCall, ...]) -> None:
+        super().__init__(reason)
+        self.failure = failure
+        self.calls = calls
+
+
+class Park(BaseException):
+    """Control flow of a runner: this branch can do no more until what it waits for is there. See `Parking`."""
+
+    def __init__(self, wait: Wait) -> None:
+        super().__init__(wait.why)
+        self.wait = wait
+
+
+class Parking(Protocol):
+    """What a call does while it waits: sleep here, or give the whole process up for a small waiter."""
+
+    def __call__(self, wait: Wait) -> None: ...
+
+
+class Pricing(Protocol):
+    """What a call costs, from the provider's own usage object."""
+
+    def __call__(self, model: str, usage: Mapping[str, Any], *, batch: bool, at: datetime) -> Cost: ...
+
+
+Log = Callable[[str], None]
+
+
+def _no_log(line: str) -> None:
+    """Nobody listens."""
+
+
+@dataclass
+class Session:
+    """What a call needs besides its prompt: whose gremlin it is, where it works, and the world it works in."""
+
+    gremlin_id: str
+    ledger: Ledger
+    settings: Settings
+    clock: Clock
+    env: Mapping[str, str]
+    worktree: Path
+    price: Pricing
+    park: Parking
+    spawn: int = 1
+    attempt: Callable[[str], int] = field(default=lambda _stage: 1)
+    jitter: Jitter = no_jitter
+    log: Log = _no_log
+    check: Check = nothing_to_check
+    """Raises Terminated when the process was asked to end."""
+    guard: Check = nothing_to_check
+    """Raises CallUnsuccessful when a spending cap leaves no room for another call."""
+    claimed: Callable[[datetime], frozenset[str]] = field(default=lambda _since: frozenset())
+    """Batch ids that other gremlins' records hold, as far as they were written since then (with slack). Read afresh."""
+    adopting: Callable[[], Any] = field(default=lambda: _NoLock())
+    """A context manager: the lock under which a batch that was found is adopted."""
+    git_env: Callable[[], Mapping[str, str]] = dict
+    """What makes git quiet in the worktree for whoever runs it there: no hooks, no signing."""
+    work_fd: int | None = None
+    """The lock that agents and commands inherit."""
+    interrupt_fd: int | None = None
+    """Readable once the process was asked to end."""
+    activity: Callable[[], None] = field(default=lambda: None)
+    """Called whenever a live agent says something."""
+
+
+class _NoLock:
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+
+BatchSupport = Literal["yes", "fallback", "no"]
+
+
+class Client(ABC):
+    """A provider and a model. One instance serves one gremlin's process."""
+
+    provider: ClassVar[str]
+    batch_support: ClassVar[BatchSupport] = "no"
+    """yes; fallback (it runs live and says so); or no: batch asked for is refused at launch."""
+
+    def __init__(self, model: str, session: Session) -> None:
+        self.model = model
+        self.session = session
+
+    @property
+    def name(self) -> str:
+        return f"{self.provider}:{self.model}"
+
+    def run(
+        self,
+        prompt: PromptSource,
+        *,
+        label: str,
+        mode: Mode = "live",
+        max_tokens: int | None = None,
+        revision: int = 0,
+        edits_worktree: bool = False,
+    ) -> Answer:
+        """Ask the model once, durably, and return its reply; what is on record is never asked again.
+
+        label: the stage's path, `loop[3]/plan`; attempt, turn and try are added to make the call's key.
+        mode: `batch` submits a batch of one message and parks; `live` answers now.
+        max_tokens: ceiling of the reply, in tokens; by default the setting `batch.max_tokens`.
+        revision: counts replies sent back for correction within one call.
+        edits_worktree: a live agent may change files in the worktree.
+
+        Raises CallUnsuccessful (over, with the stage's outcome), Detach (outstanding, cannot be followed from
+        here), NotReady (credentials or a binary are missing), CorruptRecord (its record cannot be read),
+        NotImplementedError (batch, from a provider that has none).
+        """
+        if mode == "batch":
+            return self.run_batch(prompt, label=label, max_tokens=max_tokens, revision=revision)
+        return self.run_live(
+            prompt, label=label, max_tokens=max_tokens, revision=revision, edits_worktree=edits_worktree
+        )
+
+    def run_batch(self, prompt: PromptSource, *, label: str, max_tokens: int | None, revision: int) -> Answer:
+        """Providers without a batch API leave this as it is."""
+        raise NotImplementedError(f"the provider `{self.provider}` has no batch mode")
+
+    @abstractmethod
+    def run_live(
+        self, prompt: PromptSource, *, label: str, max_tokens: int | None, revision: int, edits_worktree: bool
+    ) -> Answer:
+        """Ask now, with tools where the provider has them."""
+
+    @classmethod
+    def check_ready(cls, model: str, mode: Mode, env: Mapping[str, str], settings: Settings) -> None:
+        """Raise NotReady when credentials, a binary or an extra are missing for this mode. Spends nothing."""
+        return
+
+
+def made(prompt: PromptSource) -> Prompt:
+    """The prompt itself, made now if it was only described."""
+    if isinstance(prompt, str):
+        return Prompt(prompt)
+    return prompt if isinstance(prompt, Prompt) else prompt()

@@ -1,0 +1,80 @@
+"""Which providers there are: the built-in ones by lazy module path, and those that other packages register."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+
+from gremlins.clients.base import Client, Session
+from gremlins.config import ClientSpec
+from gremlins.errors import ConfigError, NotReady, did_you_mean
+
+ENTRY_POINTS = "gremlins.clients"
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """Where a built-in provider is. Its module is imported when it is used, and never before."""
+
+    module: str
+    name: str
+
+
+BUILT_IN = {
+    "anthropic": BuiltIn("gremlins.clients.anthropic_live", "AnthropicClient"),
+    "claude": BuiltIn("gremlins.clients.claude", "ClaudeClient"),
+    "copilot": BuiltIn("gremlins.clients.copilot", "CopilotClient"),
+    "kilo": BuiltIn("gremlins.clients.kilo", "KiloClient"),
+    "openai": BuiltIn("gremlins.clients.openai_agents", "OpenAIClient"),
+    "scripted": BuiltIn("gremlins.clients.scripted", "ScriptedClient"),
+}
+
+
+def known_providers() -> frozenset[str]:
+    """Every provider's name. Imports none of them."""
+    return frozenset(BUILT_IN) | frozenset(_registered())
+
+
+def client_class(spec: str | ClientSpec) -> type[Client]:
+    """The class of `provider:model`. Raises ConfigError (no such provider), NotReady (it cannot be loaded)."""
+    parsed = ClientSpec.parse(spec) if isinstance(spec, str) else spec
+    if (built_in := BUILT_IN.get(parsed.provider)) is not None:
+        found: type[Client] = getattr(importlib.import_module(built_in.module), built_in.name)
+    elif (entry := _registered().get(parsed.provider)) is not None:
+        found = _load(entry)
+    else:
+        others = "there are " + ", ".join(sorted(known_providers()))
+        raise ConfigError(
+            f"unknown provider `{parsed.provider}` in client `{parsed}`",
+            hint=did_you_mean(parsed.provider, known_providers(), otherwise=others),
+        )
+    return found
+
+
+def make_client(spec: str | ClientSpec, session: Session) -> Client:
+    """A client for one gremlin's process."""
+    parsed = ClientSpec.parse(spec) if isinstance(spec, str) else spec
+    return client_class(parsed)(parsed.model, session)
+
+
+def _registered() -> dict[str, EntryPoint]:
+    """Providers of other packages, by name. A built-in name is never taken over."""
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS) if entry.name not in BUILT_IN}
+
+
+def _load(entry: EntryPoint) -> type[Client]:
+    package = entry.dist.name if entry.dist else entry.value
+    try:
+        found = entry.load()
+    except Exception as error:  # a stranger's module may fail in any way while it is imported
+        raise NotReady(
+            f"the provider `{entry.name}` cannot be loaded: {type(error).__name__}: {error}",
+            hint=f"it comes from the package {package}",
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Client)):
+        raise NotReady(
+            f"the provider `{entry.name}` is not a client: {entry.value}",
+            hint=f"it comes from the package {package}, and should be a subclass of gremlins.clients.base.Client",
+        )
+    return found

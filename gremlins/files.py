@@ -1,0 +1,71 @@
+"""The one place that writes files of ours: atomic, durable, 0600, in folders of 0700."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def make_private_dir(path: Path) -> None:
+    """Make a folder and its missing parents, 0700."""
+    if not path.is_dir():
+        make_private_dir(path.parent)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+
+
+def sync_dir(path: Path) -> None:
+    """Make renames and new names in a folder durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Replace a file's content: readers and crashes see the old content or the new one, never a part.
+
+    Temp file in the same folder, fsync, rename, fsync of the folder. Raises OSError (a full disk leaves the old file).
+    """
+    raw = data.encode() if isinstance(data, str) else data
+    fd, temp = tempfile.mkstemp(prefix=f".{path.name[:60]}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temp, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temp)
+        raise
+    sync_dir(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_atomic` of a JSON document, readable by a person."""
+    write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add one line to a file of lines, durably, in one write (whole lines, also with several writers)."""
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(fd, line.rstrip("\n").encode() + b"\n")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_replacing(path: Path, text: str) -> None:
+    """`write_atomic` without its fsyncs, for what can be made again when it is lost."""
+    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(temp, path)

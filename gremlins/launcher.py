@@ -1,0 +1,288 @@
+"""Making a gremlin: everything checked first, then record, worktree and what is frozen, then the process.
+
+A launch that fails leaves nothing behind: its worktree, branch and folder are removed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gremlins import __version__
+from gremlins.clients.account import find_account
+from gremlins.clients.registry import client_class, known_providers
+from gremlins.clients.wire import ApiFailure, Wire
+from gremlins.clock import Clock
+from gremlins.config import LoadedSettings, load_settings
+from gremlins.errors import GremlinsError, NotReady
+from gremlins.files import make_private_dir, write_atomic
+from gremlins.frozen import FrozenLaunch, write_frozen
+from gremlins.git import Git, find_root
+from gremlins.github import GitHub
+from gremlins.journal import Journal
+from gremlins.locks import GremlinLock
+from gremlins.paths import GREMLIN_ID, Home
+from gremlins.pipeline import FrozenPipeline, find_pipeline, freeze, load_pipeline
+from gremlins.runs import Gremlin, Mode, Queued, RunStore, StageRun
+from gremlins.spawning import spawn_runner
+from gremlins.stages.spec import AgentStage, Handoff, Implement, OpenPr, Plan, WaitCi, WaitReview, walk
+from gremlins.worktree import branch_name, create, remove
+
+ANTHROPIC = frozenset({"claude", "anthropic"})
+KEY_PROOF_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True)
+class LaunchRequest:
+    """What a person, or the dispatch loop, asks for."""
+
+    pipeline: str
+    cwd: Path
+    task: str = ""
+    title: str = ""
+    plan: str | None = None
+    """A written plan; the plan stage is then done without a call."""
+    gremlin_id: str | None = None
+    mode: Mode | None = None
+    client: str | None = None
+    base_ref: str | None = None
+    bead_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A launch that has passed every check that needs nothing to be made."""
+
+    request: LaunchRequest
+    repo: Path
+    base: str
+    loaded: LoadedSettings
+    pipeline: FrozenPipeline
+
+
+def prepare(request: LaunchRequest, home: Home, env: Mapping[str, str]) -> Prepared:
+    """Check everything that can be checked without making or spending anything.
+
+    Raises NotFound (pipeline), ConfigError (pipeline, settings, provider), NotReady (repository, credentials,
+    binary), GremlinsError (base ref, task).
+    """
+    repo = _repository_or_none(request.cwd)
+    found = find_pipeline(request.pipeline, repo, cwd=request.cwd)
+    repo = repo or find_root(request.cwd)
+    pipeline = load_pipeline(found, providers=known_providers())
+    loaded = load_settings(repo, home, env)
+    frozen = freeze(
+        pipeline,
+        repo=repo,
+        settings=loaded.settings,
+        cli_client=request.client,
+        cli_mode=request.mode,
+        providers=known_providers(),
+        has_batch=lambda client: client_class(client).batch_support == "yes",
+    )
+    _check_task(request, frozen)
+    base = Git(repo).commit(request.base_ref or "HEAD")
+    _check_clients(frozen, request, loaded, env)
+    if any(isinstance(spec, OpenPr | WaitReview | WaitCi) for _, spec in walk(frozen.stages)):
+        GitHub(repo, env).check_ready()
+    return Prepared(request, repo, base, loaded, frozen)
+
+
+def _repository_or_none(cwd: Path) -> Path | None:
+    """An unknown pipeline is the first thing to say, wherever one stands."""
+    try:
+        return find_root(cwd)
+    except GremlinsError:
+        return None
+
+
+def _check_task(request: LaunchRequest, pipeline: FrozenPipeline) -> None:
+    needs = any(isinstance(spec, Plan | Implement | Handoff) for _, spec in walk(pipeline.stages))
+    if needs and not request.task.strip() and request.plan is None:
+        raise GremlinsError(
+            f"the pipeline `{pipeline.name}` needs a task",
+            hint=f"gremlins launch {request.pipeline} 'what to do', or --plan FILE",
+        )
+
+
+def _asking(pipeline: FrozenPipeline, request: LaunchRequest) -> Iterator[AgentStage]:
+    """The stages that will ask a model."""
+    for _, spec in walk(pipeline.stages):
+        if isinstance(spec, AgentStage) and not (isinstance(spec, Plan) and request.plan is not None):
+            yield spec
+
+
+def _check_clients(
+    pipeline: FrozenPipeline, request: LaunchRequest, loaded: LoadedSettings, env: Mapping[str, str]
+) -> None:
+    """Credentials, binaries and modes of every stage that asks a model."""
+    for client, mode, asked in sorted({_needs(spec) for spec in _asking(pipeline, request)}):
+        kind = client_class(client)
+        support = kind.batch_support
+        if mode == "batch" and support == "no" and asked:
+            raise GremlinsError(
+                f"the provider `{kind.provider}` has no batch mode, and batch was asked for",
+                hint="use --mode live, or a client `claude:…` or `anthropic:…`",
+            )
+        real_mode: Mode = "batch" if mode == "batch" and support == "yes" else "live"
+        kind.check_ready(client.partition(":")[2], real_mode, env, loaded.settings)
+
+
+def _needs(spec: AgentStage) -> tuple[str, Mode, bool]:
+    return str(spec.settled_client), spec.settled_mode, spec.mode_asked
+
+
+def prove_key(pipeline: FrozenPipeline, request: LaunchRequest, env: Mapping[str, str]) -> None:
+    """One free call that proves the key. Raises NotReady at 401 and 403; any other fault does not hold a launch up."""
+    batch = {spec.settled_client for spec in _asking(pipeline, request) if spec.settled_mode == "batch"}
+    models = {client.model for client in batch if client.provider in ANTHROPIC}
+    if not models:
+        return
+    wire = Wire(find_account(env), timeout=KEY_PROOF_TIMEOUT)
+    try:
+        listed = wire.call("GET", "/v1/models").json().get("data")
+    except ApiFailure as failure:
+        if failure.status in (401, 403):
+            raise NotReady(
+                f"the API refuses this key: {failure.message}",
+                hint="check ANTHROPIC_API_KEY (and ANTHROPIC_BASE_URL, if it is set)",
+            ) from None
+        return
+    _check_batch_capability(listed, models)
+
+
+def _check_batch_capability(listed: object, models: Collection[str]) -> None:
+    """Refuse a model that the API itself lists as unable to batch; one it does not list is sent as it is."""
+    for row in listed if isinstance(listed, list) else []:
+        if not isinstance(row, dict) or row.get("id") not in models:
+            continue
+        capability = (row.get("capabilities") or {}).get("batch") or {}
+        if capability.get("supported") is False:
+            raise GremlinsError(
+                f"the model {row['id']} cannot be used in batches", hint="use --mode live, or another --client"
+            )
+
+
+def launch(request: LaunchRequest, home: Home, env: Mapping[str, str], clock: Clock) -> Gremlin:
+    """Make a gremlin and start it. Returns its record as it was when the process was started."""
+    prepared = prepare(request, home, env)
+    prove_key(prepared.pipeline, request, env)
+    return start(prepared, home, env, clock)
+
+
+def start(prepared: Prepared, home: Home, env: Mapping[str, str], clock: Clock) -> Gremlin:
+    """Make record, worktree and process of a launch that was prepared. Raises Conflict if the id is taken."""
+    gremlin_id = _check_id(prepared.request.gremlin_id) or new_id(prepared.request, home)
+    store = RunStore(home, clock)
+    try:
+        lock = store.claim(gremlin_id)
+    except OSError as error:
+        raise _cannot_write(home, error) from error
+    try:
+        record = _make(prepared, gremlin_id, home, store, lock, clock)
+        spawn_runner(store.paths(gremlin_id), lock, env)
+    except BaseException as error:
+        _undo(prepared, gremlin_id, home, lock)
+        if isinstance(error, OSError):
+            raise _cannot_write(home, error) from error
+        raise
+    return record
+
+
+def _cannot_write(home: Home, error: OSError) -> GremlinsError:
+    return GremlinsError(
+        f"nothing can be written to {error.filename or home.root}: {error.strerror}",
+        hint="free some space, or set GREMLINS_HOME to a folder that can be written",
+    )
+
+
+def _check_id(gremlin_id: str | None) -> str | None:
+    if gremlin_id is not None and not GREMLIN_ID.fullmatch(gremlin_id):
+        raise GremlinsError(
+            f"`{gremlin_id[:80]}` cannot be an id", hint="1 to 64 of a-z, 0-9 and -, for example fix-login"
+        )
+    return gremlin_id
+
+
+def new_id(request: LaunchRequest, home: Home) -> str:
+    """A few words of the task and four random digits."""
+    words = re.findall(r"[a-z0-9]+", (request.title or request.task or request.pipeline).lower())
+    slug = "-".join(words[:5])[:40].strip("-") or "gremlin"
+    while True:
+        gremlin_id = f"{slug}-{secrets.token_hex(2)}"
+        if not home.gremlin(gremlin_id).root.exists():
+            return gremlin_id
+
+
+def _make(prepared: Prepared, gremlin_id: str, home: Home, store: RunStore, lock: GremlinLock, clock: Clock) -> Gremlin:
+    request, now = prepared.request, clock.now()
+    paths = store.paths(gremlin_id)
+    worktree, branch = home.worktree(gremlin_id), branch_name(gremlin_id)
+    make_private_dir(home.worktrees)
+    create(prepared.repo, worktree, branch, prepared.base)
+    write_frozen(
+        paths.frozen,
+        FrozenLaunch(program=__version__, pipeline=prepared.pipeline, settings=prepared.loaded.settings),
+    )
+    stages: tuple[StageRun, ...] = ()
+    if request.plan is not None:
+        write_atomic(paths.artifacts / "plan.md", request.plan.rstrip("\n") + "\n")
+        stages = tuple(
+            StageRun(
+                path=spec.name,
+                type="plan",
+                attempt=1,
+                started_at=now,
+                ended_at=now,
+                outcome="skipped",
+                note="the plan was given",
+            )
+            for spec in prepared.pipeline.stages
+            if isinstance(spec, Plan)
+        )
+    first = next((s for s in prepared.pipeline.stages if s.name not in {r.path for r in stages}), None)
+    asks = first if isinstance(first, AgentStage) else None
+    record = Gremlin(
+        id=gremlin_id,
+        uid=secrets.token_hex(8),
+        pipeline=prepared.pipeline.name,
+        task=request.task or (request.plan or ""),
+        title=_title(request),
+        bead_id=request.bead_id,
+        project=str(prepared.repo),
+        branch=branch,
+        worktree=str(worktree),
+        base=prepared.base,
+        stage=first.name if first else "",
+        mode=asks.settled_mode if asks else None,
+        client=str(asks.settled_client) if asks else None,
+        stages=stages,
+        status=Queued(since=now),
+        created_at=now,
+        updated_at=now,
+    )
+    Journal(paths.log, clock)(
+        f"launched: pipeline {prepared.pipeline.name}, branch {branch} from {prepared.base[:12]} of {prepared.repo}"
+    )
+    return store.write(record, lock)
+
+
+def _title(request: LaunchRequest) -> str:
+    text = request.title or request.task or request.plan or ""
+    line = next((line.strip("# ").strip() for line in text.splitlines() if line.strip()), request.pipeline)
+    return line if len(line) <= 72 else line[:71].rstrip() + "…"
+
+
+def _undo(prepared: Prepared, gremlin_id: str, home: Home, lock: GremlinLock) -> None:
+    """Take back a launch that failed. The branch had no commits of its own yet."""
+    with contextlib.suppress(GremlinsError, OSError):
+        branch = branch_name(gremlin_id)
+        tip = Git(prepared.repo).try_commit(f"refs/heads/{branch}")
+        remove(prepared.repo, home.worktree(gremlin_id), branch, delete_branch=tip == prepared.base)
+    shutil.rmtree(home.gremlin(gremlin_id).root, ignore_errors=True)
+    lock.release()

@@ -1,0 +1,42 @@
+"""What a stage returns. The runner's one `match` turns it into the gremlin's next status; no I/O here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+FailureClass = Literal["task", "permanent", "config", "credit", "capacity", "host", "start", "canceled", "unknown"]
+"""Whose fault a failure is; only `task`, `start` and `unknown` are ever charged to a bead."""
+
+KEEPS_ATTEMPT: frozenset[FailureClass] = frozenset({"config", "credit", "capacity", "host", "start", "unknown"})
+"""After these the same attempt goes on: nothing that was paid for in it is asked again."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """The stage did its work. `note` is one line for the log; `nothing_to_do` is the agent's own reason."""
+
+    note: str = ""
+    nothing_to_do: str | None = None
+
+
+@dataclass(frozen=True)
+class Bail:
+    """An agent, or a rule, says that it cannot go on without a person. `kind` is the word before the colon."""
+
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The stage did not work. `exit_code` is that of the command that failed, where one did."""
+
+    failure: FailureClass
+    reason: str
+    exit_code: int = 1
+    retry_at: str | None = None
+    """RFC 3339, where the provider said when to come back."""
+
+
+Outcome = Done | Bail | Failed

@@ -1,0 +1,124 @@
+"""Where things are: the state root and the places below it. Nothing here touches the disk."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+GREMLIN_ID = re.compile(r"[a-z0-9-]{1,64}")
+
+STATE, FROZEN, STOP, WAIT = "state.json", "frozen.json", "stop.json", "wait.json"
+LOCK, ACTIVITY, LOG, CALLS = "lock", "activity", "log", "calls"
+"""Names in a gremlin's folder, for `gremlins.fleet.glance`: at ten thousand gremlins `Path` itself takes a second."""
+
+
+class GremlinPaths(NamedTuple):
+    """The folder of one gremlin."""
+
+    root: Path
+
+    @property
+    def state(self) -> Path:
+        return self.root / STATE
+
+    @property
+    def frozen(self) -> Path:
+        """Pipeline, prompts and settings as they were at launch."""
+        return self.root / FROZEN
+
+    @property
+    def lock(self) -> Path:
+        """Held by whoever may write the record; see `gremlins.locks`."""
+        return self.root / LOCK
+
+    @property
+    def work_lock(self) -> Path:
+        """Inherited by agents and commands, so that what a dead gremlin left running can be found."""
+        return self.root / "work.lock"
+
+    @property
+    def stop(self) -> Path:
+        """A person's intention to stop, never part of the record."""
+        return self.root / STOP
+
+    @property
+    def wait(self) -> Path:
+        """What a parked process waits for, and how its polls went. Lost, it is made again."""
+        return self.root / WAIT
+
+    @property
+    def activity(self) -> Path:
+        """Touched whenever a live agent says something; its age tells a stall."""
+        return self.root / ACTIVITY
+
+    @property
+    def log(self) -> Path:
+        return self.root / LOG
+
+    @property
+    def output(self) -> Path:
+        """What the process printed, for the case that it dies before it can say why."""
+        return self.root / "output"
+
+    @property
+    def calls(self) -> Path:
+        return self.root / CALLS
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
+
+
+class Home(NamedTuple):
+    """`$GREMLINS_HOME`."""
+
+    root: Path
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Home:
+        """The state root of this person: `GREMLINS_HOME`, or the platform's user state folder."""
+        named = (os.environ if env is None else env).get("GREMLINS_HOME")
+        if named:
+            return cls(Path(named).expanduser().absolute())
+        from platformdirs import user_state_path  # 25 ms that most runs with GREMLINS_HOME set need not pay
+
+        return cls(user_state_path("gremlins"))
+
+    @property
+    def gremlins(self) -> Path:
+        return self.root / "gremlins"
+
+    @property
+    def worktrees(self) -> Path:
+        return self.root / "worktrees"
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.toml"
+
+    @property
+    def beads(self) -> Path:
+        return self.root / "beads.db"
+
+    @property
+    def spend(self) -> Path:
+        """What removed gremlins had cost, one JSON object a line."""
+        return self.root / "spend.jsonl"
+
+    @property
+    def polls(self) -> Path:
+        """Answers of the shared poll, one file an account, and the locks that go with them."""
+        return self.root / "polls"
+
+    @property
+    def crashes(self) -> Path:
+        return self.root / "crashes"
+
+    def gremlin(self, gremlin_id: str) -> GremlinPaths:
+        return GremlinPaths(self.gremlins / gremlin_id)
+
+    def worktree(self, gremlin_id: str) -> Path:
+        return self.worktrees / gremlin_id

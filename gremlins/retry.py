@@ -1,0 +1,79 @@
+"""How long to wait before something is tried again. Pure functions of seconds and moments; nothing here waits."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from gremlins.clock import Jitter, no_jitter
+
+RETRY_AFTER_CEILING = 3600.0
+"""Seconds up to which a server's own wish is honoured. A wrong header must not park a call for a year."""
+
+POLL_SHARE = 0.15
+"""The next look at something comes after this share of its age, so the end is seen within about a tenth of it."""
+
+BEAD_SPREAD = 0.2
+
+
+def exponential(n: int, *, initial: float, maximum: float, jitter: Jitter = no_jitter) -> float:
+    """Seconds before try `n` + 1, where `n` counts failures from 1: `initial`·2ⁿ⁻¹, at most `maximum`, jittered."""
+    return _doubled(n, initial, maximum) * jitter()
+
+
+def poll_interval(age: float, *, initial: float, maximum: float, jitter: Jitter = no_jitter) -> float:
+    """Seconds to the next poll of something `age` seconds old. A negative age (a clock set back) counts as 0."""
+    return min(max(initial, POLL_SHARE * age), maximum) * jitter()
+
+
+def honoured(own: float, retry_after: float | None, *, ceiling: float = RETRY_AFTER_CEILING) -> float:
+    """Our own backoff, or the server's wish where that is longer; never longer for a wish than `ceiling`."""
+    if retry_after is None or math.isnan(retry_after):
+        return own
+    return max(own, min(retry_after, ceiling))
+
+
+def parse_retry_after(value: str | None, now: datetime) -> float | None:
+    """Seconds that a `retry-after` header asks for: a number, or an HTTP date. None when there is none to be read."""
+    text = (value or "").strip()
+    try:
+        seconds = float(text)
+    except ValueError:
+        return _seconds_to_date(text, now)
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def bead_backoff(bead_id: str, attempt: int, *, initial: float, maximum: float) -> float:
+    """Seconds a bead waits after its failed attempt number `attempt`, counted from 1.
+
+    ±20 %, drawn from a hash: the same for the same bead and attempt in every process and after every restart, so a
+    plan can be made again without being remembered, and beads that failed together do not come back together.
+    """
+    digest = hashlib.sha256(f"{bead_id}\0{attempt}".encode()).digest()
+    position = int.from_bytes(digest[:8], "big") / (2**64 - 1)
+    return _doubled(attempt, initial, maximum) * (1 - BEAD_SPREAD + 2 * BEAD_SPREAD * position)
+
+
+def seconds_until(moment: datetime, now: datetime, *, longest: float) -> float:
+    """Seconds until a stored moment, from 0 to `longest`.
+
+    Further off than the longest interval it can only be a clock that was set back, or a damaged record.
+    """
+    return min(max(0.0, (moment - now).total_seconds()), longest)
+
+
+def _doubled(n: int, initial: float, maximum: float) -> float:
+    if n > 1000:  # 2.0**1024 does not fit a float
+        return maximum
+    return min(initial * 2.0 ** (max(n, 1) - 1), maximum)
+
+
+def _seconds_to_date(text: str, now: datetime) -> float | None:
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (aware - now).total_seconds())

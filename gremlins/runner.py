@@ -1,0 +1,536 @@
+"""One gremlin's process: its stages in order, its signals, and the one `match` from outcome to status.
+
+Every entry is the same: a first start, the way back from the waiter, and a rescue all read the record and go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn, assert_never
+
+from gremlins.caps import cap_reached
+from gremlins.clients.base import CallUnsuccessful, Client, Detach, Park, Session, Wait
+from gremlins.clock import Clock, Jitter, SystemClock, spread
+from gremlins.config import SpendSettings, load_settings
+from gremlins.errors import GremlinsError, NotReady
+from gremlins.files import make_private_dir, write_atomic
+from gremlins.frozen import FrozenLaunch, read_frozen
+from gremlins.hibernate import Hibernate, hibernate_by_exec, keep_turn_for_a_while, leave_account
+from gremlins.intention import clear_stop, read_stop
+from gremlins.interrupt import Interrupt, InterruptibleClock, Terminated, nothing_to_check
+from gremlins.journal import Journal
+from gremlins.ledger import Cost, Ledger, summarize
+from gremlins.locks import LOCK_FD_VARIABLE, GremlinLock, hold_work_lock
+from gremlins.notify import event_of, notify
+from gremlins.outcome import Bail, Done, Failed, Outcome
+from gremlins.paths import Home
+from gremlins.retry import RETRY_AFTER_CEILING, seconds_until
+from gremlins.runs import (
+    Bailed,
+    Evidence,
+    Finished,
+    Gremlin,
+    Interrupted,
+    Parked,
+    Running,
+    RunStore,
+    StageRun,
+    Status,
+    Stopped,
+)
+from gremlins.runs import Failed as FailedStatus
+from gremlins.settling import settle_stopped_calls
+from gremlins.stages.base import StageContext
+from gremlins.stages.spec import AgentStage, Stage
+from gremlins.stages.table import stage_function
+from gremlins.worktree import Worktree, clear_stale_locks, quiet_env, restore, tree_differs
+
+EXIT_PARKED = 0
+JITTER_ROOM = 1.2
+INTERNAL_ERROR = 3
+
+
+@dataclass
+class Run:
+    """The living part of one gremlin. `hibernate` gives the process up while it waits; it does not return."""
+
+    home: Home
+    gremlin_id: str
+    lock: GremlinLock
+    clock: Clock
+    env: Mapping[str, str]
+    hibernate: Hibernate
+    make_client: Callable[[str, Session], Client]
+    interrupt: Interrupt
+    jitter: Jitter = field(default_factory=spread)
+
+    def __post_init__(self) -> None:
+        self.store = RunStore(self.home, self.clock)
+        self.paths = self.store.paths(self.gremlin_id)
+        self.log = Journal(self.paths.log, self.clock)
+        self.ledger = Ledger(self.paths)
+        self.writing = threading.RLock()
+        self.nap: float | None = None
+        self.busy: dict[int, tuple[datetime, str]] = {}
+        self.record = self.store.read(self.gremlin_id)
+        self.frozen: FrozenLaunch = read_frozen(self.paths.frozen)
+        self.work_fd = hold_work_lock(self.paths.work_lock)
+
+    # ── the record ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def save(self, **changes: Any) -> Gremlin:
+        """Write the record with these changes, and with what the calls have cost so far."""
+        with self.writing:
+            calls = self.ledger.readable()[0]
+            cost = summarize(calls)
+            record = self.record.model_copy(update={"cost": cost, "total_cost_usd": cost.total_usd, **changes})
+            if isinstance(record.status, Running):
+                waiting = tuple(call.parked() for call in calls if call.outstanding)
+                record = record.model_copy(update={"status": record.status.model_copy(update={"calls": waiting})})
+            self.record = self.store.write(record, self.lock)
+            return self.record
+
+    def end(self, status: Status, line: str) -> None:
+        self.save(status=status, ended_at=self.clock.now())
+        self.log(line)
+        self._notify()
+
+    def _notify(self) -> None:
+        """Tell a person who has asked to be told; it is never waited for."""
+        if (event := event_of(self.record, self.clock.now())) is not None:
+            notify(self.frozen.settings.notify, event, self.env, Path(self.record.project))
+
+    def close(self) -> None:
+        """Give back what the object holds beside the lock: for a process that lives on."""
+        os.close(self.work_fd)
+        self.interrupt.close()
+
+    # ── the life ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def go(self) -> int:
+        """Run to the end, or to the next wait. Returns the process's exit code."""
+        while True:
+            if (code := self._until_a_wait()) is not None:
+                return code
+
+    def _until_a_wait(self) -> int | None:
+        """None: the wait is over, look again."""
+        try:
+            if self.nap is not None:
+                nap, self.nap = self.nap, None
+                self.clock.sleep(nap)
+            return self._go()
+        except Park as park:
+            return self._park(park.wait)
+        except Detach as detach:
+            return self._detach(detach)
+        except Terminated as terminated:
+            return self._terminated(terminated)
+        except NotReady as error:
+            return self._fail(Failed("config", _sentence(error), exit_code=error.exit_code))
+        except GremlinsError as error:
+            return self._fail(Failed("host", _sentence(error), exit_code=error.exit_code))
+        except OSError as error:
+            return self._fail(Failed("host", f"{error.strerror or error}: {error.filename or 'this machine'}"))
+
+    def _go(self) -> int:
+        self._wake_up()
+        if (stop := read_stop(self.paths)) is not None:
+            self._settle(stop.then_resume)
+            if not stop.then_resume:
+                self.end(Stopped(since=self.clock.now(), by=stop.by, reason=stop.why), f"stopped by {stop.by}")
+                return 0
+        outcome = self.steps(self.frozen.pipeline.stages, "", self._context())
+        return self._conclude(outcome)
+
+    def _wake_up(self) -> None:
+        """Note that the process is at work again, and how long it was parked."""
+        leave_account(self.paths, self.gremlin_id)
+        parked = self.record.parked_seconds
+        if isinstance(self.record.status, Parked):
+            parked += max(0.0, (self.clock.now() - self.record.status.since).total_seconds())
+        self.save(status=Running(since=self.clock.now()), parked_seconds=parked, ended_at=None)
+
+    def _settle(self, then_resume: bool) -> None:
+        """Carry out a stop: cancel what is outstanding and wait for its end, which only the API can say."""
+        if self.interrupt.signal_name is not None:
+            self.interrupt.clear()
+        patient = replace(self._session(), clock=SystemClock(), check=nothing_to_check)  # a second stop changes nothing
+        settle_stopped_calls(patient, self.make_client, self._show_waiting)
+        if then_resume:
+            clear_stop(self.paths)
+            self.log("the stop is settled; going on")
+
+    def _show_waiting(self, wait: Wait) -> None:
+        """What a stop waits for. Told once: the looks are close together."""
+        now = self.record.status
+        if not (isinstance(now, Parked) and now.calls == wait.calls):
+            self.save(status=Parked(since=now.since, calls=wait.calls, reason=wait.why))
+
+    # ── stages ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def steps(self, stages: Sequence[Stage], prefix: str, context: StageContext) -> Outcome:
+        """Run stages in order; what is done is never run again."""
+        nothing_to_do: str | None = None
+        for spec in stages:
+            path = prefix + spec.name
+            if path in self.record.done_stages():
+                continue
+            self.interrupt.check()
+            outcome = self._stage(spec, context.at(path))
+            if not isinstance(outcome, Done):
+                return outcome
+            nothing_to_do = outcome.nothing_to_do or nothing_to_do
+        return Done(nothing_to_do=nothing_to_do)
+
+    def _stage(self, spec: Stage, context: StageContext) -> Outcome:
+        self._begin(spec, context.path)
+        try:
+            outcome: Outcome = stage_function(spec)(spec, context)
+        except CallUnsuccessful as error:
+            outcome = error.outcome
+        self._ended(context.path, outcome)
+        return outcome
+
+    def _begin(self, spec: Stage, path: str) -> None:
+        agent = spec if isinstance(spec, AgentStage) else None
+        with self.writing:
+            self.busy.pop(threading.get_ident(), None)
+            open_run = next((r for r in reversed(self.record.stages) if r.path == path), None)
+            stages = self.record.stages
+            if open_run is None or open_run.outcome is not None:
+                run = StageRun(
+                    path=path, type=stage_type(spec), attempt=self.attempt(path), started_at=self.clock.now()
+                )
+                stages = (*stages, run)
+                self.log(f"{path}: begins" + (f" (attempt {run.attempt})" if run.attempt > 1 else ""))
+            shown = self.record.model_copy(update={"stages": stages}).stage_at_work() or path
+            self.save(
+                stage=shown,
+                stages=stages,
+                mode=agent.settled_mode if agent else None,
+                client=str(agent.settled_client) if agent else None,
+                status=self._at_work(),
+            )
+
+    def _ended(self, path: str, outcome: Outcome) -> None:
+        with self.writing:
+            runs = list(self.record.stages)
+            index = max(i for i, run in enumerate(runs) if run.path == path)
+            match outcome:
+                case Done():
+                    kind, note = "done", outcome.note or (outcome.nothing_to_do or "")
+                case Bail():
+                    kind, note = "bailed", f"{outcome.kind}: {outcome.detail}"
+                case Failed():
+                    kind, note = "failed", outcome.reason
+                case _:
+                    assert_never(outcome)
+            if runs[index].outcome is None:
+                runs[index] = runs[index].model_copy(
+                    update={"ended_at": self.clock.now(), "outcome": kind, "note": note}
+                )
+            others = self.record.stage_at_work(but=path)  # of branches, those that go on are where it is at
+            self.save(stages=tuple(runs), stage=others or self.record.stage)
+            self.log(f"{path}: {kind}" + (f", {note}" if note else ""))
+
+    def attempt(self, label: str) -> int:
+        return self.record.attempt_of(label)
+
+    # ── surroundings ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _session(self, worktree: Path | None = None) -> Session:
+        from gremlins.claims import adoption_lock, claimed_batches  # needed by the few calls that reconcile
+
+        return Session(
+            gremlin_id=self.gremlin_id,
+            ledger=self.ledger,
+            settings=self.frozen.settings,
+            clock=self.clock,
+            env=self.env,
+            worktree=worktree or Path(self.record.worktree),
+            price=price_call,
+            park=_raise_park,
+            spawn=self.record.spawn,
+            attempt=self.attempt,
+            jitter=self.jitter,
+            log=self.log,
+            check=self.interrupt.check,
+            guard=self._guard,
+            claimed=lambda since: claimed_batches(self.home, besides=self.gremlin_id, since=since),
+            adopting=lambda: adoption_lock(self.home),
+            work_fd=self.work_fd,
+            interrupt_fd=self.interrupt.fd,
+            activity=self.paths.activity.touch,
+        )
+
+    def _guard(self) -> None:
+        """Before every call: is there money left for it?"""
+        capped = cap_reached(self.home, self.record, self._caps(), self.clock.now())
+        if capped is not None:
+            raise CallUnsuccessful(capped)
+
+    def _caps(self) -> SpendSettings:
+        """The caps of now, not of the launch: a person raises one to let a gremlin go on, or lowers it at once."""
+        try:
+            return load_settings(Path(self.record.project), self.home, self.env).settings.spend
+        except GremlinsError:
+            return self.frozen.settings.spend
+
+    def _context(self) -> StageContext:
+        record = self.record
+        worktree = Worktree(Path(record.project), Path(record.worktree), record.branch, record.base)
+        if record.branch:
+            restore(worktree)
+            clear_stale_locks(worktree, clock=self.clock)
+        return StageContext(
+            path="",
+            task=record.task,
+            title=record.title,
+            worktree=worktree,
+            session=replace(self._session(), git_env=partial(quiet_env, worktree, {})),
+            artifacts=self.paths.artifacts,
+            settings=self.frozen.settings,
+            make_client=self.make_client,
+            busy=self._busy,
+            steps=self.steps,
+            done=lambda: self.record.done_stages(),
+        )
+
+    def _busy(self, until: datetime | None, why: str) -> None:
+        with self.writing:
+            if until is None:
+                self.busy.pop(threading.get_ident(), None)
+            else:
+                self.busy[threading.get_ident()] = (until, why)
+            self.save(status=self._at_work())
+
+    def _at_work(self) -> Running:
+        """Silent for as long as the most patient of its branches may be."""
+        until, why = max(self.busy.values(), default=(None, ""), key=lambda wait: wait[0])
+        return Running(since=self.clock.now(), until=until, waiting_for=why or None)
+
+    # ── endings ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _conclude(self, outcome: Outcome) -> int:
+        now = self.clock.now()
+        match outcome:
+            case Done():
+                return self._finish(outcome)
+            case Bail():
+                stage = self._failing_stage()
+                self.end(
+                    Bailed(since=now, stage=stage, kind=outcome.kind, detail=outcome.detail),
+                    f"bailed in {stage}: {outcome.kind}: {outcome.detail}",
+                )
+                return 0
+            case Failed():
+                return self._fail(outcome)
+            case _:
+                assert_never(outcome)
+
+    def _finish(self, done: Done) -> int:
+        now = self.clock.now()
+        evidence = self._evidence(done)
+        if not evidence.holds:
+            detail = "every stage is done, but the branch holds no change"
+            self.end(Bailed(since=now, stage=self.record.stage, kind="no_evidence", detail=detail), detail)
+            return 0
+        self.end(Finished(since=now, evidence=evidence), f"finished; it has cost ${self.ledger.total().total_usd:.4f}")
+        return 0
+
+    def _evidence(self, done: Done) -> Evidence:
+        """What there is to show, checked against the base commit."""
+        record = self.record
+        worktree = Worktree(Path(record.project), Path(record.worktree), record.branch, record.base)
+        tip = worktree.tip()
+        differs = tree_differs(worktree)
+        reason = done.nothing_to_do or self._nothing_to_do()
+        if differs:
+            return Evidence(kind="commits", base=record.base, tip=tip, holds=True)
+        if reason:
+            return Evidence(kind="nothing_to_do", base=record.base, tip=tip, holds=True, detail=reason)
+        wanted = self.frozen.pipeline.evidence
+        holds = wanted == "none" or record.accepts_no_evidence
+        return Evidence(kind="none" if holds else wanted, base=record.base, tip=tip, holds=holds)
+
+    def _nothing_to_do(self) -> str | None:
+        """An agent's word, from a stage that an earlier process ran, that there was nothing to do."""
+        notes = [run.note for run in self.record.stages if run.note.startswith("nothing to do: ")]
+        return notes[-1].removeprefix("nothing to do: ") if notes else None
+
+    def _failing_stage(self) -> str:
+        """The innermost stage that did not end well; of several branches, the first that did not."""
+        return next(iter(self.record.broken_stages()), "")
+
+    def _fail(self, failed: Failed) -> int:
+        stage = self._failing_stage() or self.record.stage
+        if any(record.outstanding for record in self.ledger.readable()[0]):
+            return self._detach(Detach(failed.reason, failed.failure, ()), failed.exit_code)
+        self.end(
+            FailedStatus(
+                since=self.clock.now(),
+                stage=stage,
+                failure=failed.failure,
+                reason=failed.reason,
+                exit_code=failed.exit_code,
+                retry_at=datetime.fromisoformat(failed.retry_at) if failed.retry_at else None,
+            ),
+            f"failed in {stage}: {failed.reason}",
+        )
+        return failed.exit_code
+
+    def _park(self, wait: Wait) -> int | None:
+        """Checkpoint, then give the process up. Comes back by exec, if it comes back."""
+        now = self.clock.now()
+        status: Status
+        if wait.calls and not wait.mixed:
+            status = Parked(since=now, calls=wait.calls)
+        else:
+            status = Running(since=now, until=wait.until, waiting_for=wait.why)
+        self.save(status=status)
+        batch = self.frozen.settings.batch
+        self.interrupt.hold()  # a signal that came before is seen here, one that comes later by the waiter
+        try:
+            if self.interrupt.signal_name is not None:
+                return self._terminated(Terminated(self.interrupt.signal_name))
+            self.hibernate(self.paths, wait, batch, self.lock)
+        except OSError as error:  # no room for what the waiter must know, or no program to become: wait here
+            self.log(f"waiting without leaving memory: {error.strerror or error}")
+            longest = JITTER_ROOM * max(batch.poll_max, batch.retry_max, RETRY_AFTER_CEILING)
+            self.nap = seconds_until(wait.until, now, longest=longest)
+            return None
+        finally:
+            self.interrupt.let_in()
+        return EXIT_PARKED
+
+    def _detach(self, detach: Detach, exit_code: int = 1) -> int:
+        calls = tuple(r.parked() for r in self.ledger.readable()[0] if r.outstanding) or detach.calls
+        self.save(status=Parked(since=self.clock.now(), calls=calls, reason=str(detach), failure=detach.failure))
+        self.log(f"the process ends, its calls stay outstanding: {detach}")
+        self._notify()
+        return exit_code
+
+    def _terminated(self, terminated: Terminated) -> int | None:
+        """A stop that was announced is settled; any other signal only ends the process."""
+        if read_stop(self.paths) is not None:
+            return None
+        outstanding = [record for record in self.ledger.readable()[0] if record.outstanding]
+        reason = f"the process was ended by {terminated.signal_name}"
+        self.log(reason)
+        if outstanding:
+            calls = tuple(record.parked() for record in outstanding)
+            self.save(status=Parked(since=self.clock.now(), calls=calls, reason=reason))
+        else:
+            self.save(status=Interrupted(since=self.clock.now(), signal=terminated.signal_name))
+            self._notify()
+        return 128 + 15
+
+
+def _raise_park(wait: Wait) -> NoReturn:
+    raise Park(wait)
+
+
+def _sentence(error: GremlinsError) -> str:
+    return f"{error.message} ({error.hint})" if error.hint else error.message
+
+
+def stage_type(spec: Stage) -> str:
+    return str(getattr(spec, "type", "stage"))
+
+
+def price_call(model: str, usage: Mapping[str, Any], *, batch: bool, at: datetime) -> Cost:
+    """The cost of a call from the price table. Unknown models are unpriced, never free."""
+    from gremlins.pricing import price  # 0.3 s: only where a reply has come
+
+    found = price(model, usage, batch=batch, at=at)
+    return Cost(usd=None) if found is None else Cost(usd=found.usd, live_usd=found.live_usd)
+
+
+# ── the process ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m gremlins.runner ID`: the gremlin's process, with its lock inherited from launcher or waiter."""
+    gremlin_id = (argv if argv is not None else sys.argv[1:])[0]
+    home = Home.from_env()
+    paths = home.gremlin(gremlin_id)
+    os.umask(0o077)
+    interrupt = Interrupt()
+    interrupt.install()
+    try:
+        keep_turn_for_a_while()
+        lock = _own_lock(paths.lock)
+    except GremlinsError as error:
+        return _unable(error)
+    lock.sign("runner", os.getpid())
+    clock = InterruptibleClock(interrupt)
+    try:
+        from gremlins.clients.registry import make_client
+
+        run = Run(home, gremlin_id, lock, clock, dict(os.environ), hibernate_by_exec, make_client, interrupt)
+        return run.go()
+    except (GremlinsError, OSError) as error:  # its record cannot be read, or nothing can be written any more
+        return _unable(error)
+    except Terminated as terminated:  # in the middle of an ending; what is on record is how it stands
+        return _unable(terminated)
+    except Exception:  # noqa: BLE001 # the last door of this process: whatever is left is a bug, and must be told
+        try:
+            return _crashed(home, gremlin_id, lock, clock)
+        except (GremlinsError, OSError) as error:
+            return _unable(error)
+
+
+def _unable(error: BaseException) -> int:
+    """Say it where it can still be said: the process's own output. The record stays as it is."""
+    print(f"error: {error}", file=sys.stderr)  # noqa: T201 # a process of its own: this goes to its output file
+    return 1
+
+
+def _own_lock(path: Path) -> GremlinLock:
+    inherited = os.environ.pop(LOCK_FD_VARIABLE, "")
+    if inherited.isdigit():
+        return GremlinLock.inherited(int(inherited))
+    return GremlinLock.acquire(path, "runner")
+
+
+def _crashed(home: Home, gremlin_id: str, lock: GremlinLock, clock: Clock) -> int:
+    """Keep the traceback in a crash log, and say in the record where it is."""
+    make_private_dir(home.crashes)
+    log = home.crashes / f"{gremlin_id}-{clock.now():%Y%m%dT%H%M%S}.log"
+    secrets = [v for k, v in os.environ.items() if len(v) >= 6 and k.upper().endswith(("KEY", "TOKEN", "SECRET"))]
+    text = traceback.format_exc()
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    write_atomic(log, text)
+    store = RunStore(home, clock)
+    record = store.read(gremlin_id)
+    reason = f"a bug in gremlins: {text.strip().splitlines()[-1][:300]}; see {log}"
+    Journal(store.paths(gremlin_id).log, clock)(reason)
+    records = Ledger(store.paths(gremlin_id)).readable()[0]
+    status: Status
+    if outstanding := tuple(r.parked() for r in records if r.outstanding):
+        status = Parked(since=clock.now(), calls=outstanding, reason=reason)
+    else:
+        status = FailedStatus(
+            since=clock.now(), stage=record.stage, failure="unknown", reason=reason, exit_code=INTERNAL_ERROR
+        )
+    written = store.write(record.model_copy(update={"status": status}), lock)
+    with contextlib.suppress(GremlinsError):  # what was frozen may be the very thing that cannot be read
+        settings = read_frozen(store.paths(gremlin_id).frozen).settings
+        if (event := event_of(written, clock.now())) is not None:
+            notify(settings.notify, event, os.environ, Path(record.project))
+    return INTERNAL_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())
