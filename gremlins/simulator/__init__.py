@@ -1,0 +1,29 @@
+"""A local Messages and Batches API over real HTTP, for the demo and the tests. It is a simulator, and no model."""
+
+from __future__ import annotations
+
+from gremlins.simulator.api import Failure
+from gremlins.simulator.demo import DemoModel, FixRulesModel
+from gremlins.simulator.faults import Fault
+from gremlins.simulator.finding import FixRule
+from gremlins.simulator.messages import Reply
+from gremlins.simulator.model import Model, ScriptedModel
+from gremlins.simulator.options import Options, options_from_file, options_from_json
+from gremlins.simulator.simulator import Simulator, announcement, serve_forever
+
+__all__ = [
+    "DemoModel",
+    "Failure",
+    "Fault",
+    "FixRule",
+    "FixRulesModel",
+    "Model",
+    "Options",
+    "Reply",
+    "ScriptedModel",
+    "Simulator",
+    "announcement",
+    "options_from_file",
+    "options_from_json",
+    "serve_forever",
+]

@@ -1,0 +1,95 @@
+"""What answers in place of a model: the protocol, and models that follow a script. None of them thinks."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from gremlins.errors import GremlinsError
+from gremlins.simulator.api import Failure
+from gremlins.simulator.messages import Reply
+from gremlins.simulator.reading import Prompt, read_prompt
+
+Params = Mapping[str, Any]
+Answer = Reply | Failure
+Scripted = str | Reply | Failure | Callable[[Params], "str | Reply | Failure"]
+Condition = str | Callable[[Prompt], bool]
+"""A regular expression searched in the whole prompt (`^` and `$` are lines), or a predicate on it."""
+
+
+class Model(Protocol):
+    """Answers one request. Called from many threads; may be asked the same thing twice."""
+
+    def reply(self, params: Params) -> Answer:
+        """The reply, or the error the API is to report."""
+
+
+class ScriptedModel:
+    """Replies given in advance.
+
+    `when` is looked through first: (condition, reply) pairs, each usable any number of times. Then the next of
+    `replies` is taken. When they are used up, `otherwise` answers, or an `api_error` says that the script is over.
+    """
+
+    def __init__(
+        self,
+        replies: Iterable[Scripted] = (),
+        *,
+        when: Sequence[tuple[Condition, Scripted]] = (),
+        otherwise: Model | Scripted | None = None,
+    ) -> None:
+        self._lock = threading.Lock()
+        self._replies = list(replies)
+        self._when = tuple(when)
+        self._otherwise = otherwise
+        self.asked: list[Params] = []
+        """Every request's params, in order."""
+
+    def reply(self, params: Params) -> Answer:
+        prompt = read_prompt(params)
+        with self._lock:
+            self.asked.append(params)
+            chosen = self._choose(prompt)
+        if chosen is None:
+            return Failure("api_error", "the script has no reply left")
+        if not isinstance(chosen, (str, Reply, Failure)) and hasattr(chosen, "reply"):
+            answer: Answer = chosen.reply(params)
+            return answer
+        return as_answer(chosen, params)
+
+    def _choose(self, prompt: Prompt) -> Any:
+        for condition, reply in self._when:
+            if holds(condition, prompt):
+                return reply
+        return self._replies.pop(0) if self._replies else self._otherwise
+
+
+def holds(condition: Condition, prompt: Prompt) -> bool:
+    if isinstance(condition, str):
+        return re.search(condition, prompt.whole, re.MULTILINE) is not None
+    return condition(prompt)
+
+
+def as_answer(scripted: Any, params: Params) -> Answer:
+    made = scripted if isinstance(scripted, (str, Reply, Failure)) else scripted(params)
+    return Reply(made) if isinstance(made, str) else made
+
+
+def answer_from_json(value: Any) -> str | Answer:
+    """A text, `{"text", "blocks", "stop_reason", "usage"}` or `{"error": {"type", "message", "details"}}`."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, dict):
+        raise GremlinsError(f"this is no reply: {value!r}", hint="a text, or an object with `text` or `error`")
+    if "error" in value:
+        error = value["error"]
+        return Failure(error.get("type", "api_error"), error.get("message", ""), error.get("details"))
+    return Reply(
+        text=value.get("text", ""),
+        blocks=tuple(value.get("blocks", ())),
+        stop_reason=value.get("stop_reason", "end_turn"),
+        usage=value.get("usage"),
+        stop_details=value.get("stop_details"),
+    )

@@ -1,0 +1,212 @@
+"""The tools a request offers, whoever names them: which one reads, edits, lists, and what each has answered so far."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gremlins.simulator.api import Json
+from gremlins.simulator.reading import Prompt, texts
+
+PATH_KEYS = ("file_path", "filePath", "path", "absolute_path", "filename", "file")
+OLD_KEYS = ("old_string", "old_str", "oldString", "old_text", "old")
+NEW_KEYS = ("new_string", "new_str", "newString", "new_text", "new")
+LISTING = "git ls-files"
+
+_NUMBERED = re.compile(r"^\s*(\d+)(?:→|\t|\| ?|: ?|\. ?)(.*)$")
+_CWD = re.compile(r"(?:working directory|cwd|current directory)\b[^/\n]{0,20}?(/[^\n<`]+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Use:
+    """One call of a tool, and what came back (None while it is outstanding)."""
+
+    name: str
+    input: Mapping[str, Any]
+    result: str | None = None
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One tool on offer."""
+
+    name: str
+    schema: Json
+
+    @property
+    def properties(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.schema.get("properties", {})
+        return found
+
+    def key(self, names: tuple[str, ...]) -> str | None:
+        return next((name for name in names if name in self.properties), None)
+
+    def fill(self, **given: Any) -> Json:
+        """An input with something in whatever else the tool requires."""
+        missing = [key for key in self.schema.get("required", ()) if key not in given]
+        return given | {key: _some_value(key, self.properties.get(key, {})) for key in missing}
+
+
+EDITOR_SCHEMA: Json = {"properties": {key: {"type": "string"} for key in ("command", "path", "old_str", "new_str")}}
+SHELL_SCHEMA: Json = {"properties": {"command": {"type": "string"}}}
+
+
+@dataclass(frozen=True)
+class Toolbox:
+    """What can be done with the tools of a request. Each method gives (tool name, input), or None."""
+
+    tools: tuple[Tool, ...]
+    cwd: str | None = None
+
+    @classmethod
+    def of(cls, prompt: Prompt) -> Toolbox:
+        found = _CWD.search(prompt.whole)
+        return cls(tuple(_tool(item) for item in prompt.tools), found[1].strip().rstrip("/.") if found else None)
+
+    def read(self, path: str) -> tuple[str, Json] | None:
+        tool = self._reader()
+        if tool is None:
+            return None
+        given = {tool.key(PATH_KEYS) or "path": self.absolute(path)}
+        return tool.name, tool.fill(**given, **({"command": "view"} if _is_editor(tool) else {}))
+
+    def edit(self, path: str, old: str, new: str) -> tuple[str, Json] | None:
+        for tool in self.tools:
+            where, before, after = tool.key(PATH_KEYS), tool.key(OLD_KEYS), tool.key(NEW_KEYS)
+            if where and before and after:
+                given = {where: self.absolute(path), before: old, after: new}
+                return tool.name, tool.fill(**given, **({"command": "str_replace"} if _is_editor(tool) else {}))
+        return None
+
+    def list_files(self) -> tuple[str, Json] | None:
+        for tool in self.tools:
+            if "glob" in tool.name.lower() and "pattern" in tool.properties:
+                return tool.name, tool.fill(pattern="**/*.py")
+        for tool in self.tools:
+            if re.search(r"bash|shell|command|terminal", tool.name, re.IGNORECASE) and "command" in tool.properties:
+                return tool.name, tool.fill(command=LISTING)
+        return None
+
+    def can_edit(self) -> bool:
+        return self.edit("", "", "") is not None
+
+    def absolute(self, path: str) -> str:
+        return path if path.startswith("/") or self.cwd is None else f"{self.cwd}/{path}"
+
+    def relative(self, path: str) -> str:
+        return path.removeprefix(f"{self.cwd}/") if self.cwd else path
+
+    def _reader(self) -> Tool | None:
+        for tool in self.tools:
+            if _is_editor(tool) or (
+                re.search(r"read|view|cat|open", tool.name, re.IGNORECASE)
+                and tool.key(PATH_KEYS)
+                and not tool.key(OLD_KEYS)
+                and "content" not in tool.properties
+            ):
+                return tool
+        return None
+
+
+@dataclass
+class Seen:
+    """What the conversation has shown so far."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    """Path → content, of what was inlined and what tools have read."""
+    read: set[str] = field(default_factory=set)
+    """Paths that a tool was asked to read."""
+    listed: list[str] | None = None
+    edits: list[Use] = field(default_factory=list)
+    turns: int = 0
+
+
+def look_back(prompt: Prompt, box: Toolbox) -> Seen:
+    seen = Seen(files=dict(prompt.files), turns=sum(m.get("role") == "assistant" for m in prompt.messages))
+    for use in uses(prompt):
+        path = next((str(use.input[key]) for key in PATH_KEYS if key in use.input), None)
+        if any(key in use.input for key in OLD_KEYS):
+            seen.edits.append(use)
+            _apply(use, box.relative(path or ""), seen.files)
+        elif path is not None:
+            seen.read.add(box.relative(path))
+            if use.result is not None and not use.failed:
+                seen.files[box.relative(path)] = without_numbers(use.result)
+        elif "pattern" in use.input or use.input.get("command") == LISTING:
+            lines = "" if use.result is None or use.failed else use.result
+            found = [box.relative(line.strip()) for line in lines.splitlines()]
+            seen.listed = [line.removeprefix("./") for line in found if re.fullmatch(r"[^\s:]+\.py", line)]
+    return seen
+
+
+def _apply(use: Use, path: str, files: dict[str, str]) -> None:
+    """What an edit that worked has made of a file."""
+    old, new = (next((str(use.input[key]) for key in keys if key in use.input), "") for keys in (OLD_KEYS, NEW_KEYS))
+    if use.result is not None and not use.failed and old and path in files:
+        files[path] = files[path].replace(old, new, 1)
+
+
+def uses(prompt: Prompt) -> Iterator[Use]:
+    """All tool calls of the conversation with their results, in order."""
+    results: dict[str, Json] = {}
+    blocks = [
+        block
+        for message in prompt.messages
+        if isinstance(message.get("content"), list)
+        for block in message["content"]
+        if isinstance(block, dict)
+    ]
+    for block in blocks:
+        if block.get("type") == "tool_result":
+            results[str(block.get("tool_use_id"))] = block
+    for block in blocks:
+        if block.get("type") == "tool_use":
+            result = results.get(str(block.get("id")))
+            answer = None if result is None else "\n".join(texts(result.get("content")))
+            failed = bool(result and result.get("is_error"))
+            yield Use(str(block.get("name")), block.get("input") or {}, answer, failed)
+
+
+def without_numbers(text: str) -> str:
+    """A file's content from a listing with line numbers, in any of the usual styles; other text as it is."""
+    text = re.sub(r"<system-reminder>.*?</system-reminder>", "", text, flags=re.DOTALL)
+    lines: list[str] = []
+    wanted: int | None = None
+    for line in text.splitlines():
+        match = _NUMBERED.match(line)
+        if match and (wanted is None or int(match[1]) == wanted):
+            lines.append(match[2])
+            wanted = int(match[1]) + 1
+    return "\n".join(lines) + "\n" if len(lines) * 2 > len(text.splitlines()) else text
+
+
+def _tool(item: Json) -> Tool:
+    name, kind = str(item.get("name", "")), str(item.get("type", ""))
+    schema = item.get("input_schema")
+    if not isinstance(schema, dict):
+        schema = EDITOR_SCHEMA if kind.startswith("text_editor") else SHELL_SCHEMA if kind.startswith("bash") else {}
+    return Tool(name, schema)
+
+
+def _is_editor(tool: Tool) -> bool:
+    """One tool for viewing and editing, told apart by `command`."""
+    return "command" in tool.properties and tool.key(OLD_KEYS) is not None
+
+
+def _some_value(key: str, schema: Json) -> Any:
+    if schema.get("enum"):
+        return schema["enum"][0]
+    match schema.get("type"):
+        case "boolean":
+            return False
+        case "integer" | "number":
+            return schema.get("minimum", 1)
+        case "array":
+            return []
+        case "object":
+            return {}
+        case _:
+            return "List the files" if key == "description" else "simulator"
