@@ -1,0 +1,53 @@
+"""The stage `address_code`: what a review found, taken one by one. No change is an answer too."""
+
+from __future__ import annotations
+
+import re
+
+from gremlins.outcome import Bail, Done, Failed, Outcome
+from gremlins.stages.base import StageContext
+from gremlins.stages.briefing import Briefing, prompt_for
+from gremlins.stages.code_change import change_code
+from gremlins.stages.review_code import diff_under_review
+from gremlins.stages.spec import AddressCode
+
+
+def run(spec: AddressCode, context: StageContext) -> Outcome:
+    """Ask for what the review wants changed, or why not; the answer is `artifacts/addressed.md`."""
+    review = context.artifact("review.md") or ""
+    if not review.strip() or review.startswith("There is no change to review."):
+        return Done("no review to address")
+    if is_clean(review):
+        return Done("the review has no findings; nothing was asked")
+
+    def brief() -> Briefing:
+        sections = {
+            "task": context.task,
+            "plan": context.artifact("plan.md") or "",
+            "diff": diff_under_review(context),
+            "review": review,
+        }
+        return Briefing("address_code", sections, evidence=review, diff_base=context.worktree.base)
+
+    result = change_code(
+        spec,
+        context,
+        prompt_for(spec, context, brief),
+        label=context.path,
+        subject=f"Address the review: {context.title}"[:72],
+    )
+    if isinstance(result, Failed):
+        return result
+    if result.text.strip():
+        context.write_artifact("addressed.md", result.text)
+    if isinstance(result.verdict, Bail):
+        return result.verdict
+    return Done("committed what the review asked for" if result.changed else "nothing to change; see addressed.md")
+
+
+def is_clean(review: str) -> bool:
+    """Whether a review, or each of several in one text, approves without a single finding: then a call could only
+    answer that there is nothing to do."""
+    verdicts = re.findall(r"^\W*VERDICT\W*:\W*(\w+)", review, re.MULTILINE | re.IGNORECASE)
+    approved = bool(verdicts) and all(verdict.lower() == "approve" for verdict in verdicts)
+    return approved and not re.search(r"^#+\s*F\d+\b|^\W*F\d+\b", review, re.MULTILINE)

@@ -1,0 +1,30 @@
+"""The stage `agent`: a prompt of the project's own; the reply's text is `artifacts/NAME.md`."""
+
+from __future__ import annotations
+
+from gremlins.outcome import Bail, Done, Failed, Outcome
+from gremlins.stages.base import StageContext
+from gremlins.stages.briefing import Briefing, prompt_for
+from gremlins.stages.edits import parse_verdict
+from gremlins.stages.review_code import diff_under_review
+from gremlins.stages.spec import Agent
+
+
+def run(spec: Agent, context: StageContext) -> Outcome:
+    """Ask, and keep the reply."""
+
+    def brief() -> Briefing:
+        sections = {
+            "task": context.task,
+            "plan": context.artifact("plan.md") or "",
+            "diff": diff_under_review(context),
+            "review": context.artifact("review.md") or "",
+        }
+        return Briefing("agent", sections, evidence=spec.prompt_text or "")
+
+    answer = context.ask(spec, prompt_for(spec, context, brief))
+    if not answer.text.strip():
+        return Failed("task", f"the reply for `{spec.name}` came back empty")
+    context.write_artifact(f"{spec.name}.md", answer.text)
+    verdict = parse_verdict(answer.text)
+    return verdict if isinstance(verdict, Bail) else Done(f"wrote artifacts/{spec.name}.md")

@@ -1,0 +1,117 @@
+"""What a stage is given and what it may do. A stage returns an Outcome; it never writes the gremlin's record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from gremlins.clients.base import Answer, Client, PromptSource, Session
+from gremlins.clock import Clock
+from gremlins.config import Settings
+from gremlins.files import make_private_dir, write_atomic
+from gremlins.outcome import Outcome
+from gremlins.stages.spec import AgentStage, Stage
+from gremlins.worktree import Worktree
+
+
+class Steps(Protocol):
+    """What the runner does for a stage that holds others: run them in order, skipping what is done."""
+
+    def __call__(self, stages: Sequence[Stage], prefix: str, context: StageContext) -> Outcome: ...
+
+
+@dataclass(frozen=True)
+class Round:
+    """The round of a loop around a stage."""
+
+    number: int
+    folder: Path
+    """The round's artifacts. What goes from round to round lies in the folder around it."""
+    goal: str
+    """The task of the loop as a whole; within a round, the context's own task is that of the round."""
+    base: str
+    """The commit the gremlin's branch began at; within a round, the worktree's base is where the round began."""
+
+    @property
+    def shared(self) -> Path:
+        return self.folder.parent
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """One stage's surroundings."""
+
+    path: str
+    """Where in the pipeline: `plan`, `loop[3]/plan`, `parallel/docs/implement`."""
+    task: str
+    title: str
+    worktree: Worktree
+    session: Session
+    artifacts: Path
+    """Where this stage's artifacts go; a round of a loop and a branch have folders of their own inside."""
+    settings: Settings
+    make_client: Callable[[str, Session], Client]
+    busy: Callable[[datetime | None, str], None]
+    """Say until when the stage may rightly be silent, and what it does."""
+    steps: Steps
+    done: Callable[[], frozenset[str]]
+    """Paths of the stages that are done."""
+    plan_given: bool = False
+    """A person wrote the plan: the plan stage has nothing to ask."""
+    record_title: Callable[[str], None] = lambda _title: None
+    round: Round | None = None
+
+    @property
+    def clock(self) -> Clock:
+        return self.session.clock
+
+    @property
+    def log(self) -> Callable[[str], None]:
+        return self.session.log
+
+    def at(self, path: str) -> StageContext:
+        return replace(self, path=path)
+
+    def ask(
+        self,
+        spec: AgentStage,
+        prompt: PromptSource,
+        *,
+        label: str | None = None,
+        revision: int = 0,
+        edits_worktree: bool = False,
+    ) -> Answer:
+        """Ask the stage's model in the stage's mode. Raises what `Client.run` raises."""
+        client = self.make_client(str(spec.settled_client), self.session)
+        return client.run(
+            prompt,
+            label=label or self.path,
+            mode=spec.settled_mode,
+            max_tokens=spec.max_tokens,
+            revision=revision,
+            edits_worktree=edits_worktree,
+        )
+
+    def artifact(self, name: str) -> str | None:
+        """The text of an artifact of this scope, else of the scopes around it; None while there is none."""
+        for folder in (self.artifacts, *self.artifacts.parents):
+            if (folder / name).is_file():
+                return (folder / name).read_text(errors="replace")
+            if folder.name == "artifacts":
+                break
+        return None
+
+    def inside(self, scope: str) -> StageContext:
+        """The context of what runs inside this stage: artifacts in a folder of their own, named `scope`."""
+        return replace(self, artifacts=self.artifacts / scope)
+
+    def write_artifact(self, name: str, text: str) -> None:
+        make_private_dir(self.artifacts)
+        write_atomic(self.artifacts / name, text if text.endswith("\n") else text + "\n")
+
+
+StageFunction = Callable[..., Outcome]
+"""`run(spec, context) -> Outcome`, one module per stage type."""

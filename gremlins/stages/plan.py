@@ -1,0 +1,25 @@
+"""The stage `plan`: the reply's text is `artifacts/plan.md`, in both modes."""
+
+from __future__ import annotations
+
+from gremlins.outcome import Bail, Done, Failed, Outcome
+from gremlins.stages.base import StageContext
+from gremlins.stages.briefing import Briefing, prompt_for
+from gremlins.stages.edits import NothingToDo, parse_verdict
+from gremlins.stages.spec import Plan
+
+
+def run(spec: Plan, context: StageContext) -> Outcome:
+    """Ask for a plan and keep it."""
+    brief = Briefing("plan", {"task": context.task})
+    answer = context.ask(spec, prompt_for(spec, context, lambda: brief))
+    if not answer.text.strip():
+        return Failed("task", "the plan came back empty")
+    context.write_artifact("plan.md", answer.text)
+    match parse_verdict(answer.text):
+        case Bail() as bail:
+            return bail
+        case NothingToDo(reason=reason):
+            return Done(f"nothing to do: {reason}", nothing_to_do=reason)
+        case _:
+            return Done("wrote artifacts/plan.md")

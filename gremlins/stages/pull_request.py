@@ -1,0 +1,120 @@
+"""What the stages around a pull request share: which one it is, what becomes of it, and waiting for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gremlins.clients.base import Park, Wait
+from gremlins.files import make_private_dir, write_json
+from gremlins.github import GhFailed, GitHub, PullRequest, PushRefused, push
+from gremlins.outcome import Bail, Done, Failed, Outcome
+from gremlins.stages.base import StageContext
+from gremlins.worktree import Worktree
+
+PULL_REQUEST = "pull-request.json"
+LONGEST = 300.0
+"""Seconds between two looks, however long it takes."""
+SHARE = 0.1
+"""Of the time waited so far, what the next wait may be."""
+
+T = TypeVar("T")
+
+
+def github(context: StageContext) -> GitHub:
+    return GitHub(context.worktree.path, context.session.env)
+
+
+def the_pull_request(context: StageContext) -> PullRequest | None:
+    """The pull request of this gremlin's branch as it is now, or None."""
+    known = context.artifact(PULL_REQUEST)
+    if known is not None:
+        return github(context).view(int(json.loads(known)["number"]))
+    return find_ours(github(context), own_branch(context))
+
+
+def own_branch(context: StageContext) -> Worktree:
+    """The worktree with the base that the gremlin's branch began at, also within a round of a loop."""
+    return replace(context.worktree, base=context.round.base) if context.round else context.worktree
+
+
+def find_ours(hub: GitHub, worktree: Worktree) -> PullRequest | None:
+    """The one of the branch whose head is of this gremlin's making: an id may have been used before."""
+    ours = set(worktree.git.text("rev-list", f"{worktree.base}..{worktree.tip()}").split())
+    return next((pull for pull in hub.of_branch(worktree.branch) if pull.head in ours), None)
+
+
+def over(pull: PullRequest) -> Outcome | None:
+    """What it means that a person, not the gremlin, ended it."""
+    if pull.state == "MERGED":
+        return Done(f"pull request #{pull.number} has been merged by somebody")
+    if pull.state == "CLOSED":
+        return Bail("pr_closed", f"pull request #{pull.number} was closed by somebody without merging it ({pull.url})")
+    return None
+
+
+def bring_up(context: StageContext) -> Outcome | None:
+    """Push the branch. None: it is there."""
+    try:
+        push(context.worktree.git, context.worktree.branch)
+    except PushRefused as error:
+        return Bail("push_refused", error.message)
+    except GhFailed as error:
+        return Failed("host", error.message)
+    return None
+
+
+# ── waiting ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Waiting:
+    """A wait that is told by what it waits for (`about`), and survives the process: when it began is in an artifact."""
+
+    def __init__(self, context: StageContext, name: str, about: str, poll: float) -> None:
+        self.context = context
+        self.poll = poll
+        self.path: Path = context.artifacts / f"{name}.wait.json"
+        known = self._known()
+        about = f"{about} attempt {context.session.attempt(context.path)}"
+        now = context.clock.now()
+        if known.get("about") == about:
+            self.began = min(datetime.fromisoformat(known["began"]), now)
+        else:
+            self.began = now
+            make_private_dir(self.path.parent)
+            write_json(self.path, {"about": about, "began": now.isoformat()})
+
+    def _known(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self.path.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return {}
+
+    @property
+    def waited(self) -> float:
+        return (self.context.clock.now() - self.began).total_seconds()
+
+    def forget(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def park(self, why: str, *, timeout: float) -> Park:
+        """To raise: gives the process up until the next look, at the latest until the wait is over."""
+        pause = max(self.poll, min(SHARE * self.waited, LONGEST)) * self.context.session.jitter()
+        pause = max(0.1, min(pause, timeout - self.waited))
+        return Park(Wait(self.context.clock.now() + timedelta(seconds=pause), why=why))
+
+
+def patiently(waiting: Waiting, what: Callable[[], T], *, timeout: float) -> T | Failed:
+    """Ask GitHub; where it does not answer, come back later, and give up only when the time is over."""
+    try:
+        return what()
+    except GhFailed as error:
+        if waiting.waited >= timeout:
+            waiting.forget()  # who rescues it means to wait once more
+            return Failed("host", f"GitHub did not answer until the end of the wait: {error.message}")
+        waiting.context.log(f"{waiting.context.path}: {error.message}; asking again")
+        raise waiting.park(f"GitHub does not answer: {error.message}", timeout=timeout) from None
