@@ -1,0 +1,57 @@
+"""`ack`: a person accepts a bail, its stage counts as done, and the gremlin goes on with the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gremlins.clock import Clock
+from gremlins.errors import Conflict
+from gremlins.fleet.status import look
+from gremlins.intention import clear_stop
+from gremlins.journal import Journal
+from gremlins.leftovers import end_leftovers
+from gremlins.locks import GremlinLock
+from gremlins.paths import Home
+from gremlins.runs import Bailed, Gremlin, Queued, RunStore
+from gremlins.spawning import spawn_runner
+
+
+def acknowledge(home: Home, gremlin_id: str, *, clock: Clock, env: Mapping[str, str]) -> str:
+    """Go on after a bail. Returns the stage whose bail was accepted. Raises Conflict for anything but a bail."""
+    row = look(home, gremlin_id, clock)
+    if row.life.state != "bailed":
+        raise Conflict(f"{gremlin_id} is {row.life.shown}: only a bail can be accepted")
+    store, paths = RunStore(home, clock), home.gremlin(gremlin_id)
+    lock = GremlinLock.acquire(paths.lock, "keeper", clock=clock)
+    try:
+        record = store.read(gremlin_id)
+        if not isinstance(record.status, Bailed):
+            raise Conflict(f"{gremlin_id} has gone on meanwhile")
+        end_leftovers(paths, clock)
+        clear_stop(paths)  # one that came while it was bailing
+        stage = record.status.stage or record.stage
+        store.write(_accepted(record, stage, clock), lock)
+        Journal(paths.log, clock)(f"the bail of {stage} was accepted by a person")
+        spawn_runner(paths, lock, env)
+    except BaseException:
+        lock.release()
+        raise
+    return stage
+
+
+def _accepted(record: Gremlin, stage: str, clock: Clock) -> Gremlin:
+    assert isinstance(record.status, Bailed)
+    runs = tuple(
+        run.model_copy(update={"outcome": "acknowledged"}) if run.path == stage and run.outcome == "bailed" else run
+        for run in record.stages
+    )
+    accepted = record.status.kind == "no_evidence" or record.accepts_no_evidence
+    return record.model_copy(
+        update={
+            "stages": runs,
+            "spawn": record.spawn + 1,
+            "status": Queued(since=clock.now()),
+            "ended_at": None,
+            "accepts_no_evidence": accepted,
+        }
+    )

@@ -1,0 +1,237 @@
+"""What a bead is: the issue as `beads` writes it down, and where it stands with us."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, field_validator
+
+from gremlins.clock import parse_time
+from gremlins.errors import GremlinsError
+
+Status = Literal["open", "in_progress", "closed", "failed", "deferred"]
+STATUSES: tuple[Status, ...] = ("open", "in_progress", "closed", "failed", "deferred")
+TERMINAL: frozenset[str] = frozenset({"closed", "failed"})
+
+BLOCKING = frozenset({"blocks", "conditional-blocks", "waits-for"})
+"""Dependencies that hold a bead back until the other one is closed."""
+PARENT = "parent-child"
+"""Passes on whatever blocks the parent."""
+ORDERING = BLOCKING | {PARENT}
+"""Dependencies among which a circle could never be worked off."""
+
+TITLE_MAX = 500
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def _is_time(text: str) -> str:
+    parse_time(text)
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_is_time)]
+"""RFC 3339, kept as it was written."""
+
+
+class Dependency(BaseModel):
+    """One bead needs, or is related to, another. Keys we do not know are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    issue_id: str = ""
+    depends_on_id: Annotated[str, Field(min_length=1)]
+    type: Annotated[str, Field(min_length=1)] = "blocks"
+
+    @property
+    def orders(self) -> bool:
+        return self.type in ORDERING
+
+
+class Issue(BaseModel):
+    """What a person wrote, in the fields and words of beads. Keys we do not know are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    id: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s/]+$")]
+    title: Annotated[str, Field(min_length=1, max_length=TITLE_MAX)]
+    description: str = ""
+    design: str = ""
+    acceptance_criteria: str = ""
+    notes: str = ""
+    status: Annotated[str, Field(min_length=1)] = "open"
+    priority: Annotated[StrictInt, Field(ge=0, le=4)] = 2
+    issue_type: str = "task"
+    assignee: str = ""
+    created_at: Moment
+    updated_at: Moment
+    started_at: Moment | None = None
+    closed_at: Moment | None = None
+    close_reason: str = ""
+    due_at: Moment | None = None
+    defer_until: Moment | None = None
+    external_ref: str | None = None
+    labels: tuple[str, ...] = ()
+    dependencies: tuple[Dependency, ...] = ()
+    comments: tuple[dict[str, Any], ...] = ()
+    metadata: Any = None
+
+    @field_validator("title")
+    @classmethod
+    def _says_something(cls, title: str) -> str:
+        if not title.strip():
+            raise ValueError("should not be blank")
+        return title
+
+    @field_validator("description", "design", "acceptance_criteria", "notes", "assignee", "close_reason", mode="before")
+    @classmethod
+    def _null_is_empty(cls, value: object) -> object:
+        return "" if value is None else value
+
+    @field_validator("labels", "dependencies", "comments", mode="before")
+    @classmethod
+    def _null_is_none(cls, value: object) -> object:
+        return () if value is None else value
+
+    def depends_on(self, other: str) -> bool:
+        return any(dep.depends_on_id == other for dep in self.dependencies)
+
+
+HoldKind = Literal["person", "stopped", "spawn_cap", "host", "imported"]
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Why a bead is kept back until somebody releases it. `status` is the imported one that we do not have."""
+
+    kind: HoldKind
+    reason: str
+    by: str
+    at: float
+    status: str | None = None
+
+
+@dataclass(frozen=True)
+class Bead:
+    """An issue and where it stands. `generation` counts its changes, `epoch` a person's retries, both from 1."""
+
+    project: str
+    issue: Issue
+    status: Status = "open"
+    generation: int = 1
+    epoch: int = 1
+    hold: Hold | None = None
+    blocked: bool = False
+    tried: int = 0
+    """Number of its latest attempt, 0 before the first."""
+
+    @property
+    def id(self) -> str:
+        return self.issue.id
+
+    @property
+    def terminal(self) -> bool:
+        return self.status in TERMINAL
+
+    def edited(self, now: str, **changes: Any) -> Bead:
+        """With other content, stamped."""
+        return replace(self, issue=with_fields(self.issue, updated_at=now, **changes))
+
+    def moved(self, status: Status, now: str, *, reason: str = "", hold: Hold | None = None) -> Bead:
+        """In another status, with the times that belong to it."""
+        closed = status == "closed"
+        started = self.issue.started_at or (now if status == "in_progress" else None)
+        issue = with_fields(
+            self.issue,
+            status=status,
+            updated_at=now,
+            started_at=started,
+            closed_at=now if closed else None,
+            close_reason=reason if closed else "",
+        )
+        return replace(self, issue=issue, status=status, hold=hold)
+
+
+def with_fields(issue: Issue, **changes: Any) -> Issue:
+    """A changed copy, validated. Raises GremlinsError naming the field."""
+    from pydantic import ValidationError
+
+    try:
+        return Issue.model_validate(issue.model_dump() | changes)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "bead"
+        raise GremlinsError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def task_of(issue: Issue) -> str:
+    """What the plan stage is given as the task: everything a person wrote about it."""
+    parts = [issue.title.strip()]
+    for heading, text in (
+        ("", issue.description),
+        ("Design", issue.design),
+        ("Acceptance criteria", issue.acceptance_criteria),
+        ("Notes", issue.notes),
+    ):
+        if text.strip():
+            parts.append(f"## {heading}\n\n{text.strip()}" if heading else text.strip())
+    return "\n\n".join(parts)
+
+
+def prefix_of(project: str) -> str:
+    """What the ids of a project begin with: the name of its folder, in lower case."""
+    name = re.sub(r"[^a-z0-9]+", "-", PurePath(project).name.lower()).strip("-")
+    return name[:24].rstrip("-") or "bead"
+
+
+def new_id(project: str, title: str, now: float, *, nonce: int, crowd: int) -> str:
+    """`<prefix>-<hash>`. The hash is as short as `crowd` other beads allow, longer when `nonce` collided before."""
+    length = 4
+    while length < 8 and 36**length < crowd * 36:
+        length += 1
+    digest = hashlib.sha256(f"{project}\0{title}\0{now!r}\0{nonce}".encode()).digest()
+    return f"{prefix_of(project)}-{base36(digest, min(8, length + nonce // 4))}"
+
+
+def child_id(parent: str, taken: Iterable[str]) -> str:
+    """`<parent>.<n>`, the next free number."""
+    numbers = (name.removeprefix(f"{parent}.") for name in taken)
+    return f"{parent}.{max((int(n) for n in numbers if n.isdigit()), default=0) + 1}"
+
+
+def base36(digest: bytes, length: int) -> str:
+    number = int.from_bytes(digest, "big")
+    letters = []
+    for _ in range(length):
+        number, digit = divmod(number, 36)
+        letters.append(_DIGITS[digit])
+    return "".join(letters)
+
+
+def gremlin_id_for(project: str, bead_id: str, number: int, now: float) -> str:
+    """The id of the gremlin that an attempt starts afresh: readable, and no other attempt's in any project."""
+    readable = re.sub(r"[^a-z0-9]+", "-", bead_id.lower()).strip("-")[:48].strip("-") or "bead"
+    digest = hashlib.sha256(f"{project}\0{bead_id}\0{number}\0{now!r}".encode()).digest()
+    return f"{readable}-{number}-{base36(digest, 4)}"
+
+
+def parse_priority(text: str) -> int:
+    """`0` to `4`, or `P0` to `P4`. Raises GremlinsError."""
+    if re.fullmatch(r"[pP]?[0-4]", text.strip()):
+        return int(text.strip()[-1])
+    raise GremlinsError(f"priority `{text}` is not one of 0 (highest) to 4, or P0 to P4")
+
+
+def parse_dependency(text: str) -> tuple[str, str]:
+    """`ID` or `TYPE:ID` as (type, id)."""
+    kind, colon, other = text.strip().partition(":")
+    return (kind, other) if colon and re.fullmatch(r"[a-z-]+", kind) and other else ("blocks", text.strip())
+
+
+def words(values: Iterable[str]) -> list[str]:
+    """Comma-separated values of a repeatable option, each once, in order."""
+    return list(dict.fromkeys(word for value in values for part in value.split(",") if (word := part.strip())))

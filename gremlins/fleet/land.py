@@ -1,0 +1,186 @@
+"""`land`: a finished gremlin's work onto a branch, recorded, and only then its worktree removed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gremlins.clock import Clock
+from gremlins.errors import Conflict, GremlinsError
+from gremlins.fleet.status import look
+from gremlins.git import Git
+from gremlins.github import GitHub, PullRequest, remote_of
+from gremlins.journal import Journal
+from gremlins.landing import land as land_branch
+from gremlins.locks import GremlinLock
+from gremlins.paths import GremlinPaths, Home
+from gremlins.runs import Finished, Gremlin, Landed, RunStore
+from gremlins.stages.pull_request import PULL_REQUEST, find_ours
+from gremlins.worktree import Worktree, remove
+
+
+@dataclass(frozen=True)
+class Landing:
+    """What landed where. `sha` is the commit on `target`."""
+
+    id: str
+    sha: str
+    target: str
+    files_changed: int
+
+
+def land(
+    home: Home,
+    gremlin_id: str,
+    *,
+    clock: Clock,
+    mode: Literal["squash", "ff"] = "squash",
+    into: str | None = None,
+    keep: bool = False,
+) -> Landing:
+    """Land a finished gremlin. Raises Conflict, with nothing changed, when tree, branch or gremlin do not allow it."""
+    _refuse_unless_finished(home, gremlin_id, clock)
+    store, paths = RunStore(home, clock), home.gremlin(gremlin_id)
+    with GremlinLock.acquire(paths.lock, "keeper", clock=clock) as lock:
+        record = _finished(store, gremlin_id)
+        done = land_branch(
+            Path(record.project),
+            record.branch,
+            record.base,
+            message=_message(record),
+            token=f"{record.id}/{record.uid}",
+            mode=mode,
+            into=into,
+        )
+        _landed(store, record, lock, done.sha, done.target_branch, keep=keep)
+    return Landing(gremlin_id, done.sha, done.target_branch, done.files_changed)
+
+
+def land_pr(
+    home: Home, gremlin_id: str, *, clock: Clock, env: Mapping[str, str], keep: bool = False, patience: float = 60.0
+) -> Landing:
+    """Have GitHub merge its pull request, and see it merged, before anything is removed.
+
+    Raises Conflict where it is closed, holds something else than the gremlin's branch, or is not green; GhFailed;
+    NotReady.
+    """
+    _refuse_unless_finished(home, gremlin_id, clock)
+    store, paths = RunStore(home, clock), home.gremlin(gremlin_id)
+    with GremlinLock.acquire(paths.lock, "keeper", clock=clock) as lock:
+        record = _finished(store, gremlin_id)
+        merged = _merge(record, paths, clock, env, patience)
+        sha = merged.merge_commit or merged.head
+        worktree = Worktree(Path(record.project), Path(record.worktree), record.branch, record.base)
+        files = len(Git(worktree.repo).changed_paths(record.base, worktree.tip()))
+        _landed(store, record, lock, sha, merged.base, keep=keep)
+    return Landing(gremlin_id, sha, merged.base, files)
+
+
+def _merge(record: Gremlin, paths: GremlinPaths, clock: Clock, env: Mapping[str, str], patience: float) -> PullRequest:
+    """Its pull request, seen merged; one that somebody merged already is only looked at."""
+    hub = GitHub(Path(record.project), env)
+    worktree = Worktree(Path(record.project), Path(record.worktree), record.branch, record.base)
+    pull = _pull_of(hub, worktree, paths)
+    if pull.state == "MERGED" and _holds(worktree, pull):
+        return pull
+    if pull.head != worktree.tip():
+        raise Conflict(
+            f"pull request #{pull.number} ends in {pull.head[:12]}, the branch of {record.id} in {worktree.tip()[:12]}",
+            hint=f"push or fetch until both are the same: {pull.url}",
+        )
+    _refuse_unless_green(record, pull)
+    hub.merge(pull.number, pull.head)
+    until = clock.monotonic() + patience
+    while (seen := hub.view(pull.number)).state != "MERGED":
+        if clock.monotonic() >= until:
+            raise GremlinsError(
+                f"pull request #{pull.number} is not merged yet; nothing was removed",
+                hint=f"it may be queued: run `gremlins land {record.id} --pr` again ({pull.url})",
+            )
+        clock.sleep(2.0)
+    return seen
+
+
+def _holds(worktree: Worktree, pull: PullRequest) -> bool:
+    """Whether all of the gremlin's commits were in what was merged: others may have added some of their own."""
+    git, tip = Git(worktree.repo), worktree.tip()
+    if pull.head == tip:
+        return True
+    if git.try_commit(pull.head) is None:
+        git.attempt("fetch", "--quiet", "--no-write-fetch-head", remote_of(git), f"refs/pull/{pull.number}/head")
+    return git.try_commit(pull.head) is not None and git.is_ancestor(tip, pull.head)
+
+
+def _pull_of(hub: GitHub, worktree: Worktree, paths: GremlinPaths) -> PullRequest:
+    try:
+        number = int(json.loads((paths.artifacts / PULL_REQUEST).read_bytes())["number"])
+    except (OSError, ValueError, KeyError, TypeError):
+        found = find_ours(hub, worktree)
+        if found is None:
+            raise Conflict(
+                f"{paths.root.name} has no pull request", hint=f"`gremlins land {paths.root.name}` lands it here"
+            ) from None
+        return found
+    return hub.view(number)
+
+
+def _refuse_unless_green(record: Gremlin, pull: PullRequest) -> None:
+    if pull.state == "CLOSED":
+        raise Conflict(f"pull request #{pull.number} was closed", hint=f"reopen it: {pull.url}")
+    red = [check for check in pull.checks if check.state != "passed"]
+    if red:
+        names = ", ".join(f"{check.name} {check.state}" for check in red[:8])
+        raise Conflict(f"the checks of pull request #{pull.number} are not green: {names}", hint=f"see {pull.url}")
+    latest = {run.path: run for run in record.stages}
+    if not pull.checks and any(run.type == "wait_ci" and run.outcome == "done" for run in latest.values()):
+        raise Conflict(f"pull request #{pull.number} shows no checks any more", hint=f"see {pull.url}")
+
+
+def _refuse_unless_finished(home: Home, gremlin_id: str, clock: Clock) -> None:
+    row = look(home, gremlin_id, clock)
+    if row.life.state == "landed":
+        raise Conflict(f"{gremlin_id} has landed already, as {row.glance.status.get('sha', '')[:12]}")
+    if row.life.state != "finished":
+        raise Conflict(
+            f"{gremlin_id} is {row.life.shown}, not finished",
+            hint=f"`gremlins show {gremlin_id}` tells where it stands",
+        )
+
+
+def _finished(store: RunStore, gremlin_id: str) -> Gremlin:
+    record = store.read(gremlin_id)
+    if not isinstance(record.status, Finished):
+        raise Conflict(f"{gremlin_id} is not finished any more")
+    return record
+
+
+def _landed(store: RunStore, record: Gremlin, lock: GremlinLock, sha: str, target: str, *, keep: bool) -> None:
+    """On record first, then nothing of it is needed any more."""
+    assert isinstance(record.status, Finished)
+    now = store.clock.now()
+    status = Landed(since=now, sha=sha, target=target, evidence=record.status.evidence)
+    record = store.write(record.model_copy(update={"status": status, "ended_at": now}), lock)
+    Journal(store.paths(record.id).log, store.clock)(f"landed on {target} as {sha[:12]}")
+    if not keep:
+        _clear_away(record)
+
+
+def _clear_away(record: Gremlin) -> None:
+    """Worktree and branch, now that what they held is safe."""
+    try:
+        remove(Path(record.project), Path(record.worktree), record.branch, delete_branch=True)
+    except OSError as error:
+        raise GremlinsError(
+            f"{record.id} has landed, but its worktree could not be removed: {error}",
+            hint=f"`gremlins rm {record.id}` tries again",
+        ) from error
+
+
+def _message(record: Gremlin) -> str:
+    """Subject from the task's title, the task as body where it says more."""
+    task = record.task.strip()
+    body = "" if task == record.title or not task else f"\n\n{task[:2000]}"
+    return f"{record.title or record.id}{body}"

@@ -1,0 +1,237 @@
+"""`rescue`: what is dead, detached, bailed, stopped or stalled goes on from the stage it was in, paying for nothing
+again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gremlins.clients.account import find_account
+from gremlins.clients.api import AnthropicBatchApi
+from gremlins.clients.wire import ApiFailure
+from gremlins.clock import Clock
+from gremlins.errors import Conflict, GremlinsError, NotReady
+from gremlins.files import make_private_dir
+from gremlins.fleet.liveness import RESCUABLE
+from gremlins.fleet.status import Row, look
+from gremlins.fleet.stop import await_stop, request_stop
+from gremlins.frozen import FrozenLaunch, read_frozen
+from gremlins.git import Git
+from gremlins.intention import StopIntention, clear_stop, read_stop, write_stop
+from gremlins.ledger import CallRecord, Intent, Ledger
+from gremlins.leftovers import end_leftovers
+from gremlins.locks import GremlinLock
+from gremlins.outcome import KEEPS_ATTEMPT
+from gremlins.paths import GremlinPaths, Home
+from gremlins.runs import Bailed, Failed, Gremlin, Queued, RunStore, StageRun
+from gremlins.spawning import spawn_runner
+from gremlins.stages.spec import children
+from gremlins.worktree import SIDE, Worktree, remove, side_worktrees
+
+
+@dataclass(frozen=True)
+class Rescue:
+    """What a rescue found and did."""
+
+    id: str
+    found: str
+    detail: str
+
+
+def rescue(
+    home: Home, gremlin_id: str, *, clock: Clock, env: Mapping[str, str], from_stage: str | None = None
+) -> Rescue:
+    """Bring a gremlin back. Raises Conflict when its state does not allow it; nothing is touched then."""
+    row = look(home, gremlin_id, clock)
+    refuse_unless_rescuable(row, restart=from_stage is not None)
+    if row.life.state == "stalled":
+        _stop_stalled(home, gremlin_id, clock, env)
+    paths = home.gremlin(gremlin_id)
+    try:
+        lock = GremlinLock.acquire(paths.lock, "keeper", clock=clock)
+    except Conflict:
+        raise Conflict(f"{gremlin_id} is being rescued by another process") from None
+    try:
+        again = look(home, gremlin_id, clock)
+        if again.life.state not in (RESCUABLE | {"finished"} if from_stage else RESCUABLE):
+            refuse_unless_rescuable(again, restart=from_stage is not None)
+        detail = _revive(home, gremlin_id, lock, clock, env, from_stage)
+        spawn_runner(paths, lock, env)
+    except BaseException:
+        lock.release()
+        raise
+    return Rescue(gremlin_id, row.life.shown, detail)
+
+
+def refuse_unless_rescuable(row: Row, *, restart: bool = False) -> None:
+    """Raises Conflict with what to do instead."""
+    state, gremlin_id = row.life.state, row.glance.id
+    if state in RESCUABLE or (restart and state == "finished"):
+        return
+    hints = {
+        "running": f"`gremlins log {gremlin_id} -f` follows it, `gremlins stop {gremlin_id}` ends it",
+        "parked": "it waits on its batch and is well; it goes on by itself when the batch ends",
+        "stopping": f"wait until it has stopped: `gremlins status {gremlin_id}`",
+        "finished": f"`gremlins land {gremlin_id}` lands it; `gremlins rescue {gremlin_id} --from STAGE` redoes a part",
+        "landed": "its work is in your branch",
+    }
+    raise Conflict(f"{gremlin_id} is {state}: there is nothing to rescue", hint=hints.get(state))
+
+
+def _stop_stalled(home: Home, gremlin_id: str, clock: Clock, env: Mapping[str, str]) -> None:
+    request_stop(home, gremlin_id, by="rescue", why="it had stalled", clock=clock, env=env)
+    result = await_stop(home, gremlin_id, clock=clock, wait=30.0)
+    if result.verdict == "pending":
+        raise Conflict(
+            f"{gremlin_id} has stalled and does not stop (pid {result.row.life.pid})",
+            hint=f"end it with `kill -9 {result.row.life.pid}`, then rescue it again",
+        )
+
+
+def _revive(
+    home: Home, gremlin_id: str, lock: GremlinLock, clock: Clock, env: Mapping[str, str], from_stage: str | None
+) -> str:
+    """Everything that must be true before a new process may start. Returns what was found, in words."""
+    store = RunStore(home, clock)
+    record, paths = store.read(gremlin_id), home.gremlin(gremlin_id)
+    frozen = read_frozen(paths.frozen)
+    ledger = Ledger(paths)
+    open_calls = [call for call in ledger.readable()[0] if call.mode == "batch" and not call.settled]
+    _prove_key(open_calls, env, frozen)
+    end_leftovers(paths, clock)
+    detail = _found(open_calls, record)
+    if from_stage is not None:
+        record = restart_from(record, frozen, from_stage, clock)
+        forget_progress(record, paths, frozen, from_stage)
+        if open_calls:
+            stop = StopIntention(by="rescue", why=f"started again from {from_stage}", at=clock.now(), then_resume=True)
+            write_stop(paths, stop)
+        detail = f"starting again from {from_stage}"
+    else:
+        record = _next_attempt(record, open_calls)
+    _keep_or_clear_stop(paths, open_calls)
+    record = record.model_copy(
+        update={"spawn": record.spawn + 1, "status": Queued(since=clock.now()), "ended_at": None}
+    )
+    store.write(record, lock)
+    return detail
+
+
+def _keep_or_clear_stop(paths: GremlinPaths, open_calls: list[CallRecord]) -> None:
+    """A stop that was never settled is settled first, then the gremlin goes on."""
+    stop = read_stop(paths)
+    if stop is None or stop.then_resume:
+        return
+    if open_calls:
+        write_stop(paths, StopIntention(by=stop.by, why=stop.why, at=stop.at, then_resume=True))
+    else:
+        clear_stop(paths)
+
+
+def _prove_key(open_calls: list[CallRecord], env: Mapping[str, str], frozen: FrozenLaunch) -> None:
+    """What is outstanding must be visible with the key of now, before anything is touched. Raises NotReady."""
+    with_id = [call for call in open_calls if call.batch is not None]
+    looked_for = [call for call in open_calls if isinstance(call.status, Intent) and call.maybe_sent]
+    if not with_id and not looked_for:
+        return
+    account = find_account(env)
+    api = AnthropicBatchApi(account, timeout=frozen.settings.batch.http_timeout)
+    for call in with_id:
+        assert call.batch is not None
+        try:
+            api.retrieve(call.batch.batch_id)
+        except ApiFailure as failure:
+            if failure.status in (401, 403, 404):
+                raise NotReady(
+                    f"this key cannot see the outstanding batch {call.batch.batch_id}: {failure.message}",
+                    hint="use a key of the workspace it was sent from; nothing was sent or changed",
+                ) from None
+
+
+def _next_attempt(record: Gremlin, open_calls: list[CallRecord]) -> Gremlin:
+    """Another attempt of the stage begins only after a bail or a failure of class task, with nothing outstanding.
+
+    So does one of every other branch that did not end well at its side.
+    """
+    match record.status:
+        case Bailed(stage=stage):
+            pass
+        case Failed(stage=stage, failure=failure) if failure not in KEEPS_ATTEMPT and failure != "canceled":
+            pass
+        case _:
+            return record
+    if open_calls:
+        return record
+    again = dict.fromkeys((stage, *record.broken_stages()))
+    raised = {path: record.attempt_of(path) + 1 for path in again}
+    return record.model_copy(update={"attempts": {**record.attempts, **raised}})
+
+
+def restart_from(record: Gremlin, frozen: FrozenLaunch, stage: str, clock: Clock) -> Gremlin:
+    """Forget that a stage and all after it were done, so that they are asked anew."""
+    order = [spec.name for spec in frozen.pipeline.stages]
+    if stage not in order:
+        raise GremlinsError(f"this gremlin has no stage `{stage}`", hint="it has: " + ", ".join(order))
+    again = order[order.index(stage) :]
+    attempts = dict(record.attempts)
+    for name in again:
+        if any(run.path == name or run.path.startswith((f"{name}/", f"{name}[")) for run in record.stages):
+            attempts = {path: n for path, n in attempts.items() if not path.startswith((f"{name}/", f"{name}["))}
+            attempts[name] = record.attempt_of(name) + 1
+    kept: tuple[StageRun, ...] = tuple(
+        run for run in record.stages if run.path.split("/")[0].partition("[")[0] not in again
+    )
+    return record.model_copy(update={"attempts": attempts, "stages": kept, "stage": stage})
+
+
+def forget_progress(record: Gremlin, paths: GremlinPaths, frozen: FrozenLaunch, stage: str) -> None:
+    """Put aside what rounds and branches of an earlier run left behind, lest their decisions be taken for new ones."""
+    order = [spec.name for spec in frozen.pipeline.stages]
+    holders = [spec for spec in frozen.pipeline.stages[order.index(stage) :] if children(spec)]
+    if not holders:
+        return
+    aside = paths.artifacts / "before" / f"spawn-{record.spawn}"
+    for entry in _of_rounds_and_branches(paths, [spec.name for spec in holders]):
+        make_private_dir(aside)
+        entry.rename(aside / entry.name)
+    _forget_starts(record, [spec.name for spec in holders])
+
+
+def _forget_starts(record: Gremlin, names: list[str]) -> None:
+    """Where rounds and branches began; a branch that was never merged is kept under a ref of its own."""
+    worktree = Worktree(Path(record.project), Path(record.worktree), record.branch, record.base)
+    git, own = Git(worktree.repo), f"refs/gremlins/{record.id}"
+    for side in side_worktrees(worktree):
+        if (tip := git.try_commit(side.ref)) is not None:
+            kept = f"{own}/before/spawn-{record.spawn}/{side.branch.rpartition(SIDE)[2]}"
+            git.update_ref(kept, tip, reason="gremlins: a branch that was started again")
+        remove(side.repo, side.path, side.branch, delete_branch=True)
+    for ref in git.text("for-each-ref", "--format=%(refname)", "refs/gremlins/").split():
+        label = ref.removeprefix(f"{own}/start/") if ref.startswith(f"{own}/start/") else ""
+        ours = any(label == name or label.startswith((f"{name}=", f"{name}+")) for name in names)
+        if ours or (ref.startswith(f"{own}{SIDE}") and "/start/" in ref):
+            git.delete_ref(ref)
+
+
+def _of_rounds_and_branches(paths: GremlinPaths, names: list[str]) -> list[Path]:
+    """Folders of rounds (`loop-2`) and branches (`parallel`), and the plans that go from round to round."""
+    if not paths.artifacts.is_dir():
+        return []
+    shared = {"rolling-plan.md", "last-child-plan.md"}
+    return [
+        entry
+        for entry in sorted(paths.artifacts.iterdir())
+        if entry.name in shared
+        or (entry.is_dir() and any(re.fullmatch(rf"{re.escape(name)}(-\d+)?", entry.name) for name in names))
+    ]
+
+
+def _found(open_calls: list[CallRecord], record: Gremlin) -> str:
+    ids = [call.batch.batch_id for call in open_calls if call.batch is not None]
+    if ids:
+        return f"taking up {', '.join(ids)} again"
+    if any(call.maybe_sent for call in open_calls):
+        return "looking for a batch it may have sent"
+    return f"going on in {record.stage or 'its first stage'}"

@@ -1,0 +1,102 @@
+"""`stop`: the intention on disk, then a signal; where nobody lives, a process that does what the gremlin would have."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from gremlins.clock import Clock
+from gremlins.errors import Conflict
+from gremlins.fleet.status import Row, look
+from gremlins.intention import StopIntention, write_stop
+from gremlins.leftovers import end_leftovers
+from gremlins.locks import GremlinLock, work_lock_is_free
+from gremlins.paths import Home
+from gremlins.spawning import spawn_runner
+
+LOOK_EVERY = 0.03
+START_PATIENCE = 20.0
+"""Seconds for a process that settles a stop to come up and end, beyond what the API takes."""
+
+
+@dataclass(frozen=True)
+class StopResult:
+    """What came of a stop. `pending`: asked for, not ended yet; `row` says how it stands."""
+
+    id: str
+    verdict: Literal["stopped", "over", "pending"]
+    row: Row
+
+
+def request_stop(home: Home, gremlin_id: str, *, by: str, why: str, clock: Clock, env: Mapping[str, str]) -> bool:
+    """Ask for a stop. False when the gremlin is over already. Raises NotFound, CorruptRecord."""
+    row = look(home, gremlin_id, clock)
+    if row.life.state == "dead":
+        _end_what_is_left(home, gremlin_id, clock)
+    if row.life.state not in ("running", "parked", "stalled", "stopping", "detached"):
+        return False
+    write_stop(row.seen.paths, StopIntention(by=by, why=why, at=clock.now()))
+    if not _signal(home, gremlin_id, clock):
+        _settle_in_its_place(home, gremlin_id, clock, env)
+    return True
+
+
+def _signal(home: Home, gremlin_id: str, clock: Clock) -> bool:
+    """SIGTERM to whoever lives. True when it was sent, or the gremlin has ended meanwhile."""
+    deadline = clock.monotonic() + START_PATIENCE
+    while True:
+        row = look(home, gremlin_id, clock)
+        if row.seen.holder is None or row.seen.holder.role != "runner":
+            return row.glance.is_over
+        if row.life.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(row.life.pid, signal.SIGTERM)
+            return True
+        if clock.monotonic() > deadline:
+            return True  # it is starting, and will read the intention
+        clock.sleep(LOOK_EVERY)
+
+
+def _end_what_is_left(home: Home, gremlin_id: str, clock: Clock) -> None:
+    """An agent or command that outlived its gremlin is ended with it. Raises Conflict when it will not go."""
+    paths = home.gremlin(gremlin_id)
+    if work_lock_is_free(paths.work_lock):
+        return
+    try:
+        lock = GremlinLock.acquire(paths.lock, "keeper", clock=clock)
+    except Conflict:
+        return  # somebody is bringing it back, and ends it first
+    with lock:
+        end_leftovers(paths, clock)
+
+
+def _settle_in_its_place(home: Home, gremlin_id: str, clock: Clock, env: Mapping[str, str]) -> None:
+    """Nobody lives: start a process that cancels and books, exactly as the gremlin's own would have."""
+    paths = home.gremlin(gremlin_id)
+    try:
+        lock = GremlinLock.acquire(paths.lock, "runner", clock=clock)
+    except Conflict:
+        return  # somebody else came to life meanwhile, and reads the intention
+    try:
+        end_leftovers(paths, clock)
+        spawn_runner(paths, lock, env)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def await_stop(home: Home, gremlin_id: str, *, clock: Clock, wait: float) -> StopResult:
+    """Wait until a requested stop is settled, at most `wait` seconds."""
+    deadline = clock.monotonic() + wait
+    while True:
+        row = look(home, gremlin_id, clock)
+        if row.glance.is_over and row.seen.holder is None:
+            return StopResult(gremlin_id, "stopped" if row.life.state == "stopped" else "over", row)
+        process_gone = row.life.state == "detached" and row.glance.status.get("reason")
+        if clock.monotonic() >= deadline or (process_gone and row.seen.holder is None):
+            return StopResult(gremlin_id, "pending", row)
+        clock.sleep(LOOK_EVERY)
