@@ -1,0 +1,101 @@
+"""Beads as people read them: a table, the page of one bead, a tree."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from gremlins.cli.out import columns, dollars, on_terminal, printable
+from gremlins.fleet.admit import Deny
+from gremlins.fleet.attempts import is_charged
+from gremlins.fleet.beadview import Placed
+from gremlins.fleet.moments import span, text_of
+from gremlins.fleet.store.interface import Event, Listed
+
+LABELS = {"backing_off": "backing off", "denied": "breaker"}
+"""Buckets whose name people know better in other words."""
+
+
+def table(listed: Sequence[Listed], where: Mapping[str, Deny], now: float) -> list[str]:
+    """One line a bead: where it stands and what happens next."""
+    rows = [
+        (
+            one.work.id,
+            f"P{one.work.priority}",
+            one.issue_type,
+            LABELS.get(where[one.work.id].bucket, where[one.work.id].bucket),
+            printable(one.title)[:60],
+            next_words(where[one.work.id], now),
+        )
+        for one in listed
+    ]
+    return [_cut(line) for line in columns(rows, ("ID", "PRI", "TYPE", "WHERE", "TITLE", "NEXT"))] if rows else []
+
+
+def next_words(where: Deny, now: float) -> str:
+    """Why it is where it is and what comes, in one line."""
+    if where.bucket == "closed":
+        return ""
+    when = f" (in {span(where.until - now)})" if where.until is not None and where.until > now + 1 else ""
+    reason = "" if where.reason == "nothing is in the way" else f"{where.reason}; "
+    return printable(f"{reason}{where.next}{when}")
+
+
+def _cut(line: str) -> str:
+    """To the width of a terminal. Off a terminal nothing is cut."""
+    if not on_terminal():
+        return line
+    width = shutil.get_terminal_size().columns
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def page(placed: Placed, events: Iterable[Event], dependents: Sequence[tuple[str, str]]) -> list[str]:
+    """Everything about one bead."""
+    bead, issue, where = placed.bead, placed.bead.issue, placed.where
+    lines = [
+        f"{issue.id}  {printable(issue.title)}",
+        f"  {bead.status}, P{issue.priority}, {issue.issue_type}"
+        + (f", {', '.join(issue.labels)}" if issue.labels else "")
+        + (f", for {issue.assignee}" if issue.assignee else ""),
+        f"  {LABELS.get(where.bucket, where.bucket)}: {next_words(where, placed.world.now) or issue.close_reason}",
+        f"  created {issue.created_at}, changed {issue.updated_at}"
+        + (f", closed {issue.closed_at}" if issue.closed_at else ""),
+    ]
+    lines += [f"  needs {dep.depends_on_id} ({dep.type})" for dep in issue.dependencies]
+    lines += [f"  is needed by {other} ({kind})" for other, kind in dependents]
+    for heading, text in (
+        ("description", issue.description),
+        ("design", issue.design),
+        ("acceptance", issue.acceptance_criteria),
+        ("notes", issue.notes),
+    ):
+        if text.strip():
+            lines += ["", f"{heading}:", *(f"  {line}" for line in text.strip().splitlines())]
+    return lines + _attempts(placed) + _events(events)
+
+
+def _attempts(placed: Placed) -> list[str]:
+    rows = []
+    for attempt in placed.work.attempts:
+        settled = attempt.settled
+        outcome = "under way" if settled is None else "done" if not settled.failed else str(settled.failure)
+        charge = "charged" if is_charged(attempt, placed.world.episodes) else ""
+        cost = dollars(settled.cost_usd) if settled else ""
+        reason = printable(settled.reason) if settled else ""
+        rows.append((f"{attempt.epoch}.{attempt.number}", attempt.gremlin_id, outcome, charge, cost, reason))
+    return ["", *columns(rows, ("ATTEMPT", "GREMLIN", "OUTCOME", "", "COST", "WHY"))] if rows else []
+
+
+def _events(events: Iterable[Event]) -> list[str]:
+    rows = [(text_of(event.at), event.kind, printable(event.text)) for event in events]
+    return ["", *columns(rows, ("WHEN", "WHAT", ""))] if rows else []
+
+
+def tree(nodes: Iterable[dict[str, Any]]) -> list[str]:
+    """A tree of dependencies, deeper ones further in."""
+    return [
+        f"{'  ' * node['depth']}{node['id']}  [{node['status']}] {printable(node['title'])}"
+        + (" …" if node["truncated"] else "")
+        for node in nodes
+    ]

@@ -1,0 +1,112 @@
+"""The one door: the only place that prints an error or decides an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from io import TextIOWrapper
+
+from gremlins.cli.quick import quick
+from gremlins.cli.verbs import VERBS, normalise
+from gremlins.errors import GremlinsError, NotFound, nearest
+
+INTERRUPTED = 130
+BUG = 3
+WRONG_USAGE = 2
+
+
+def run(argv: Sequence[str]) -> int:
+    """Carry out a command line. Returns the exit code."""
+    os.umask(0o077)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a locale that has no `…` must not be a crash
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _dispatch(argv)
+        sys.stdout.flush()
+        return code
+    except GremlinsError as error:
+        return _tell(error.message, error.hint, error.exit_code)
+    except KeyboardInterrupt:
+        return _tell("interrupted", None, INTERRUPTED)
+    except BrokenPipeError:
+        return _reader_gone()
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):  # how typer ends on a closed pipe
+            return _reader_gone()
+        raise
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        return _tell(f"{error.strerror or error}{where}", "`gremlins doctor` looks at disk and permissions", 1)
+    except Exception:  # noqa: BLE001 # the last door: whatever comes here is a bug, kept for its finder
+        return _crash()
+
+
+def _reader_gone() -> int:
+    """`| head` has seen enough: nobody is left to be told, at the interpreter's own last flush neither."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0
+
+
+def _dispatch(argv: Sequence[str]) -> int:
+    words = normalise(list(argv))
+    try:
+        code = quick(words)
+        return _parse(words) if code is None else code
+    except NotFound as error:
+        _offer_a_verb(argv, error)
+        raise
+
+
+def _parse(words: list[str]) -> int:
+    from gremlins.cli.app import build, usage_errors  # typer: only where `quick` does not know the way
+
+    app = build(words)
+    try:
+        result = app(args=words, prog_name="gremlins", standalone_mode=False)
+    except usage_errors() as error:
+        hint = "`gremlins --help`" if not words else f"`gremlins {words[0]} --help`"
+        return _tell(error.format_message(), f"{hint} shows how", WRONG_USAGE)
+    return result if isinstance(result, int) else 0
+
+
+def _offer_a_verb(argv: Sequence[str], error: NotFound) -> None:
+    """`gremlins lunch` reads as an id; where it is close to a verb, that is what was meant."""
+    if argv and argv[0] not in VERBS and (verb := nearest(argv[0], VERBS)):
+        error.hint = f"did you mean `gremlins {verb}`?"
+
+
+def _tell(message: str, hint: str | None, code: int) -> int:
+    """One line, and what to do next."""
+    text = " ".join(message.split())
+    lines = [f"error: {text}", *([f"hint: {' '.join(hint.split())}"] if hint else [])]
+    try:
+        sys.stdout.flush()
+        print("\n".join(lines), file=sys.stderr)  # noqa: T201 # the door is where printing is done
+    except OSError:
+        pass  # nobody is left to be told
+    return code
+
+
+def _crash() -> int:
+    import traceback  # with what follows 15 ms that `--help` need not pay
+
+    from gremlins.clock import SystemClock
+    from gremlins.files import make_private_dir, write_atomic
+    from gremlins.paths import Home
+
+    text = traceback.format_exc()
+    for name, value in os.environ.items():
+        if len(value) >= 6 and name.upper().endswith(("KEY", "TOKEN", "SECRET", "PASSWORD")):
+            text = text.replace(value, "***")
+    try:
+        folder = Home.from_env().crashes
+        make_private_dir(folder)
+        path = folder / f"cli-{SystemClock().now():%Y%m%dT%H%M%S}-{os.getpid()}.log"
+        write_atomic(path, text)
+        where = str(path)
+    except OSError:
+        where = "(it could not be written)"
+    last = text.strip().splitlines()[-1][:200]
+    return _tell(f"a bug in gremlins: {last}", f"the crash log is {where}; please report it", BUG)

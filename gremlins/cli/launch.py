@@ -1,0 +1,131 @@
+"""`gremlins launch` and `gremlins pipelines`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal, cast
+
+import typer
+
+from gremlins.cli.completion import complete_modes, complete_pipelines
+from gremlins.cli.out import columns, dump, note, say
+from gremlins.clock import SystemClock
+from gremlins.errors import GremlinsError
+from gremlins.paths import Home
+
+
+def launch(
+    pipeline: str = typer.Argument(
+        ..., help="Name of a pipeline, or a path ending in .yaml.", autocompletion=complete_pipelines
+    ),
+    task: str = typer.Argument("", help="What to do, in your own words."),
+    plan: str = typer.Option(
+        None, "--plan", metavar="FILE", help="A written plan, or an issue: '#42', owner/repo#42, its URL."
+    ),
+    gremlin_id: str = typer.Option(None, "--id", help="1 to 64 of a-z, 0-9 and -."),
+    mode: str = typer.Option(
+        None, "--mode", metavar="live|batch", help="For every agent stage.", autocompletion=complete_modes
+    ),
+    client: str = typer.Option(None, "--client", metavar="PROVIDER:MODEL", help="For every agent stage."),
+    base_ref: str = typer.Option(None, "--base-ref", metavar="REF", help="Where its branch begins. Default: HEAD."),
+    wait: bool = typer.Option(False, "--wait", help="Stay, show progress, and end 0 when it finished."),
+    json: bool = typer.Option(False, "--json", help="Print its status object."),
+) -> int:
+    """Start a gremlin."""
+    from gremlins.fleet.status import as_json, look  # the launcher's modules take a moment to load
+    from gremlins.launcher import LaunchRequest
+    from gremlins.launcher import launch as make
+
+    home, clock = Home.from_env(), SystemClock()
+    if mode not in (None, "live", "batch"):
+        raise typer.BadParameter("is live or batch", param_hint="--mode")
+    given = _read_plan(plan)
+    request = LaunchRequest(
+        pipeline=pipeline,
+        cwd=Path.cwd(),
+        task=task,
+        plan=given,
+        gremlin_id=gremlin_id,
+        mode=cast("Literal['live', 'batch'] | None", mode),
+        client=client,
+        base_ref=base_ref,
+    )
+    record = make(request, home, dict(os.environ), clock)
+    if wait:
+        return _wait(home, record.id, json)
+    if json:
+        dump(as_json(look(home, record.id, clock)))
+    else:
+        say(record.id)
+    return 0
+
+
+def _read_plan(path: str | None) -> str | None:
+    if path is None:
+        return None
+    from gremlins.github import ISSUE, GitHub  # only where a plan is given
+
+    if ISSUE.fullmatch(path) and not Path(path).exists():
+        return GitHub(Path.cwd(), dict(os.environ)).issue(path).text
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise GremlinsError(f"the plan cannot be read: {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise GremlinsError(f"the plan is not UTF-8 text: {path}") from None
+    if not text.strip():
+        raise GremlinsError(f"the plan is empty: {path}")
+    return text
+
+
+def _wait(home: Home, gremlin_id: str, json: bool) -> int:
+    """Follow it to its end. Ctrl-C detaches: it goes on by itself."""
+    from gremlins.cli.watch import watch_launch  # rich: only for the live view
+    from gremlins.fleet.status import as_json, look
+
+    clock = SystemClock()
+    try:
+        watch_launch(home, gremlin_id, clock, quiet=json)
+    except KeyboardInterrupt:
+        note(f"{gremlin_id} goes on by itself; `gremlins stop {gremlin_id}` stops it")
+        return 130
+    row = look(home, gremlin_id, clock)
+    if json:
+        dump(as_json(row))
+    if row.life.state in ("finished", "landed"):
+        return 0
+    raise GremlinsError(
+        f"{gremlin_id} is {row.life.shown}: {row.life.reason or 'it did not finish'}",
+        hint=f"`gremlins show {gremlin_id}` tells why, `gremlins rescue {gremlin_id}` goes on",
+    )
+
+
+def pipelines(json: bool = typer.Option(False, "--json", help="One JSON array.")) -> None:
+    """List the pipelines."""
+    from gremlins.git import find_root  # only where it is asked for
+    from gremlins.pipeline import list_pipelines
+
+    try:
+        repo = find_root(Path.cwd())
+    except GremlinsError:
+        repo = None
+    found = list_pipelines(repo)
+    if json:
+        dump(
+            [
+                {
+                    "name": info.name,
+                    "where": info.where,
+                    "path": str(info.path),
+                    "stages": list(info.stages),
+                    "description": info.description,
+                    "error": info.error,
+                }
+                for info in found
+            ]
+        )
+        return
+    rows = [(info.name, info.where, info.error or ", ".join(info.stages)) for info in found]
+    for line in columns(rows, ("NAME", "WHERE", "STAGES")):
+        say(line)

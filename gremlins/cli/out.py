@@ -1,0 +1,94 @@
+"""Printing for people: plain columns off a terminal, colour only on one and never with NO_COLOR."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def say(line: str = "") -> None:
+    """One line of data."""
+    sys.stdout.write(line + "\n")
+
+
+def note(line: str) -> None:
+    """One line beside the data."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def dump(value: Any) -> None:
+    """The one JSON document of `--json`: a list with an entry a line (indenting ten thousand takes a second)."""
+    if isinstance(value, list) and value:
+        encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
+        rows = ",\n".join(map(encode, value))
+        sys.stdout.write(f"[\n{rows}\n]\n")
+    else:
+        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def on_terminal() -> bool:
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def flush_to_reader() -> None:
+    """Hand out what was said. Raises BrokenPipeError when the reader of a pipe has gone, also if nothing was said."""
+    sys.stdout.flush()
+    try:
+        poller = select.poll()
+        poller.register(sys.stdout.fileno(), 0)
+        gone = any(event & select.POLLERR for _, event in poller.poll(0))
+    except (OSError, ValueError):
+        return  # not a stream of the system's
+    if gone:
+        raise BrokenPipeError
+
+
+def in_colour() -> bool:
+    return on_terminal() and not os.environ.get("NO_COLOR")
+
+
+def console() -> Console:
+    """The terminal as rich sees it, with no escape codes for style where NO_COLOR asks for none."""
+    from rich.console import Console  # 50 ms: only for what is shown on a terminal
+
+    return Console(highlight=False, markup=False, emoji=False, color_system="auto" if in_colour() else None)
+
+
+def printable(text: str) -> str:
+    """A text of others on one line, without what would move a cursor or change a colour."""
+    line = text if text.isprintable() else "".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text)
+    return " ".join(line.split())
+
+
+def columns(rows: Iterable[Sequence[str]], header: Sequence[str]) -> list[str]:
+    """Lines of aligned columns, nothing wrapped or cut, the last column ragged."""
+    table = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def dollars(usd: float, unpriced: int = 0) -> str:
+    """`$0.0105`, `$12.30`; with `+?` where calls have no known price."""
+    text = f"${usd:.2f}" if usd >= 10 else f"${usd:.4f}"
+    return text + ("+?" if unpriced else "")
+
+
+def ago(seconds: float) -> str:
+    """`12s`, `3m`, `2h05m`, `4d03h`."""
+    seconds = max(0, int(seconds))
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if seconds < 60:
+        return f"{seconds}s"
+    if minutes < 60:
+        return f"{minutes}m{seconds % 60:02d}s" if minutes < 10 else f"{minutes}m"
+    if hours < 24:
+        return f"{hours}h{minutes % 60:02d}m"
+    return f"{days}d{hours % 24:02d}h"

@@ -1,0 +1,69 @@
+"""Which verbs there are, and which module holds each. Imports nothing: every start goes through here."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+DEFAULT_VERB = "status"
+DEFAULT_WATCH = "2"
+"""Seconds between looks where `--watch` names none."""
+
+
+class Verb(NamedTuple):
+    """Where a verb is, and the line that the list of commands shows for it."""
+
+    module: str
+    help: str
+    is_group: bool = False
+
+
+VERBS = {
+    "status": Verb("status", "The fleet: who works, who waits, who needs you. The default."),
+    "launch": Verb("launch", "Start a gremlin on a task."),
+    "pipelines": Verb("launch", "The pipelines there are: built in, and the project's own."),
+    "log": Verb("story", "What happened, line by line; -f follows."),
+    "show": Verb("story", "All about one gremlin: stages, calls, batches, cost, artifacts."),
+    "stop": Verb("control", "Stop gremlins; an outstanding batch is canceled."),
+    "rescue": Verb("control", "Bring back what is dead, detached, bailed, stopped or stalled."),
+    "ack": Verb("control", "Accept a bail and go on with the next stage."),
+    "land": Verb("control", "Bring a finished gremlin's work onto your branch."),
+    "rm": Verb("control", "Remove gremlins and their worktrees."),
+    "clean": Verb("control", "Remove what has landed, and what is over without commits."),
+    "cost": Verb("money", "What it has cost, by gremlin, stage, model, day or bead."),
+    "doctor": Verb("doctor", "Look at git, credentials, settings, disk and records."),
+    "bead": Verb("bead", "Work items: create, list, ready, show, update, close …", is_group=True),
+    "dispatch": Verb("dispatch", "Hand ready beads to gremlins until they are done.", is_group=True),
+    "demo": Verb("demo", "A whole pipeline in batch mode against the simulator; no key needed."),
+    "simulate": Verb("demo", "Run the simulated API by hand."),
+}
+
+
+GLOBALS = {
+    "--version": "Show the version and leave.",
+    "--install-completion": "Install completion for the current shell.",
+    "--show-completion": "Show completion for the current shell, to copy it.",
+    "--help": "Show this message and leave.",
+    "-h": "The same.",
+}
+ABOUT = "Background coding agents on your own repository; every model call is a durable record."
+
+
+def normalise(argv: list[str]) -> list[str]:
+    """Put in the default verb, and the default interval of a bare `--watch`."""
+    if not argv or (argv[0] not in VERBS and argv[0] not in GLOBALS):
+        argv = [DEFAULT_VERB, *argv]
+    words: list[str] = []
+    for index, word in enumerate(argv):
+        words.append(word)
+        following = argv[index + 1] if index + 1 < len(argv) else ""
+        if word == "--watch" and not _is_number(following):
+            words.append(DEFAULT_WATCH)
+    return ["--help" if word == "-h" else word for word in words]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
