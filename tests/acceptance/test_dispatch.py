@@ -1,0 +1,320 @@
+"""The dispatch loop from outside: the installed command, real gremlins, real kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gremlins.fleet.store.interface import Query
+from gremlins.fleet.store.sqlite import SqliteStore
+from tests.acceptance.world import DEADLINE, World
+
+QUICK = """
+[dispatch]
+pipeline = "work"
+interval = 0.5
+backoff_initial = 0.1
+backoff_max = 0.3
+"""
+WORK = "name: work\nevidence: none\nstages:\n  - {type: exec, name: work, cmds: ['echo done']}\n"
+FAILS = "name: fails\nevidence: none\nstages:\n  - {type: exec, name: work, cmds: ['echo the reason; exit 7']}\n"
+SLOW = "name: slow\nevidence: none\nstages:\n  - {type: exec, name: work, cmds: ['sleep 3']}\n"
+ASKS = "name: asks\nmode: batch\nevidence: none\nstages:\n  - plan\n  - {type: exec, name: work, cmds: ['true']}\n"
+
+
+@pytest.fixture
+def project(world: World) -> World:
+    """A repository with quick settings and a few pipelines."""
+    world.repo.write({".gremlins/config.toml": QUICK})
+    for name, text in {"work": WORK, "fails": FAILS, "slow": SLOW, "asks": ASKS}.items():
+        world.pipeline(name, text)
+    return world
+
+
+def create(world: World, title: str, *more: str) -> str:
+    return world.ok("bead", "create", title, "--silent", *more).strip()
+
+
+def bead(world: World, bead_id: str) -> dict[str, Any]:
+    return dict(world.run("bead", "show", bead_id, "--json").json())
+
+
+def statuses(world: World) -> dict[str, str]:
+    """How the beads stand, without the cost of a command."""
+    with SqliteStore(world.home / "beads.db") as store:
+        return {found.id: found.status for found in store.beads(str(world.repo.path), Query())}
+
+
+def once(world: World, *more: str, **options: Any) -> dict[str, Any]:
+    return dict(world.run("dispatch", "--once", "--json", *more, **options).json())
+
+
+@contextmanager
+def loop(world: World, *more: str) -> Iterator[subprocess.Popen[str]]:
+    """The loop as a process of its own. Ended with SIGTERM if the test has not ended it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gremlins", "dispatch", *more],
+        cwd=world.repo.path,
+        env=world.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.communicate(timeout=DEADLINE)
+
+
+def test_a_bead_is_worked_on_and_closed_by_the_loop(project: World) -> None:
+    bead_id = create(project, "Do the work")
+    with loop(project) as process:
+        project.wait_for(lambda: statuses(project)[bead_id] == "closed", "a closed bead")
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, err
+    assert "spawned" in out
+    assert "drained" in out
+    assert all(line.strip() for line in out.splitlines())
+
+
+def test_beads_text_is_the_task(project: World) -> None:
+    bead_id = create(project, "Mend it", "-d", "It is broken", "--acceptance", "It works", "--notes", "With care")
+    gremlin = once(project)["spawned"][0]["gremlin"]
+    task = project.state(gremlin)["task"]
+    assert all(text in task for text in ("Mend it", "It is broken", "It works", "With care"))
+    assert project.state(gremlin)["bead_id"] == bead_id
+
+
+def test_failures_reach_the_cap_with_their_reasons(project: World) -> None:
+    bead_id = create(project, "Hopeless")
+    with loop(project, "--pipeline", "fails", "--retry-cap", "2"):
+        project.wait_for(lambda: statuses(project)[bead_id] == "failed", "a failed bead")
+    shown = bead(project, bead_id)
+    assert shown["gremlins"]["attempts"] == 2
+    assert shown["gremlins"]["failure"]["class"] == "task"
+    assert [attempt["class"] for attempt in shown["gremlins"]["history"]] == ["task", "task"]
+    assert all("7" in attempt["reason"] for attempt in shown["gremlins"]["history"])
+    project.ok("bead", "retry", bead_id)
+    assert bead(project, bead_id)["gremlins"]["attempts"] == 0
+    assert bead(project, bead_id)["gremlins"]["epoch"] == 2
+
+
+def test_without_a_key_nothing_is_started_and_no_bead_changes(project: World) -> None:
+    bead_id = create(project, "Ask")
+    before = bead(project, bead_id)
+    ran = project.run("dispatch", "--once", "--pipeline", "asks", env={"ANTHROPIC_API_KEY": ""})
+    assert ran.code == 5
+    assert ran.err.startswith("error: ")
+    assert "hint: " in ran.err
+    assert bead(project, bead_id) == before
+    assert not list((project.home / "gremlins").glob("*"))
+
+
+def test_a_key_that_is_refused_is_found_out_before_the_claim(project: World) -> None:
+    project.simulator.change(keys={"sk-right": "default"})
+    bead_id = create(project, "Ask")
+    ran = project.run("dispatch", "--once", "--pipeline", "asks")
+    assert ran.code == 5
+    assert bead(project, bead_id)["gremlins"]["spawns"] == 0
+
+
+@pytest.mark.parametrize(("pipeline", "code"), [("nope", 6), ("broken", 1)])
+def test_a_pipeline_that_cannot_work_is_refused(project: World, pipeline: str, code: int) -> None:
+    project.pipeline("broken", "name: broken\nstages: [plann]\n")
+    assert project.run("dispatch", "--once", "--pipeline", pipeline).code == code
+
+
+def test_a_second_loop_is_refused(project: World) -> None:
+    with loop(project) as first:
+        assert first.stdout is not None
+        first.stdout.readline()
+        assert project.run("dispatch").code == 4
+        assert project.run("dispatch", "--once").code == 4
+
+
+def test_fifty_ticks_at_once_start_one_gremlin(project: World) -> None:
+    bead_id = create(project, "Only one")
+    script = (
+        "import os, sys\n"
+        "from gremlins.cli import dispatch\n"
+        "from gremlins.cli.door import run\n"
+        "children = []\n"
+        "for _ in range(50):\n"
+        "    pid = os.fork()\n"
+        "    if not pid:\n"
+        "        os._exit(run(['dispatch', '--once', '--pipeline', 'slow']))\n"
+        "    children.append(pid)\n"
+        "print([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=project.repo.path, env=project.env, capture_output=True, text=True,
+        timeout=120, check=True,
+    )  # fmt: skip
+    codes = json.loads(done.stdout.splitlines()[-1])
+    assert set(codes) <= {0, 4}, done.stderr
+    assert len(list((project.home / "gremlins").glob("*"))) == 1
+    assert bead(project, bead_id)["gremlins"]["spawns"] == 1
+
+
+def test_a_loop_killed_between_claim_and_spawn_loses_nothing(project: World, tmp_path: Path) -> None:
+    bead_id = create(project, "Interrupted")
+    shim = tmp_path / "bin" / "git"
+    shim.parent.mkdir()
+    real = subprocess.run(["sh", "-c", "command -v git"], capture_output=True, text=True, check=True).stdout.strip()
+    shim.write_text(f'#!/bin/sh\ncase "$*" in *"worktree add"*) kill -9 $PPID; exit 1;; esac\nexec {real} "$@"\n')
+    shim.chmod(0o755)
+    killed = project.run("dispatch", "--once", env={"PATH": f"{shim.parent}:{os.environ['PATH']}"})
+    assert killed.code == -signal.SIGKILL
+    claimed = bead(project, bead_id)
+    assert claimed["status"] == "in_progress"
+    assert claimed["gremlins"]["bucket"] == "starting"
+    again = once(project)
+    assert again["spawned"] == [{"bead": bead_id, "gremlin": claimed["gremlins"]["gremlin_id"]}]
+    project.until(claimed["gremlins"]["gremlin_id"], "finished")
+    assert [row["bead"] for row in once(project)["closed"]] == [bead_id]
+    assert bead(project, bead_id)["gremlins"]["spawns"] == 1
+
+
+def test_a_loop_killed_after_the_spawn_changes_no_counter(project: World) -> None:
+    bead_id = create(project, "Goes on")
+    with loop(project, "--pipeline", "slow") as process:
+        project.wait_for(lambda: bead(project, bead_id)["gremlins"]["bucket"] == "running", "a gremlin at work")
+        process.kill()
+        process.wait(timeout=DEADLINE)
+    gremlin = bead(project, bead_id)["gremlins"]["gremlin_id"]
+    project.until(gremlin, "finished")
+    assert [row["bead"] for row in once(project)["closed"]] == [bead_id]
+    after = bead(project, bead_id)["gremlins"]
+    assert (after["spawns"], after["attempts"], after["gremlin_id"]) == (1, 0, gremlin)
+
+
+def test_a_killed_parked_gremlin_is_re_attached_and_its_batch_not_paid_twice(project: World) -> None:
+    project.simulator.change(latency=2.0)
+    bead_id = create(project, "Wait")
+    gremlin = once(project, "--pipeline", "asks")["spawned"][0]["gremlin"]
+    project.until(gremlin, "parked")
+    project.kill(gremlin)
+    again = once(project, "--pipeline", "asks")
+    assert again["spawned"] == [{"bead": bead_id, "gremlin": gremlin}]
+    project.until(gremlin, "finished")
+    assert bead(project, bead_id)["gremlins"]["spawns"] == 2
+    assert bead(project, bead_id)["gremlins"]["attempts"] == 0
+    assert len(project.simulator.batches) == 1
+
+
+def test_a_person_who_stops_a_gremlin_holds_the_bead(project: World) -> None:
+    bead_id = create(project, "Stop me")
+    gremlin = once(project, "--pipeline", "slow")["spawned"][0]["gremlin"]
+    project.until(gremlin, "running")
+    project.ok("stop", gremlin)
+    assert [row["bead"] for row in once(project)["held"]] == [bead_id]
+    assert once(project)["spawned"] == []
+    assert bead(project, bead_id)["gremlins"]["hold"]["kind"] == "stopped"
+    project.ok("bead", "release", bead_id)
+    assert once(project)["spawned"] == [{"bead": bead_id, "gremlin": gremlin}]
+
+
+def test_finished_work_is_landed_before_its_bead_closes(project: World) -> None:
+    change = "echo new > new.txt && git add -A && git commit -qm new"
+    changes = f"name: changes\nstages:\n  - {{type: exec, name: work, cmds: ['{change}']}}\n"
+    project.pipeline("changes", changes + "evidence: commits\n")
+    project.repo.commit({}, "settings")
+    bead_id = create(project, "Change")
+    gremlin = once(project, "--pipeline", "changes")["spawned"][0]["gremlin"]
+    project.until(gremlin, "finished")
+    assert [row["bead"] for row in once(project, "--pipeline", "changes", "--land")["closed"]] == [bead_id]
+    assert project.repo.read("new.txt") == "new\n"
+    assert project.life(gremlin) == "landed"
+
+
+def test_notices_are_handed_to_a_persons_command(project: World, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    (project.home).mkdir(exist_ok=True)
+    (project.home / "config.toml").write_text(f"notify = ['/bin/sh', '-c', 'cat >> {told}; exit 3']\n")
+    bead_id = create(project, "Tell me")
+    gremlin = once(project)["spawned"][0]["gremlin"]
+    project.until(gremlin, "finished")
+    once(project)
+    project.wait_for(lambda: told.exists() and '"closed"' in told.read_text(), "a notice")
+    events = [json.loads(line) for line in told.read_text().splitlines()]
+    closed = next(event for event in events if event["event"] == "closed")
+    assert (closed["bead"], closed["gremlin"], closed["title"]) == (bead_id, gremlin, "Tell me")
+
+
+def test_a_bad_record_of_one_gremlin_stops_no_other(project: World) -> None:
+    first = create(project, "First")
+    second = create(project, "Second")
+    gremlins = {row["bead"]: row["gremlin"] for row in once(project)["spawned"]}
+    for gremlin in gremlins.values():
+        project.until(gremlin, "finished")
+    (project.home / "gremlins" / gremlins[first] / "state.json").write_text("{half")
+    report = once(project)
+    assert [row["bead"] for row in report["closed"]] == [second]
+    assert bead(project, first)["gremlins"]["bucket"] == "held"
+
+
+def test_a_fleet_of_beads_ends_whatever_goes_wrong(project: World) -> None:
+    seed = 20261121
+    chance = random.Random(seed)
+    troubles = [("create", "drop"), ("create", "error"), ("retrieve", "error"), ("results", "error"), ("list", "error")]
+    project.simulator.change(latency=0.2)
+    for _ in range(12):
+        on, what = chance.choice(troubles)
+        status = {"status": chance.choice([500, 503, 529])} if what == "error" else {}
+        project.simulator.fault(on, what, times=1, skip=chance.randrange(6), **status)
+    count = 30 if os.environ.get("GREMLINS_SOAK") else 10
+    beads = [create(project, f"Number {n}") for n in range(count)]
+    with loop(project, "--pipeline", "asks", "--max-running", "4"):
+        over = {"closed", "failed"}
+        project.wait_for(lambda: set(statuses(project).values()) <= over, "every bead at its end", deadline=240)
+    shown = {row["id"]: row for row in project.run("bead", "list", "--json").json()}
+    assert all(shown[bead_id]["status"] == "closed" for bead_id in beads), shown
+    assert all(row["gremlins"]["spawns"] <= 15 for row in shown.values())
+
+
+def test_a_rescue_is_refused_once_the_bead_has_gone_on(project: World) -> None:
+    bead_id = create(project, "Twice")
+    first = once(project, "--pipeline", "fails")["spawned"][0]["gremlin"]
+    project.until(first, "dead")
+    once(project, "--pipeline", "fails")
+    project.wait_for(lambda: bool(once(project, "--pipeline", "slow")["spawned"]), "a second attempt")
+    ran = project.run("rescue", first)
+    assert ran.code == 4
+    assert bead_id in ran.err
+    assert project.life(first) == "dead"
+
+
+def test_a_bail_that_a_person_accepts_closes_the_bead_in_the_end(project: World) -> None:
+    project.pipeline(
+        "changes", "name: changes\nstages:\n  - {type: exec, name: work, cmds: ['true']}\nevidence: commits\n"
+    )
+    bead_id = create(project, "Nothing to show")
+    gremlin = once(project, "--pipeline", "changes", "--retry-cap", "1")["spawned"][0]["gremlin"]
+    project.until(gremlin, "bailed")
+    assert [row["bead"] for row in once(project, "--retry-cap", "1")["failed"]] == [bead_id]
+    project.ok("ack", gremlin)
+    project.until(gremlin, "finished")
+    assert [row["bead"] for row in once(project)["closed"]] == [bead_id]
+    assert bead(project, bead_id)["gremlins"]["attempts"] == 1
+
+
+def test_what_is_cleaned_away_before_the_loop_saw_it_has_closed_its_bead(project: World) -> None:
+    bead_id = create(project, "Quick")
+    gremlin = once(project)["spawned"][0]["gremlin"]
+    project.until(gremlin, "finished")
+    project.ok("clean")
+    assert not (project.home / "gremlins" / gremlin).exists()
+    assert statuses(project)[bead_id] == "closed"

@@ -1,0 +1,102 @@
+"""What the documents show is true: every command is run, in order, in a fresh world; every link leads somewhere."""
+
+from __future__ import annotations
+
+import re
+import select
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.world import World
+
+ROOT = Path(__file__).parents[2]
+DOCS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+NAMES = [str(path.relative_to(ROOT)) for path in DOCS]
+CONSOLE = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+
+ENDLESS = {"--watch", "-f", "simulate"}
+"""These run until they are interrupted."""
+ELSEWHERE = {
+    "demo": "`make demo` runs it, in every check",
+    "#42": "needs GitHub; run against a stand-in by the tests of its stages",
+    "--pr": "the same",
+}
+SHOWN_ID = re.compile(r"[a-z0-9-]+-[0-9a-f]{4}")
+"""An id as a document shows it: the one of the latest launch is meant."""
+PIPELINE = re.compile(r"^```yaml\n# (\.gremlins/pipelines/\S+\.yaml)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def commands(path: Path) -> Iterator[list[str]]:
+    """The gremlins commands of a document's console blocks, without their comments."""
+    for block in CONSOLE.findall(path.read_text()):
+        for line in block.splitlines():
+            if line.startswith("$ gremlins"):
+                yield shlex.split(line.removeprefix("$ gremlins"), comments=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_link_leads_somewhere(name: str) -> None:
+    path = ROOT / name
+    for target in LINK.findall(path.read_text()):
+        if "://" not in target:
+            assert (path.parent / target).exists(), f"{name} links to {target}"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if any(commands(ROOT / name))])
+def test_every_command_in_it_works(name: str, world: World) -> None:
+    _make_what_is_shown(world, (ROOT / name).read_text())
+    latest = ""
+    for shown in commands(ROOT / name):
+        words = [latest if latest and SHOWN_ID.fullmatch(word) else word for word in shown]
+        if ELSEWHERE.keys() & set(words):
+            continue
+        if ENDLESS & set(words):
+            _interrupt(world, words)
+            continue
+        done = world.run(*words)
+        assert done.code == 0, f"$ gremlins {shlex.join(words)}\n{done.out}{done.err}\n{world.logs()}"
+        if words[:1] == ["launch"] and "--wait" not in words:
+            latest = done.out.strip()
+            world.until(latest, "finished", "bailed", "dead", "detached")
+
+
+def _make_what_is_shown(world: World, text: str) -> None:
+    """Pipelines that the document shows whole, and the written plans that its commands name."""
+    for place, yaml in PIPELINE.findall(text):
+        world.repo.write({place: yaml})
+    for plan in re.findall(r"--plan (\S+\.md)", text):
+        world.repo.write({plan: "# Rewrite\n\n1. The mean of a harvest in orchard/harvest.py is too high. Fix it.\n"})
+
+
+def _interrupt(world: World, words: list[str]) -> None:
+    """Let it run until it has said something, then Ctrl-C: it must end by itself, without a traceback."""
+    words = ["0" if word == "8787" else word for word in words]
+    child = subprocess.Popen(
+        [sys.executable, "-u", "-m", "gremlins", *words],
+        cwd=world.repo.path,
+        env=world.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert child.stdout is not None
+        select.select([child.stdout], [], [], 10.0)  # nothing is said where nothing changes
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=3)  # what is followed may be over already
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=30)
+        assert child.returncode in (0, 130), err
+        assert "Traceback" not in err
+    finally:
+        child.kill()
+        child.wait(timeout=30)

@@ -1,0 +1,142 @@
+"""A person's machine for acceptance tests: a real repository, the installed command, and the simulator on a socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gremlins.clock import SystemClock
+from gremlins.fleet.status import as_json, look
+from gremlins.paths import Home
+from gremlins.simulator import Simulator
+from tests.conftest import Repo
+
+DEADLINE = 60.0
+"""Seconds that anything real may take before a test fails."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class World:
+    """Everything one test needs. `env` is what the person has exported."""
+
+    repo: Repo
+    home: Path
+    simulator: Simulator
+    env: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.env = {
+            **os.environ,
+            "GREMLINS_HOME": str(self.home),
+            "ANTHROPIC_BASE_URL": self.simulator.url,
+            "ANTHROPIC_API_KEY": self.simulator.key,
+            "GREMLINS_BATCH__POLL_INITIAL": "0.1",
+            "GREMLINS_BATCH__POLL_MAX": "0.3",
+            "GREMLINS_BATCH__RETRY_INITIAL": "0.1",
+            "GREMLINS_BATCH__RETRY_MAX": "0.3",
+            "GREMLINS_BATCH__RECONCILE_GRACE": "0.3",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **self.env,
+        }
+
+    def run(self, *words: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Ran:
+        """The installed command, in the person's repository."""
+        done = subprocess.run(
+            [sys.executable, "-m", "gremlins", *words],
+            cwd=cwd or self.repo.path,
+            env={**self.env, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    def ok(self, *words: str, **more: Any) -> str:
+        """A command that must succeed; what it printed."""
+        done = self.run(*words, **more)
+        assert done.code == 0, f"gremlins {' '.join(words)}: {done.err}\n{self.logs()}"
+        return done.out
+
+    def pipeline(self, name: str, text: str) -> None:
+        self.repo.write({f".gremlins/pipelines/{name}.yaml": text})
+
+    def state(self, gremlin_id: str) -> dict[str, Any]:
+        """Its object in `status --json`."""
+        found = self.run("status", gremlin_id, "--json")
+        assert found.code == 0, found.err
+        return dict(found.json()[0])
+
+    def life(self, gremlin_id: str) -> str:
+        return str(self.state(gremlin_id)["liveness"]["state"])
+
+    def peek(self, gremlin_id: str) -> dict[str, Any]:
+        """The same object without starting a process for it: for those who look again and again."""
+        return as_json(look(Home(self.home), gremlin_id, SystemClock()))
+
+    def until(self, gremlin_id: str, *states: str, deadline: float = DEADLINE) -> dict[str, Any]:
+        """Wait for a real process to bring the gremlin into one of these states. What `status --json` says then."""
+        ends = time.monotonic() + deadline
+        while True:
+            state = self.peek(gremlin_id)
+            if state["liveness"]["state"] in states:
+                return state
+            assert time.monotonic() < ends, f"still {state['liveness']}\n{self.logs()}"
+            time.sleep(0.02)
+
+    def wait_for(self, condition: Callable[[], bool], what: str, deadline: float = DEADLINE) -> None:
+        """Wait for something a real process does."""
+        ends = time.monotonic() + deadline
+        while not condition():
+            assert time.monotonic() < ends, f"never saw: {what}\n{self.logs()}"
+            time.sleep(0.02)
+
+    def kill(self, gremlin_id: str) -> None:
+        """kill -9, and wait until the kernel has let its lock go."""
+        pid = self.peek(gremlin_id)["liveness"]["pid"]
+        assert pid, "nobody lives"
+        os.kill(pid, signal.SIGKILL)
+        self.wait_for(lambda: self.peek(gremlin_id)["liveness"]["pid"] is None, "its death")
+
+    def artifact(self, gremlin_id: str, name: str) -> str:
+        return (self.home / "gremlins" / gremlin_id / "artifacts" / name).read_text()
+
+    def logs(self) -> str:
+        """What every gremlin of this home has to say, for the message of a failing test."""
+        parts = []
+        for folder in sorted((self.home / "gremlins").glob("*")):
+            for name in ("log", "output"):
+                if (folder / name).is_file():
+                    parts.append(f"--- {folder.name}/{name}\n{(folder / name).read_text()[-3000:]}")
+        return "\n".join(parts)
+
+    def close(self) -> None:
+        """Leave no process behind, whatever the test did."""
+        for lock in (self.home / "gremlins").glob("*/lock"):
+            with suppress(ValueError, OSError, TypeError, KeyError):
+                pid = json.loads(lock.read_text())["pid"]
+                # Whoever has this pid by now may be anybody: only a process of this very home is ours to end.
+                if pid and f"GREMLINS_HOME={self.home}\0".encode() in Path(f"/proc/{pid}/environ").read_bytes():
+                    os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,88 @@
+"""Providers by name: built in, from other packages, mistyped, and not installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gremlins.clients.registry import BUILT_IN, client_class, known_providers, make_client
+from gremlins.errors import ConfigError, NotReady
+from tests.clients.surroundings import Surroundings
+
+PLUGIN = """
+from gremlins.clients.base import Client
+
+class OutsideClient(Client):
+    provider = "outside"
+
+    def run_live(self, prompt, *, label, max_tokens, revision, edits_worktree):
+        raise AssertionError("not asked in this test")
+
+not_a_client = 7
+"""
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another package's providers: one that works, one that is no client, one that cannot be imported."""
+    (tmp_path / "outside_pkg.py").write_text(PLUGIN)
+    info = tmp_path / "outside_pkg-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-pkg\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[gremlins.clients]\noutside = outside_pkg:OutsideClient\nseven = outside_pkg:not_a_client\n"
+        "gone = no_such_module:Client\nclaude = outside_pkg:OutsideClient\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.parametrize("provider", sorted(BUILT_IN))
+def test_a_built_in_provider_is_the_class_of_its_name(provider: str) -> None:
+    assert client_class(f"{provider}:model").provider == provider
+
+
+def test_a_mistyped_provider_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match="unknown provider `cluade`") as caught:
+        client_class("cluade:claude-sonnet-5-5")
+    assert caught.value.hint == "did you mean `claude`?"
+
+
+def test_an_unlike_one_is_refused_with_all_names() -> None:
+    with pytest.raises(ConfigError) as caught:
+        client_class("zzz:model")
+    assert "anthropic, claude, copilot, kilo, openai, scripted" in str(caught.value.hint)
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_provider_of_another_package_is_found_and_has_no_batch(tmp_path: Path) -> None:
+    client = make_client("outside:m", Surroundings(tmp_path / "g", tmp_path).session())
+    assert client.name == "outside:m"
+    assert client.batch_support == "no"
+    with pytest.raises(NotImplementedError, match="outside"):
+        client.run("Plan.", label="plan", mode="batch")
+
+
+@pytest.mark.usefixtures("outside")
+def test_another_package_cannot_take_over_a_built_in_name() -> None:
+    assert client_class("claude:m").__name__ == "ClaudeClient"
+    assert "outside" in known_providers()
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize("provider", ["seven", "gone"])
+def test_a_provider_that_cannot_be_loaded_is_one_line_that_names_its_package(provider: str) -> None:
+    with pytest.raises(NotReady, match=provider) as caught:
+        client_class(f"{provider}:m")
+    assert "outside-pkg" in str(caught.value.hint)
+
+
+def test_knowing_the_names_imports_no_provider() -> None:
+    code = (
+        "import sys, gremlins.clients.registry as r; r.known_providers(); print([m for m in sys.modules if m in "
+        "('anthropic', 'agents', 'openai', 'gremlins.clients.copilot', 'gremlins.clients.claude')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,140 @@
+"""What every test gets: a scrubbed environment, no way to a person's own state, and a small real repository."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
+
+FIXED_DATE = "2026-11-21T10:00:00+00:00"
+SCRUBBED = ("GIT_", "ANTHROPIC_", "CLAUDE", "GREMLINS_", "OPENAI_", "COPILOT_", "KILO", "XDG_", "GH_", "GITHUB_TOKEN")
+KEPT = {"GREMLINS_SOAK"}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_a_persons_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    for name in list(os.environ):
+        if name.startswith(SCRUBBED) and name not in KEPT:
+            monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    (home / ".gitconfig").write_text("[user]\n\tname = Test Person\n\temail = person@example.org\n")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    # Whoever forgets to name a state root gets an error, not a person's own gremlins.
+    monkeypatch.setenv("GREMLINS_HOME", "/dev/null/no-state-root-in-tests")
+
+
+@dataclass(frozen=True)
+class Repo:
+    """A person's repository, driven as a person would."""
+
+    path: Path
+
+    def git(self, *args: str, env: Mapping[str, str] | None = None) -> str:
+        done = subprocess.run(
+            ["git", *args],
+            cwd=self.path,
+            env={**os.environ, "GIT_AUTHOR_DATE": FIXED_DATE, "GIT_COMMITTER_DATE": FIXED_DATE, **(env or {})},
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, f"git {' '.join(args)}: {done.stderr}"
+        return done.stdout.rstrip("\n")
+
+    def write(self, files: Mapping[str, str | bytes]) -> None:
+        for name, content in files.items():
+            path = self.path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    def commit(self, files: Mapping[str, str | bytes], message: str = "more") -> str:
+        """Write files, commit everything, return the commit."""
+        self.write(files)
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "-m", message)
+        return self.head()
+
+    def head(self) -> str:
+        return self.git("rev-parse", "HEAD")
+
+    def read(self, name: str) -> str:
+        return (self.path / name).read_text()
+
+
+def make_repo(path: Path) -> Repo:
+    """A new repository on branch `main` without a commit."""
+    path.mkdir(parents=True)
+    repo = Repo(path)
+    repo.git("init", "--quiet", "--initial-branch=main")
+    return repo
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Repo:
+    """A small project with one commit. Its path has a space and a letter beyond ASCII."""
+    made = make_repo(tmp_path / "a prøject")
+    made.commit(
+        {
+            "README.md": "# Calc\n\nA calculator.\n",
+            "calc.py": "def add(a, b):\n    return a - b\n\n\ndef mul(a, b):\n    return a * b\n",
+            "tests/test_calc.py": "from calc import add\n\n\ndef test_add():\n    assert add(2, 3) == 5\n",
+            ".gitignore": "ignored/\n*.log\n",
+        },
+        "first",
+    )
+    return made
+
+
+@dataclass
+class Crash:
+    """Whether the call that was to be the last one came at all."""
+
+    count: Path
+    call: int
+
+    @property
+    def happened(self) -> bool:
+        return int(self.count.read_text()) >= self.call
+
+
+CrashingGit = Callable[[int, str], AbstractContextManager[Crash]]
+
+
+@pytest.fixture
+def crashing_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CrashingGit:
+    """`with crashing_git(3, "before")`: from its third call on, git is as good as killed; "after": the third works.
+
+    What follows a kill of the whole process is the same: nothing that comes later happens.
+    """
+    real, folder = shutil.which("git"), tmp_path / "crashing"
+    folder.mkdir()
+    count = folder / "count"
+    shim = folder / "git"
+
+    @contextmanager
+    def crashing(call: int, when: str) -> Iterator[Crash]:
+        count.write_text("0")
+        last = call if when == "after" else call - 1
+        shim.write_text(
+            f'#!/bin/sh\nread n < "{count}"\nn=$((n + 1))\necho $n > "{count}"\n'
+            f'[ $n -le {last} ] || exit 137\n"{real}" "$@"\ncode=$?\n[ $n -lt {call} ] || exit 137\nexit $code\n'
+        )
+        shim.chmod(0o755)
+        with monkeypatch.context() as patch:
+            patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+            yield Crash(count, call)
+
+    return crashing

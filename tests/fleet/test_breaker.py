@@ -1,0 +1,226 @@
+"""The breakers: when they open, for whom, how they close again, and what an outage costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gremlins.fleet.breaker import duration
+from gremlins.fleet.observation import SpawnFailed
+from tests.fleet.fake_fleet import FakeGremlin
+from tests.fleet.project import Project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project.at(tmp_path)
+
+
+def fail_all(project: Project, failure: str, **more: float) -> None:
+    for gremlin in list(project.fleet.table.values()):
+        if gremlin.alive:
+            project.fleet.fail(gremlin, failure, **more)  # type: ignore[arg-type]
+
+
+def dies_at_once(project: Project) -> Callable[[FakeGremlin], None]:
+    return lambda gremlin: project.fleet.end(gremlin, "dead", reason="died at once")
+
+
+def open_scopes(project: Project) -> list[str]:
+    return [e.scope for e in project.episodes() if e.open]
+
+
+def test_three_start_failures_in_a_row_of_two_beads_open_it_and_are_excused(project: Project) -> None:
+    project.add("a-1", "a-2", "a-3")
+    project.fleet.on_start = dies_at_once(project)
+    project.tick()
+    project.tick()
+    assert open_scopes(project) == ["fleet"]
+    assert [project.charged(bead) for bead in ("a-1", "a-2", "a-3")] == [0, 0, 0]
+
+
+def test_one_bead_alone_never_opens_it(project: Project) -> None:
+    project.add("a-1")
+    project.fleet.on_start = dies_at_once(project)
+    for _ in range(20):
+        project.tick()
+        project.clock.advance(4000)
+    assert project.episodes() == ()
+    assert project.bead("a-1").status == "failed"
+
+
+def test_five_failures_of_three_beads_open_it_where_half_of_all_fail(project: Project) -> None:
+    project.policy = replace(project.policy, max_running=9)
+    project.add(*(f"a-{n}" for n in range(9)))
+    project.tick()
+    gremlins = list(project.fleet.table.values())
+    for gremlin in gremlins[:5]:
+        project.fleet.fail(gremlin, "task")
+    for gremlin in gremlins[5:]:
+        project.fleet.finish(gremlin)
+    project.tick()
+    assert open_scopes(project) == ["fleet"]
+
+
+def test_healthy_work_keeps_it_closed(project: Project) -> None:
+    project.policy = replace(project.policy, max_running=20)
+    project.add(*(f"a-{n:02}" for n in range(20)))
+    project.tick()
+    gremlins = list(project.fleet.table.values())
+    for gremlin in gremlins[:5]:
+        project.fleet.fail(gremlin, "task")
+    for gremlin in gremlins[5:]:
+        project.fleet.finish(gremlin)
+    project.tick()
+    assert project.episodes() == ()
+
+
+def test_four_failures_are_too_few(project: Project) -> None:
+    project.policy = replace(project.policy, max_running=4)
+    project.add("a-1", "a-2", "a-3", "a-4")
+    project.tick()
+    fail_all(project, "task")
+    project.tick()
+    assert project.episodes() == ()
+
+
+def test_when_half_open_exactly_one_probe_goes(project: Project) -> None:
+    project.add("a-1", "a-2", "a-3", "a-4")
+    project.fleet.on_start = dies_at_once(project)
+    project.tick()
+    project.tick()
+    project.fleet.on_start = lambda gremlin: None
+    project.clock.advance(61)
+    assert len(project.tick().spawned) == 1
+    assert project.tick().spawned == []
+    report = project.tick(everything=True)
+    assert {d.bucket for bead, d in report.denied.items() if bead not in dict(report.spawned)} >= {"denied"}
+
+
+def test_the_probe_is_the_eligible_bead_with_the_fewest_spawns(project: Project) -> None:
+    project.add("a-1", "a-2", "a-3")
+    project.add("a-4", priority=4)
+    project.fleet.on_start = dies_at_once(project)
+    project.tick()
+    project.tick()
+    project.clock.advance(61)
+    assert [bead for bead, _ in project.tick().spawned] == ["a-4"]
+
+
+def test_a_failed_probe_is_not_charged_and_doubles_the_wait(project: Project) -> None:
+    project.add("a-1", "a-2", "a-3")
+    project.fleet.on_start = dies_at_once(project)
+    project.run(3600)
+    episode = next(e for e in project.episodes() if e.open)
+    assert episode.level >= 4
+    assert all(project.charged(bead) == 0 for bead in ("a-1", "a-2", "a-3"))
+    assert [duration(n) for n in (0, 1, 8, 50)] == [60, 120, 14400, 14400]
+
+
+def test_a_healthy_probe_closes_it_and_the_rest_goes_on(project: Project) -> None:
+    project.add("a-1", "a-2", "a-3")
+    project.fleet.on_start = dies_at_once(project)
+    project.tick()
+    project.tick()
+    project.fleet.on_start = lambda gremlin: None
+    project.clock.advance(61)
+    project.tick()
+    project.clock.advance(25)
+    project.tick()
+    assert open_scopes(project) == []
+    assert sum(gremlin.alive for gremlin in project.fleet.table.values()) == 3
+    assert [n.kind for n in project.notices] == ["breaker_opened", "breaker_closed"]
+
+
+def test_a_probe_that_a_person_stops_proves_nothing_and_another_goes(project: Project) -> None:
+    project.add("a-1", "a-2", "a-3")
+    project.fleet.on_start = dies_at_once(project)
+    project.tick()
+    project.tick()
+    project.fleet.on_start = lambda gremlin: None
+    project.clock.advance(61)
+    (probe,) = project.tick().spawned
+    project.fleet.end(project.fleet.table[probe[1]], "stopped", reason="by anna")
+    (second,) = project.tick().spawned
+    assert second[0] != probe[0]
+
+
+def test_what_reopens_soon_is_the_same_episode_with_one_notice(project: Project) -> None:
+    project.policy = replace(project.policy, max_running=4)
+    project.add("a-1", "a-2", "a-3", "a-4")
+    project.fleet.on_start = dies_at_once(project)
+    project.tick()
+    project.tick()
+    project.fleet.on_start = lambda gremlin: None
+    project.clock.advance(61)
+    project.tick()
+    project.clock.advance(25)
+    project.fleet.on_start = dies_at_once(project)
+    project.tick()  # the probe is healthy: it closes, and starts the others
+    project.tick()
+    assert [episode.level for episode in project.episodes()] == [1]
+    assert open_scopes(project) == ["fleet"]
+    assert [n.kind for n in project.notices] == ["breaker_opened", "breaker_closed"]
+
+
+@pytest.mark.parametrize("failure", ["config", "credit"])
+def test_one_refused_credential_stops_all_that_use_it(project: Project, failure: str) -> None:
+    project.policy = replace(project.policy, max_running=1)
+    project.add("a-1", "a-2")
+    project.tick()
+    fail_all(project, failure)
+    report = project.tick(everything=True)
+    assert report.spawned == []
+    assert project.charged("a-1") == 0
+    assert report.denied["a-1"].bucket == ("held" if failure == "credit" else "denied")
+    assert report.denied["a-2"].bucket == "denied"
+
+
+def test_a_usage_limit_stops_everything_until_its_time(project: Project) -> None:
+    project.policy = replace(project.policy, max_running=1)
+    project.add("a-1", "a-2")
+    project.tick()
+    fail_all(project, "capacity", retry_at=project.now + 7200)
+    project.run(7100)
+    assert sum(project.fleet.starts.values()) == 1
+    project.run(200)
+    assert sum(project.fleet.starts.values()) == 2
+
+
+def outage(project: Project, behaviour: Callable[[FakeGremlin], None], hours: float) -> None:
+    project.policy = replace(project.policy, interval=600)
+    project.add(*(f"a-{n}" for n in range(10)))
+    project.fleet.on_start = behaviour
+    project.run(hours * 3600)
+
+
+OUTAGES: dict[str, Callable[[Project], Callable[[FakeGremlin], None]]] = {
+    "it dies at once": lambda p: lambda g: p.fleet.end(g, "dead", reason="died at once"),
+    "the key is refused": lambda p: lambda g: p.fleet.fail(g, "config", "401"),
+    "no credit": lambda p: lambda g: p.fleet.fail(g, "credit", "402"),
+    "overloaded": lambda p: lambda g: p.fleet.fail(g, "capacity", "529"),
+    "rate limited for an hour": lambda p: lambda g: p.fleet.fail(g, "capacity", "429", retry_at=p.now + 3600),
+    "the disk is full": lambda p: lambda g: p.fleet.fail(g, "host", "no space"),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(OUTAGES))
+def test_an_outage_of_70_hours_costs_fewer_than_40_spawns_and_drains_by_itself(project: Project, kind: str) -> None:
+    outage(project, OUTAGES[kind](project), 70)
+    assert sum(project.fleet.starts.values()) < 40
+    assert [n.kind for n in project.notices] == ["breaker_opened"]
+    assert all(project.bead(f"a-{n}").status != "failed" for n in range(10))
+    assert all(project.charged(f"a-{n}") == 0 for n in range(10))
+    project.fleet.on_start = lambda gremlin: project.fleet.finish(gremlin)
+    project.run(12 * 3600)
+    assert all(project.bead(f"a-{n}").status == "closed" for n in range(10))
+
+
+def test_an_outage_of_the_launcher_fails_no_bead_either(project: Project) -> None:
+    project.fleet.start_error = SpawnFailed("fork failed")
+    outage(project, lambda gremlin: None, 70)
+    assert all(project.bead(f"a-{n}").status == "open" for n in range(10))
+    assert sum(len(project.attempts(f"a-{n}")) for n in range(10)) < 40

@@ -1,0 +1,139 @@
+"""Judging what a gremlin is, as a table: its record, who holds its lock, and how long it has been silent."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from gremlins.clock import rfc3339
+from gremlins.fleet.glance import Glance, Sighting
+from gremlins.fleet.liveness import ALIVE, RESCUABLE, Liveness, liveness
+from gremlins.locks import Holder
+
+NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+IDLE = 360.0
+RUNNER, STARTING, KEEPER = Holder("runner", 4242), Holder("runner", None), Holder("keeper", 7)
+CALL = {"stage": "plan", "batch_id": "msgbatch_1", "custom_id": "c"}
+
+
+def at(seconds_ago: float) -> str:
+    return rfc3339(NOW - timedelta(seconds=seconds_ago))
+
+
+def glance(state: str, **status: Any) -> Glance:
+    early = NOW - timedelta(hours=2)
+    return Glance(
+        id="g",
+        pipeline="local",
+        task="t",
+        title="t",
+        bead_id=None,
+        project="/repo",
+        branch="gremlins/g",
+        worktree="/w",
+        stage="plan",
+        mode="batch",
+        client="claude:m",
+        attempt=1,
+        status={"state": state, "since": at(3600), **status},
+        cost={},
+        created_at=early,
+        updated_at=early,
+        ended_at=None,
+    )
+
+
+def judge(
+    state: str, holder: Holder | None, *, silent: float = 0, status: dict[str, Any] | None = None, **seen: Any
+) -> Liveness:
+    sighting = Sighting(
+        glance(state, **(status or {})),
+        "/nowhere/g",
+        holder,
+        last_sign=NOW - timedelta(seconds=silent),
+        **seen,
+    )
+    return liveness(sighting, NOW, IDLE)
+
+
+HISTORIES = [
+    # launched, and its process has not said anything yet
+    ("queued", STARTING, {}, "running"),
+    ("queued", RUNNER, {}, "running"),
+    # at work, heard of lately
+    ("running", RUNNER, {"silent": 359}, "running"),
+    # silent for longer than a live agent may be
+    ("running", RUNNER, {"silent": 361}, "stalled"),
+    ("queued", RUNNER, {"silent": 361}, "stalled"),
+    # a command within its timeout, or a backoff that ends later, may be silent
+    ("running", RUNNER, {"silent": 5000, "status": {"until": at(-60)}}, "running"),
+    ("running", RUNNER, {"silent": 5000, "status": {"until": at(60)}}, "running"),
+    ("running", RUNNER, {"silent": 5000, "status": {"until": at(121)}}, "stalled"),
+    # parked is decided before any stall rule
+    ("parked", RUNNER, {"silent": 90_000}, "parked"),
+    ("parked", RUNNER, {"status": {"calls": [{**CALL, "batch_id": None}]}}, "parked"),
+    # asked to stop, and alive
+    ("running", RUNNER, {"stop_wanted": True}, "stopping"),
+    ("parked", RUNNER, {"stop_wanted": True}, "stopping"),
+    ("running", RUNNER, {"stop_wanted": True, "silent": 5000}, "stopping"),
+    # a batch is or may be outstanding, and no process
+    ("parked", None, {"outstanding": (CALL,)}, "detached"),
+    ("running", None, {"outstanding": (CALL,)}, "detached"),
+    ("parked", KEEPER, {"outstanding": (CALL,)}, "detached"),
+    ("parked", None, {"outstanding": (CALL,), "stop_wanted": True}, "detached"),
+    # asked to stop, and gone before it was settled
+    ("running", None, {"stop_wanted": True}, "detached"),
+    # gone without a word
+    ("running", None, {}, "dead"),
+    ("queued", None, {}, "dead"),
+    ("running", KEEPER, {}, "dead"),
+    # its own last word counts, even while the process is still on its way out
+    ("finished", None, {}, "finished"),
+    ("finished", RUNNER, {"silent": 5000}, "finished"),
+    ("landed", None, {}, "landed"),
+    ("stopped", None, {"stop_wanted": True}, "stopped"),
+    ("bailed", None, {"status": {"kind": "unclear", "detail": "which one?"}}, "bailed"),
+    ("failed", None, {"status": {"exit_code": 3, "reason": "tests fail"}}, "dead"),
+    ("interrupted", None, {"status": {"signal": "SIGTERM"}}, "dead"),
+]
+
+
+@pytest.mark.parametrize(("state", "holder", "world", "expected"), HISTORIES)
+def test_what_a_gremlin_is(state: str, holder: Holder | None, world: dict[str, Any], expected: str) -> None:
+    assert judge(state, holder, **world).state == expected
+
+
+@pytest.mark.parametrize(("state", "holder", "world", "expected"), HISTORIES)
+def test_a_pid_is_shown_only_of_what_is_alive(
+    state: str, holder: Holder | None, world: dict[str, Any], expected: str
+) -> None:
+    life = judge(state, holder, **world)
+    assert (life.pid is not None) == (expected in ALIVE and holder == RUNNER)
+
+
+@pytest.mark.parametrize(("state", "holder", "world", "expected"), HISTORIES)
+def test_a_reason_is_given_whenever_a_person_is_needed(
+    state: str, holder: Holder | None, world: dict[str, Any], expected: str
+) -> None:
+    if expected in ("bailed", "dead", "stalled", "detached"):
+        assert judge(state, holder, **world).reason
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "shown"),
+    [
+        ("failed", {"exit_code": 3, "reason": "x"}, "dead:exit 3"),
+        ("failed", {"reason": "x"}, "dead:exit 1"),
+        ("interrupted", {"signal": "SIGTERM"}, "dead:signal SIGTERM"),
+        ("running", {}, "dead:lost"),
+        ("finished", {}, "finished"),
+    ],
+)
+def test_how_an_end_is_shown(state: str, status: dict[str, Any], shown: str) -> None:
+    assert judge(state, None, status=status).shown == shown
+
+
+def test_what_can_be_rescued_is_neither_well_nor_being_stopped() -> None:
+    assert not RESCUABLE & {"running", "parked", "stopping", "finished", "landed"}

@@ -1,0 +1,465 @@
+"""The rules of dispatching as a state machine: whatever gremlins, people, clocks and crashes do, they hold."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from gremlins.clock import rfc3339
+from gremlins.fleet.admit import standing
+from gremlins.fleet.attempts import charged
+from gremlins.fleet.beads import Bead, Hold
+from gremlins.fleet.breaker import FLEET
+from gremlins.fleet.dispatch import Dispatcher, TickReport, world_of
+from gremlins.fleet.observation import Missing, Observation, Ready, SpawnFailed
+from gremlins.fleet.policy import Policy
+from gremlins.fleet.store.interface import Change, PutBead, SetPaused
+from gremlins.fleet.store.sqlite import SqliteStore
+from tests.fleet.fake_fleet import COMMITS, FakeGremlin
+from tests.fleet.project import PROJECT, Project
+
+CAPS = Policy(retry_cap=3, spawn_cap=6, host_cap=4, max_running=2, max_parked=3, deadline=7200)
+WAITING_FOR_A_PERSON = {"held", "blocked", "deferred"}
+
+
+class Crash(BaseException):
+    """The loop's process is killed here."""
+
+
+class FragileStore(SqliteStore):
+    """A store whose user is killed before or after a commit, or finds that somebody else was quicker."""
+
+    plan: Callable[[str], None] = staticmethod(lambda where: None)
+
+    def commit(self, *changes: Change) -> bool:
+        self.plan("before commit")
+        done = super().commit(*changes)
+        self.plan("after commit")
+        return done
+
+
+class Dispatching(RuleBasedStateMachine):
+    """Beads, gremlins that do anything, people who do anything, and loops that are killed at any write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        store = FragileStore(Path(self.folder.name) / "beads.db")
+        store.db.connection.execute("PRAGMA synchronous = OFF")
+        self.project = Project(store, policy=CAPS)
+        self.project.fleet.watch = lambda verb, who: self._step(f"before {verb}")
+        self.project.fleet.after = lambda verb, who: self._step(f"after {verb}")
+        store.plan = self._step
+        self.countdown: int | None = None
+        self.interloper: int | None = None
+        self.closed_by_person: set[str] = set()
+        self.honest: set[str] = set()
+        self.count = 0
+        self.rescued: Counter[str] = Counter()
+        self._guard_spawns()
+
+    def teardown(self) -> None:
+        try:
+            self.everything_ends_once_the_world_is_well()
+        finally:
+            self.project.store.close()
+            self.folder.cleanup()
+
+    # --- the world
+
+    def _step(self, where: str) -> None:
+        """A point at which the loop may be killed, or another loop may run a whole tick."""
+        if self.interloper is not None:
+            self.interloper -= 1
+            if self.interloper == 0 and where == "before commit" and not self.claiming:
+                self.interloper = None
+                self._run(self._dispatcher())
+        if self.countdown is not None:
+            self.countdown -= 1
+            if self.countdown <= 0:
+                self.countdown = None
+                raise Crash(where)
+
+    claiming = False
+
+    @contextmanager
+    def _claim_lock(self) -> Any:
+        self.claiming = True
+        try:
+            yield
+        finally:
+            self.claiming = False
+
+    def _dispatcher(self) -> Dispatcher:
+        dispatcher = self.project.dispatcher()
+        dispatcher.claiming = self._claim_lock
+        return dispatcher
+
+    def _run(self, dispatcher: Dispatcher, **options: Any) -> TickReport | None:
+        try:
+            return dispatcher.tick(**options)
+        except Crash:
+            return None
+
+    def _guard_spawns(self) -> None:
+        """At every real start: no unclosed blocker at claim, no second process, no breach of a cap."""
+        fleet = self.project.fleet
+        begin = fleet._begin
+
+        def guarded(gremlin: FakeGremlin) -> None:
+            assert not fleet.living(gremlin.bead) or fleet.living(gremlin.bead) == [gremlin], "a second process"
+            begin(gremlin)
+
+        fleet._begin = guarded  # type: ignore[method-assign]
+
+    def _ids(self) -> list[str]:
+        return self.project.store.ids(PROJECT)
+
+    def _pick(self, data: st.DataObject, ids: list[str]) -> str | None:
+        return data.draw(st.sampled_from(sorted(ids))) if ids else None
+
+    def _gremlin(self, data: st.DataObject, *, alive: bool | None = None) -> FakeGremlin | None:
+        found = sorted(g.id for g in self.project.fleet.table.values() if alive is None or g.alive == alive)
+        return self.project.fleet.table[data.draw(st.sampled_from(found))] if found else None
+
+    # --- what people do
+
+    @initialize()
+    def begin(self) -> None:
+        self.project.add("b-0", "b-1")
+        self.count = 2
+
+    @precondition(lambda self: self.count < 6)
+    @rule(data=st.data(), blocked=st.booleans(), priority=st.integers(0, 4))
+    def create(self, data: st.DataObject, blocked: bool, priority: int) -> None:
+        needs = (data.draw(st.sampled_from(sorted(self._ids()))),) if blocked else ()
+        self.project.add(f"b-{self.count}", needs=needs, priority=priority)
+        self.count += 1
+
+    @rule(data=st.data())
+    def a_person_retries(self, data: st.DataObject) -> None:
+        bead = self.project.bead(self._pick(data, self._ids()) or "")
+        if self.project.work(bead.id).unsettled is None and bead.status in ("open", "failed"):
+            self._save(replace(bead.moved("open", self._stamp()), epoch=bead.epoch + 1))
+
+    @rule(data=st.data())
+    def a_person_closes(self, data: st.DataObject) -> None:
+        bead = self.project.bead(self._pick(data, self._ids()) or "")
+        self.closed_by_person.add(bead.id)
+        self._save(bead.moved("closed", self._stamp(), reason="by a person"))
+
+    @rule(data=st.data())
+    def a_person_releases(self, data: st.DataObject) -> None:
+        bead = self.project.bead(self._pick(data, self._ids()) or "")
+        self._save(replace(bead, hold=None))
+
+    @rule(data=st.data())
+    def a_person_holds(self, data: st.DataObject) -> None:
+        bead = self.project.bead(self._pick(data, self._ids()) or "")
+        if not bead.terminal:
+            self._save(replace(bead, hold=Hold("person", "wait", "anna", self.project.now)))
+
+    @rule(data=st.data(), seconds=st.sampled_from([10, 5000, 10**7]))
+    def a_person_defers(self, data: st.DataObject, seconds: int) -> None:
+        bead = self.project.bead(self._pick(data, self._ids()) or "")
+        if bead.status == "open":
+            from gremlins.fleet.moments import text_of
+
+            self._save(bead.edited(self._stamp(), defer_until=text_of(self.project.now + seconds)))
+
+    @rule(data=st.data())
+    def a_person_stops(self, data: st.DataObject) -> None:
+        gremlin = self._gremlin(data, alive=True)
+        if gremlin is not None:
+            self.project.fleet.end(gremlin, "stopped", reason="by anna")
+
+    @rule(data=st.data())
+    def a_person_rescues(self, data: st.DataObject) -> None:
+        gremlin = self._gremlin(data, alive=False)
+        if gremlin is None or gremlin.state in ("finished", "landed"):
+            return
+        work = self.project.work(gremlin.bead)
+        if work.latest is None or work.latest.gremlin_id != gremlin.id or work.terminal:
+            return  # the bead has gone on: refused
+        before = self.project.fleet.starts[gremlin.bead]
+        with suppress(SpawnFailed):
+            self.project.fleet.rescue(gremlin.id)
+        self.rescued[gremlin.bead] += self.project.fleet.starts[gremlin.bead] - before
+
+    @rule(paused=st.booleans())
+    def a_person_pauses(self, paused: bool) -> None:
+        self.project.store.commit(SetPaused(PROJECT, "lunch" if paused else None))
+
+    @rule(data=st.data())
+    def a_row_is_damaged_and_mended(self, data: st.DataObject) -> None:
+        bead_id = self._pick(data, self._ids())
+        row = ("garbage", bead_id)
+        before = self.project.store.db.value("SELECT hold FROM beads WHERE id = ?", (bead_id,))
+        self.project.store.db.execute("UPDATE beads SET hold = ? WHERE id = ?", row)
+        assert self._run(self._dispatcher()) is not None
+        self.project.store.db.execute("UPDATE beads SET hold = ? WHERE id = ?", (before, bead_id))
+
+    def _save(self, bead: Bead) -> None:
+        assert SqliteStore.commit(self.project.store, PutBead(bead, bead.generation))
+
+    def _stamp(self) -> str:
+        return rfc3339(self.project.clock.now())
+
+    # --- what gremlins do
+
+    @rule(data=st.data())
+    def a_gremlin_gets_a_reply(self, data: st.DataObject) -> None:
+        gremlin = self._gremlin(data, alive=True)
+        if gremlin is not None:
+            gremlin.replies += 1
+            gremlin.cost_usd += 0.05
+            gremlin.state, gremlin.outstanding = "running", False
+
+    @rule(data=st.data())
+    def a_gremlin_parks(self, data: st.DataObject) -> None:
+        gremlin = self._gremlin(data, alive=True)
+        if gremlin is not None:
+            self.project.fleet.park(gremlin)
+
+    @rule(data=st.data(), kind=st.sampled_from(["commits", "nothing", "lie"]))
+    def a_gremlin_finishes(self, data: st.DataObject, kind: str) -> None:
+        gremlin = self._gremlin(data, alive=True)
+        if gremlin is None:
+            return
+        if kind == "lie":
+            self.project.fleet.end(
+                gremlin, "finished", proof=data.draw(st.sampled_from([None, replace(COMMITS, holds=False)]))
+            )
+            return
+        self.honest.add(gremlin.id)
+        proof = COMMITS if kind == "commits" else replace(COMMITS, kind="nothing_to_do")
+        self.project.fleet.end(gremlin, "finished", proof=proof)
+
+    @rule(
+        data=st.data(),
+        failure=st.sampled_from(["task", "unknown", "host", "capacity", "capacity-until", "config", "credit", "start"]),
+    )
+    def a_gremlin_fails(self, data: st.DataObject, failure: str) -> None:
+        gremlin = self._gremlin(data, alive=True)
+        if gremlin is not None:
+            until = self.project.now + 600 if failure == "capacity-until" else None
+            self.project.fleet.end(
+                gremlin,
+                "dead",
+                failure=failure.removesuffix("-until"),
+                reason=failure,
+                retry_at=until,  # type: ignore[arg-type]
+            )
+
+    @rule(data=st.data(), kind=st.sampled_from(["needs_human", "empty_implementation"]))
+    def a_gremlin_bails(self, data: st.DataObject, kind: str) -> None:
+        gremlin = self._gremlin(data, alive=True)
+        if gremlin is not None:
+            self.project.fleet.end(gremlin, "bailed", bail=kind, reason=kind)
+
+    @rule(data=st.data(), rebooted=st.booleans())
+    def a_gremlin_crashes(self, data: st.DataObject, rebooted: bool) -> None:
+        gremlin = self._gremlin(data, alive=True)
+        if gremlin is not None:
+            self.project.fleet.end(gremlin, "detached" if gremlin.outstanding else "dead", reason="crashed")
+            gremlin.rebooted = rebooted
+
+    @rule(data=st.data(), stubborn=st.booleans())
+    def a_gremlin_hangs(self, data: st.DataObject, stubborn: bool) -> None:
+        gremlin = self._gremlin(data, alive=True)
+        if gremlin is not None and gremlin.state == "running":
+            gremlin.state, gremlin.stubborn = "stalled", stubborn
+
+    @rule(data=st.data())
+    def a_gremlin_vanishes_with_its_record(self, data: st.DataObject) -> None:
+        gremlin = self._gremlin(data, alive=False)
+        if gremlin is not None and all(a.spawned_at for a in self.project.attempts(gremlin.bead)):
+            del self.project.fleet.table[gremlin.id]
+
+    @rule(data=st.data())
+    def a_record_becomes_unreadable_for_a_while(self, data: st.DataObject) -> None:
+        gremlin = self._gremlin(data)
+        if gremlin is None:
+            return
+        fleet, observe = self.project.fleet, self.project.fleet.observe
+
+        def garbled(gremlin_id: str) -> Observation | None:
+            if gremlin_id == gremlin.id:
+                return Observation("unreadable", alive=gremlin.alive, reason="its record cannot be read")
+            return observe(gremlin_id)
+
+        fleet.observe = garbled  # type: ignore[method-assign]
+        self._run(self._dispatcher())
+        fleet.observe = observe  # type: ignore[method-assign]
+
+    # --- what the world does
+
+    @rule(seconds=st.sampled_from([1, 25, 31, 70, 600, 2000, 20_000]))
+    def time_passes(self, seconds: int) -> None:
+        self.project.clock.advance(seconds)
+
+    @rule(seconds=st.sampled_from([-100_000, -3, 5, 40_000]))
+    def the_clock_jumps(self, seconds: int) -> None:
+        self.project.clock.jump(seconds)
+
+    @rule(there=st.booleans())
+    def credentials_come_and_go(self, there: bool) -> None:
+        self.project.fleet.ready = Ready() if there else Missing("no key")
+
+    @rule(key=st.sampled_from(["claude:key-1", "claude:key-2"]))
+    def the_key_is_rotated(self, key: str) -> None:
+        self.project.fleet.credential = key
+
+    @rule(works=st.booleans(), failure=st.sampled_from(["start", "host"]))
+    def starting_works_or_not(self, works: bool, failure: str) -> None:
+        self.project.fleet.start_error = None if works else SpawnFailed("cannot fork", failure)  # type: ignore[arg-type]
+
+    @rule(works=st.booleans())
+    def everything_dies_at_once_or_not(self, works: bool) -> None:
+        fleet = self.project.fleet
+        fleet.on_start = (lambda g: None) if works else (lambda g: fleet.end(g, "dead", reason="died at once"))
+
+    # --- what loops do
+
+    @rule()
+    def tick(self) -> None:
+        assert self._run(self._dispatcher()) is not None
+
+    @rule(step=st.integers(1, 12))
+    def a_loop_is_killed_in_its_tick(self, step: int) -> None:
+        self.countdown = step
+        self._run(self._dispatcher())
+        self.countdown = None
+
+    @rule(step=st.integers(1, 8))
+    def two_loops_tick_at_once(self, step: int) -> None:
+        self.interloper = step
+        self._run(self._dispatcher())
+        self.interloper = None
+
+    @rule()
+    def ticks_with_nothing_new_come_to_rest(self) -> None:
+        connection, quiet = self.project.store.db.connection, 0
+        for _ in range(40):
+            before = connection.total_changes
+            self.tick()
+            quiet = quiet + 1 if connection.total_changes == before else 0
+        assert quiet >= 5, "ticks with nothing new go on writing"
+
+    @rule()
+    def a_restart_changes_no_counter(self) -> None:
+        before = self._counters()
+        self.project.store.close()
+        store = FragileStore(Path(self.folder.name) / "beads.db")
+        store.db.connection.execute("PRAGMA synchronous = OFF")
+        store.plan = self._step
+        self.project.store = store
+        assert self._counters() == before
+
+    def _counters(self) -> dict[str, tuple[int, int, int]]:
+        works = self.project.store.works(PROJECT, self._ids()).works
+        return {w.id: (charged(w, self.project.episodes()), w.spawns, w.epoch) for w in works}
+
+    # --- what must hold
+
+    @invariant()
+    def spawns_and_charges_stay_within_their_caps(self) -> None:
+        episodes = self.project.store.episodes(PROJECT)
+        for work in self.project.store.works(PROJECT, self._ids()).works:
+            for epoch in {a.epoch for a in work.attempts}:
+                then = replace(work, epoch=epoch)
+                assert then.spawns <= CAPS.spawn_cap
+                assert charged(then, episodes) <= CAPS.retry_cap
+
+    @invariant()
+    def every_process_was_counted_before_it_began(self) -> None:
+        for work in self.project.store.works(PROJECT, self._ids()).works:
+            by_loop = sum(a.spawns for a in work.attempts)
+            by_people = self.project.fleet.starts[work.id] - by_loop
+            assert by_people <= self.rescued[work.id]
+
+    @invariant()
+    def at_most_one_live_process_and_one_unsettled_attempt(self) -> None:
+        for work in self.project.store.works(PROJECT, self._ids()).works:
+            assert len(self.project.fleet.living(work.id)) <= 1
+            assert sum(a.settled is None for a in work.attempts) <= 1
+
+    @invariant()
+    def closed_only_with_evidence(self) -> None:
+        for work in self.project.store.works(PROJECT, self._ids()).works:
+            if work.status == "closed" and work.id not in self.closed_by_person:
+                assert work.latest is not None
+                assert work.latest.settled is not None
+                assert not work.latest.settled.failed
+                assert work.latest.gremlin_id in self.honest
+
+    @invariant()
+    def the_fleets_breaker_never_opens_for_one_bead(self) -> None:
+        episodes = [e for e in self.project.store.episodes(PROJECT) if e.scope == FLEET]
+        recent = self.project.store.recent(PROJECT, 0.0)
+        for episode in episodes:
+            beads = {a.bead_id for a in recent if a.settled and a.settled.failed and a.settled.seq >= episode.since_seq}
+            assert len(beads) >= 2
+
+    @invariant()
+    def every_living_bead_is_in_one_bucket_with_a_next_event(self) -> None:
+        if self.count:
+            works = self.project.store.works(PROJECT).works
+            seen = {
+                a.gremlin_id: self.project.fleet.observe(a.gremlin_id) for w in works if (a := w.latest) is not None
+            }
+            world = world_of(
+                self.project.store, self.project.fleet, PROJECT, CAPS, works, seen, self.project.now
+            )  # fmt: skip
+            for work in works:
+                where = standing(work, world)
+                assert where.bucket not in ("closed", "failed")
+                assert where.reason
+                assert where.next
+
+    @invariant()
+    def the_blocked_flag_is_what_the_dependencies_say(self) -> None:
+        beads = {
+            bead_id: self.project.store.db.rows("SELECT status, blocked FROM beads WHERE id = ?", (bead_id,))[0]
+            for bead_id in self._ids()
+        }
+        needs: dict[str, list[str]] = {}
+        for row in self.project.store.db.rows("SELECT issue_id, depends_on_id FROM deps"):
+            needs.setdefault(row[0], []).append(row[1])
+        for bead_id, row in beads.items():
+            assert row["blocked"] == any(beads[other]["status"] != "closed" for other in needs.get(bead_id, ()))
+
+    def everything_ends_once_the_world_is_well(self) -> None:
+        """No adversary any more: each bead closes, fails, or waits for a person, and says so."""
+        fleet = self.project.fleet
+        fleet.ready, fleet.start_error = Ready(), None
+        fleet.on_start = fleet.finish
+        self.project.store.commit(SetPaused(PROJECT, None))
+        for _ in range(400):
+            for gremlin in list(fleet.table.values()):
+                if gremlin.alive:
+                    gremlin.outstanding = False
+                    self.honest.add(gremlin.id)
+                    fleet.finish(gremlin)
+            assert self._run(self._dispatcher()) is not None
+            self.project.clock.advance(6 * 3600)
+        report = self.project.tick(everything=True)
+        for bead_id, denied in report.denied.items():
+            assert denied.bucket in WAITING_FOR_A_PERSON, (bead_id, denied)
+
+
+EXAMPLES = 2000 if os.environ.get("GREMLINS_SOAK") else 40
+Dispatching.TestCase.settings = settings(
+    max_examples=EXAMPLES, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestRules = Dispatching.TestCase

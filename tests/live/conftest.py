@@ -1,0 +1,64 @@
+"""The real binaries: where `make live-check` has put them, or on PATH. Without them these tests are skipped."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gremlins.simulator import Reply, ScriptedModel, Simulator
+from tests.clients.surroundings import Surroundings
+from tests.conftest import Repo
+
+BINARIES = os.environ.get("LIVE_BINARIES", "")
+"""A folder that holds `claude`, `copilot` and `kilo`. Read here: tests see a scrubbed environment."""
+_ids = itertools.count()
+
+
+def binary(name: str) -> str:
+    found = shutil.which(name, path=f"{BINARIES}:{os.environ['PATH']}")
+    if found is None:
+        pytest.skip(f"no `{name}` here; `make live-check` installs one")
+    return found
+
+
+def use(name: str, **given: Any) -> Reply:
+    """A model's reply that uses a tool."""
+    block = {"type": "tool_use", "id": f"toolu_live{next(_ids):08}", "name": name, "input": given}
+    return Reply(blocks=(block,), stop_reason="tool_use")
+
+
+class Live:
+    """A simulator with a script, and a gremlin whose agent is a real binary."""
+
+    def __init__(self, sim: Simulator, model: ScriptedModel, around: Surroundings) -> None:
+        self.sim, self.model, self.around = sim, model, around
+
+    @property
+    def tools(self) -> set[str]:
+        """What the model was offered. Some versions of Claude Code offer a placeholder that does nothing."""
+        offered = {tool["name"] for tool in self.model.asked[0].get("tools", ())}
+        return offered - {"DeferredToolPlaceholder"}
+
+
+Start = Callable[..., Live]
+
+
+@pytest.fixture
+def start(tmp_path: Path, repo: Repo) -> Iterator[Start]:
+    """`start(reply, …)`: a simulator that answers with these in turn, then with "Done."."""
+    sims: list[Simulator] = []
+
+    def start(*replies: Any, otherwise: Any = "Done.") -> Live:
+        model = ScriptedModel(replies, otherwise=otherwise)
+        sims.append(Simulator(model=model).start())
+        return Live(sims[-1], model, Surroundings(tmp_path / "g", repo.path))
+
+    yield start
+    for sim in sims:
+        sim.stop()

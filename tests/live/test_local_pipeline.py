@@ -1,0 +1,61 @@
+"""`local` on the source of a package from PyPI: planned and reviewed in batch, changed by the real Claude Code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gremlins.simulator import FixRulesModel, Simulator
+from tests.acceptance.world import World
+from tests.conftest import make_repo
+from tests.live.conftest import binary
+
+pytestmark = pytest.mark.live
+
+PACKAGE = "iniconfig==2.3.1"
+GOOD, BAD = 'COMMENTCHARS = "#;"', 'COMMENTCHARS = "#"'
+CHECK = """
+import iniconfig
+assert iniconfig.IniConfig("x", "[a]\\n; a comment\\nb=1\\n")["a"]["b"] == "1"
+"""
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A repository with the package's source, in which semicolons no longer begin comments."""
+    fetched = subprocess.run(
+        [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "-d", tmp_path, PACKAGE],
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    if fetched.returncode != 0:
+        pytest.skip("PyPI cannot be reached")
+    repo = make_repo(tmp_path / "project")
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        wheel.extractall(repo.path)
+    source = next(p for p in repo.path.rglob("*.py") if GOOD in p.read_text())
+    source.write_text(source.read_text().replace(GOOD, BAD))
+    repo.commit({"check.py": CHECK, ".gremlins/config.toml": f"verify = ['{sys.executable} check.py']\n"}, "first")
+    rules = FixRulesModel([(str(source.relative_to(repo.path)), BAD, GOOD)])
+    with Simulator(model=rules, latency=0.05) as simulator:
+        made = World(repo, tmp_path / "state", simulator, {"GREMLINS_CLAUDE_BIN": binary("claude")})
+        yield made
+        made.close()
+
+
+def test_a_bug_is_fixed_by_a_real_agent_between_batched_plan_and_review(world: World) -> None:
+    task = "Lines that begin with a semicolon are comments too, and are no longer taken for them."
+    world.ok("launch", "local", task, "--id", "fix", "--wait")
+    (state,) = world.run("status", "fix", "--json").json()
+    assert state["liveness"]["state"] == "finished"
+    assert state["cost"]["batch_usd"] > 0
+    assert state["cost"]["live_usd"] > 0
+    assert GOOD in world.repo.git("grep", "-h", "^COMMENTCHARS", "gremlins/fix")
+    world.ok("land", "fix")
+    assert "semicolon" in world.repo.git("log", "-1", "--format=%s")

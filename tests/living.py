@@ -1,0 +1,112 @@
+"""A gremlin run inside the test's own process: the real launcher, runner, stages, git and SDK, the simulator on a
+socket, and a clock that only moves when the gremlin sleeps. Where the real process would become the waiter, it naps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gremlins.clients.base import Wait
+from gremlins.clients.registry import make_client
+from gremlins.clock import FakeClock, no_jitter
+from gremlins.config import BatchSettings
+from gremlins.interrupt import Interrupt
+from gremlins.launcher import LaunchRequest, _make, new_id, prepare
+from gremlins.ledger import CallRecord, Ledger
+from gremlins.locks import GremlinLock
+from gremlins.paths import GremlinPaths, Home
+from gremlins.runner import Run
+from gremlins.runs import Gremlin, Parked, Queued, Running, RunStore
+from gremlins.simulator import Simulator
+from tests.conftest import Repo
+
+MOST_NAPS = 200
+
+
+@dataclass
+class Lab:
+    """One repository, one state root, one simulator."""
+
+    repo: Repo
+    home: Home
+    simulator: Simulator
+    clock: FakeClock = field(default_factory=FakeClock)
+    waits: list[Wait] = field(default_factory=list)
+
+    @property
+    def env(self) -> dict[str, str]:
+        quick = {"GREMLINS_BATCH__RECONCILE_GRACE": "1", "GREMLINS_BATCH__RETRY_INITIAL": "1"}
+        return {**os.environ, **self.simulator.env, **quick}
+
+    def make(self, stages: str, task: str = "Do it.", env: Mapping[str, str] | None = None, **request: Any) -> str:
+        """A gremlin with its worktree, not yet run. `stages` is a pipeline's YAML."""
+        self.repo.write({".gremlins/pipelines/lab.yaml": stages})
+        env = {**self.env, **(env or {})}
+        asked = LaunchRequest(pipeline="lab", cwd=self.repo.path, task=task, **request)
+        prepared = prepare(asked, self.home, env)
+        store = RunStore(self.home, self.clock)
+        gremlin_id = asked.gremlin_id or new_id(asked, self.home)
+        with store.claim(gremlin_id) as lock:
+            _make(prepared, gremlin_id, self.home, store, lock, self.clock)
+        return gremlin_id
+
+    def run(self, gremlin_id: str, env: Mapping[str, str] | None = None, naps: int = MOST_NAPS) -> Gremlin:
+        """Run it to its end, or until it has napped so often."""
+        paths = self.home.gremlin(gremlin_id)
+        for _ in range(naps):
+            with GremlinLock.acquire(paths.lock, "runner") as lock:
+                run = self.process(gremlin_id, lock, env)
+                with _exported({**self.env, **(env or {})}):
+                    run.go()
+                run.close()
+            record = self.read(gremlin_id)
+            if not isinstance(record.status, Parked | Running | Queued) or getattr(record.status, "reason", None):
+                break
+        return self.read(gremlin_id)
+
+    def process(self, gremlin_id: str, lock: GremlinLock, env: Mapping[str, str] | None = None) -> Run:
+        known = {**self.env, **(env or {})}
+        return Run(self.home, gremlin_id, lock, self.clock, known, self._nap, make_client, Interrupt(), no_jitter)
+
+    def _nap(self, paths: GremlinPaths, wait: Wait, settings: BatchSettings, lock: GremlinLock) -> None:
+        self.waits.append(wait)
+        seconds = max(0.0, (wait.until - self.clock.now()).total_seconds())
+        self.clock.advance(seconds)
+        self.simulator.advance(seconds)
+
+    def read(self, gremlin_id: str) -> Gremlin:
+        return RunStore(self.home, self.clock).read(gremlin_id)
+
+    def calls(self, gremlin_id: str) -> list[CallRecord]:
+        return Ledger(self.home.gremlin(gremlin_id)).records()
+
+    def artifact(self, gremlin_id: str, name: str) -> str:
+        return (self.home.gremlin(gremlin_id).artifacts / name).read_text()
+
+    def worktree(self, gremlin_id: str) -> Path:
+        return self.home.worktree(gremlin_id)
+
+    def log(self, gremlin_id: str) -> str:
+        return self.home.gremlin(gremlin_id).log.read_text()
+
+
+class _exported:  # a context manager used like a function
+    """The environment that the SDK reads by itself."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self.env = {k: v for k, v in env.items() if k.startswith("ANTHROPIC_")}
+        self.before: dict[str, str | None] = {}
+
+    def __enter__(self) -> None:
+        self.before = {name: os.environ.get(name) for name in self.env}
+        os.environ.update(self.env)
+
+    def __exit__(self, *_: object) -> None:
+        for name, value in self.before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

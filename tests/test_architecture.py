@@ -1,0 +1,134 @@
+"""The rules of the house that a machine can hold: imports point down, doors stay quick, time comes from the clock."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import gremlins
+
+PACKAGE = Path(gremlins.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
+
+LAYERS = [
+    {"errors", "clock", "outcome", "waiter"},
+    {"files", "paths", "interrupt", "toml_lines", "yaml_lines"},
+    {"config", "proc", "retry", "pricing", "locks", "journal", "intention", "agent_env", "claims"},
+    {"git", "runs", "ledger", "worktree", "landing", "leftovers", "spawning", "spend", "caps", "notify", "github"},
+    {"clients", "simulator"},
+    {"stages", "settling", "hibernate"},
+    {"pipeline", "frozen", "runner", "launcher"},
+    {"fleet"},
+    {"demo_project", "cli"},
+    {"__main__", "__init__"},
+]
+"""Lowest first. A module imports from its own layer and those below."""
+
+LAYER_OF = {name: height for height, names in enumerate(LAYERS) for name in names}
+ALLOWED_UPWARD: set[tuple[str, str]] = set()
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Every module of ours that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part(module: str) -> str:
+    names = module.split(".")
+    return names[1] if len(names) > 1 else "__init__"
+
+
+def ours(path: Path) -> set[str]:
+    return {name for name in imports_of(path) if name in MODULES and name != "gremlins"}
+
+
+def test_every_module_has_a_layer() -> None:
+    assert {part(name) for name in MODULES} <= set(LAYER_OF)
+
+
+def test_imports_point_down() -> None:
+    upward = {
+        (module, name)
+        for module, path in MODULES.items()
+        for name in ours(path)
+        if LAYER_OF[part(name)] > LAYER_OF[part(module)]
+    }
+    assert upward <= ALLOWED_UPWARD
+
+
+def test_there_is_no_import_cycle() -> None:
+    graph = {module: ours(path) - {module} for module, path in MODULES.items()}
+    while leaves := {module for module, targets in graph.items() if not targets & graph.keys()}:
+        graph = {module: targets for module, targets in graph.items() if module not in leaves}
+    assert not graph, f"a cycle among {sorted(graph)}"
+
+
+def test_time_and_sleep_come_from_the_clock() -> None:
+    banned = {("time", "sleep"), ("time", "time"), ("datetime", "now"), ("datetime", "utcnow")}
+    for module in MODULES.keys() - TIMELESS:
+        for node in ast.walk(ast.parse(MODULES[module].read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                owner = node.func.value
+                assert not (isinstance(owner, ast.Name) and (owner.id, node.func.attr) in banned), (module, node.lineno)
+
+
+TIMELESS = {
+    "gremlins.clock",
+    "gremlins.waiter",  # runs without our package, on the standard library alone
+}
+
+
+def test_every_module_says_what_it_owns() -> None:
+    trees = {module: ast.parse(path.read_text()) for module, path in MODULES.items()}
+    assert not [module for module, tree in trees.items() if tree.body and not ast.get_docstring(tree)]
+
+
+def test_no_function_is_long() -> None:
+    lengths = sorted(
+        (node.end_lineno - node.lineno + 1, f"{module}:{node.name}")
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno
+    )
+    assert lengths[-1][0] <= 70, lengths[-3:]
+    assert lengths[len(lengths) * 95 // 100][0] <= 40
+
+
+@pytest.mark.parametrize("words", [["status"], ["--help"], ["status", "--json"], ["stop", "--help"]])
+def test_a_quick_verb_imports_no_sdk(words: list[str], tmp_path: Path) -> None:
+    script = (
+        "import sys; from gremlins.cli.door import run; run(sys.argv[1:]);"
+        "bad = {'anthropic', 'genai_prices', 'httpx2'} & sys.modules.keys();"
+        "sys.exit(f'imported: {bad}' if bad else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words],
+        env={"GREMLINS_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_test_patches_our_own_modules() -> None:
+    here = Path(__file__).parent
+    patched = [
+        str(path.relative_to(here))
+        for path in here.rglob("*.py")
+        if path != Path(__file__) and ('setattr("gremlins' in path.read_text() or 'patch("gremlins' in path.read_text())
+    ]
+    assert not patched
