@@ -1,0 +1,202 @@
+"""What dispatching costs: a tick with nothing to do, claims by many processes, and how soon an end is seen.
+
+`python -m bench.dispatch`. Beads are put into a store of their own; gremlins are a file lock held by a sleeping child.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from gremlins.clock import SystemClock
+from gremlins.fleet.attempts import Attempt
+from gremlins.fleet.beads import Bead, Dependency, Issue, Status
+from gremlins.fleet.dispatch import Dispatcher
+from gremlins.fleet.moments import text_of
+from gremlins.fleet.observation import Missing, Observation, Ready, SpawnOrder
+from gremlins.fleet.policy import Policy
+from gremlins.fleet.store.interface import AddAttempt, MoveBead, PutBead, Query
+from gremlins.fleet.store.sqlite import SqliteStore
+from gremlins.fleet.wakeup import wait_for_end
+
+PROJECT = "/bench/project"
+STAMP = "2026-11-21T10:00:00Z"
+SIZES = (1_000, 10_000, 100_000)
+PROCESSES = 8
+CLAIMS = 800
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the report."""
+
+    what: str
+    value: float
+    unit: str
+
+    def __str__(self) -> str:
+        return f"{self.what:<72} {self.value:9.1f} {self.unit}"
+
+
+class NoFleet:
+    """No gremlins at all."""
+
+    def observe(self, gremlin_id: str) -> Observation | None:
+        return None
+
+    def scopes(self) -> tuple[str, ...]:
+        return ("claude:bench",)
+
+    def preflight(self, *, fresh: bool) -> Ready | Missing:
+        return Missing("it is a bench")
+
+    def spawn(self, order: SpawnOrder) -> None: ...
+
+    def rescue(self, gremlin_id: str) -> None: ...
+
+    def terminate(self, gremlin_id: str, reason: str) -> None: ...
+
+    def kill(self, gremlin_id: str) -> None: ...
+
+    def land(self, gremlin_id: str) -> str:
+        return ""
+
+    def wait(self, gremlin_ids: Collection[str], seconds: float) -> None: ...
+
+
+def issue(number: int, needs: str | None = None) -> Issue:
+    dependencies = (Dependency(issue_id=f"b-{number}", depends_on_id=needs),) if needs else ()
+    return Issue(
+        id=f"b-{number}", title=f"Bead {number}", description="Something to do. " * 20, created_at=STAMP,
+        updated_at=STAMP, priority=number % 5, dependencies=dependencies,
+    )  # fmt: skip
+
+
+def fill(store: SqliteStore, count: int, status: Status, *, blocked: bool) -> None:
+    """Beads that are closed, or open and blocked by one that waits until tomorrow."""
+    first = Issue(id="gate", title="Gate", created_at=STAMP, updated_at=STAMP, defer_until="2100-01-01T00:00:00Z")
+    puts = [PutBead(Bead(PROJECT, first), None)]
+    puts += [PutBead(Bead(PROJECT, issue(n, "gate" if blocked else None), status), None) for n in range(count)]
+    store.replace_all(PROJECT, puts)
+
+
+def milliseconds(work: Callable[[], object], rounds: int = 9) -> float:
+    """The median."""
+    taken = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        work()
+        taken.append((time.perf_counter() - began) * 1000)
+    return statistics.median(taken)
+
+
+def ticks(folder: Path) -> list[Figure]:
+    figures = []
+    for count in SIZES:
+        for status, blocked in (("closed", False), ("open", True)):
+            with SqliteStore(folder / f"{status}-{count}.db") as store:
+                fill(store, count, status, blocked=blocked)  # type: ignore[arg-type]
+                loop = Dispatcher(
+                    store, NoFleet(), SystemClock(), PROJECT, Policy, task=lambda bead_id: (bead_id, bead_id)
+                )
+                what = f"a tick with nothing to do, {count:,} beads {'blocked' if blocked else 'closed'}"
+                figures.append(Figure(what, milliseconds(loop.tick), "ms"))
+                if blocked:
+                    whole = milliseconds(lambda loop=loop: loop.tick(everything=True), 3)  # type: ignore[misc]
+                    figures.append(Figure(f"… and saying of each why it waits (`--once`), {count:,}", whole, "ms"))
+                    listed = milliseconds(lambda store=store: list(store.beads(PROJECT, Query())), 3)  # type: ignore[misc]
+                    figures.append(Figure(f"reading all of {count:,} beads", listed, "ms"))
+    return figures
+
+
+def claim_some(path: Path, number: int, queue: multiprocessing.Queue[int], start: object) -> None:
+    """Try to claim every bead, beginning somewhere else than the others, and say how many were won."""
+    won = 0
+    with SqliteStore(path) as store:
+        works = store.works(PROJECT).works
+        first = number * len(works) // PROCESSES
+        start.wait()  # type: ignore[attr-defined]
+        for work in (*works[first:], *works[:first]):
+            attempt = Attempt(
+                PROJECT, work.id, 1, 1, f"g-{number}", "fresh", "local", None, (), False, 1.0, time.time()
+            )
+            won += store.commit(MoveBead(work, "in_progress", text_of(time.time())), AddAttempt(attempt))
+    queue.put(won)
+
+
+def claims(folder: Path) -> list[Figure]:
+    path = folder / "claims.db"
+    with SqliteStore(path) as store:
+        store.replace_all(PROJECT, [PutBead(Bead(PROJECT, issue(n)), None) for n in range(CLAIMS)])
+    context = multiprocessing.get_context("fork")
+    queue: multiprocessing.Queue[int] = context.Queue()
+    start = context.Event()
+    workers = [context.Process(target=claim_some, args=(path, n, queue, start)) for n in range(PROCESSES)]
+    for worker in workers:
+        worker.start()
+    began = time.perf_counter()
+    start.set()
+    won = sum(queue.get() for _ in workers)
+    seconds = time.perf_counter() - began
+    for worker in workers:
+        worker.join()
+    with SqliteStore(path) as store:
+        doubles = won - len({a.bead_id for a in store.day(0)[1]})
+    what = f"claims a second, {PROCESSES} processes on one store ({won} claims, {doubles} double)"
+    return [Figure(what, won / seconds, "/s")]
+
+
+HOLDER = """
+import fcntl, json, os, sys, time
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)
+fcntl.flock(fd, fcntl.LOCK_EX)
+os.write(fd, json.dumps({"role": "runner", "pid": os.getpid()}).encode())
+print("held", flush=True)
+sys.stdin.read()
+print(time.time(), flush=True)
+"""
+
+
+def wake_up(folder: Path) -> list[Figure]:
+    """From the last thing a process does to the return of the wait."""
+    delays = []
+    for number in range(9):
+        lock = folder / f"gremlin-{number}.lock"
+        child = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdout.readline()
+        child.stdin.close()
+        wait_for_end([lock], 30.0, SystemClock(), None)
+        delays.append((time.time() - float(child.stdout.readline())) * 1000)
+        child.wait()
+    return [Figure("from a gremlin's last breath to the loop's waking", statistics.median(delays), "ms")]
+
+
+def measure() -> list[Figure]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        return [*ticks(folder), *claims(folder), *wake_up(folder)]
+
+
+def main() -> None:
+    figures = measure()
+    if "--json" in sys.argv:
+        print(json.dumps([vars(figure) for figure in figures], indent=2))
+        return
+    for figure in figures:
+        print(figure)
+
+
+if __name__ == "__main__":
+    main()
