@@ -339,8 +339,9 @@ def test_the_total_is_the_sum_of_what_is_known_and_the_unknown_is_counted(rows: 
     ]
     every = [c for cost, _, waste in rows for c in (cost, *waste) if c is not None]
     total = summarize(records)
-    assert total.total_usd == pytest.approx(sum(c.usd for c in every if c.usd is not None))
-    assert total.total_usd == pytest.approx(total.batch_usd + total.live_usd)
+    # Sums are rounded to a ten-billionth of a dollar, so a difference below that is none.
+    assert total.total_usd == pytest.approx(sum(c.usd for c in every if c.usd is not None), abs=1e-9)
+    assert total.total_usd == pytest.approx(total.batch_usd + total.live_usd, abs=1e-9)
     assert total.unpriced_calls == sum(c.usd is None for c in every)
 
 
