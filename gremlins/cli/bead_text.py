@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from gremlins.cli.out import columns, dollars, on_terminal, printable
+from gremlins.cli.out import columns, dollars, printable
 from gremlins.fleet.admit import Deny
 from gremlins.fleet.attempts import is_charged
 from gremlins.fleet.beadview import Placed
@@ -15,10 +15,11 @@ from gremlins.fleet.store.interface import Event, Listed
 
 LABELS = {"backing_off": "backing off", "denied": "breaker"}
 """Buckets whose name people know better in other words."""
+HEADER = ("ID", "PRI", "TYPE", "WHERE", "TITLE", "NEXT")
 
 
-def table(listed: Sequence[Listed], where: Mapping[str, Deny], now: float) -> list[str]:
-    """One line a bead: where it stands and what happens next."""
+def table(listed: Sequence[Listed], where: Mapping[str, Deny], now: float, width: int | None = None) -> list[str]:
+    """One line a bead: where it stands and what happens next. Two where a terminal of this width is too narrow."""
     rows = [
         (
             one.work.id,
@@ -30,7 +31,20 @@ def table(listed: Sequence[Listed], where: Mapping[str, Deny], now: float) -> li
         )
         for one in listed
     ]
-    return [_cut(line) for line in columns(rows, ("ID", "PRI", "TYPE", "WHERE", "TITLE", "NEXT"))] if rows else []
+    if not rows:
+        return []
+    lines = columns(rows, HEADER)
+    return lines if width is None or max(map(len, lines)) <= width else _in_two(rows, width)
+
+
+def _in_two(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """For a narrow terminal: what comes next stands below each bead, whole."""
+    heads = columns([row[:-1] for row in rows], HEADER[:-1])
+    lines = [_cut(heads[0], width)]
+    for head, row in zip(heads[1:], rows, strict=True):
+        lines.append(_cut(head, width))
+        lines += textwrap.wrap(row[-1], width, initial_indent="    ", subsequent_indent="    ")
+    return lines
 
 
 def next_words(where: Deny, now: float) -> str:
@@ -42,11 +56,7 @@ def next_words(where: Deny, now: float) -> str:
     return printable(f"{reason}{where.next}{when}")
 
 
-def _cut(line: str) -> str:
-    """To the width of a terminal. Off a terminal nothing is cut."""
-    if not on_terminal():
-        return line
-    width = shutil.get_terminal_size().columns
+def _cut(line: str, width: int) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 

@@ -66,8 +66,8 @@ def _parse(words: list[str]) -> int:
     try:
         result = app(args=words, prog_name="gremlins", standalone_mode=False)
     except usage_errors() as error:
-        hint = "`gremlins --help`" if not words else f"`gremlins {words[0]} --help`"
-        return _tell(error.format_message(), f"{hint} shows how", WRONG_USAGE)
+        where = error.ctx.command_path if error.ctx is not None else " ".join(["gremlins", *words[:1]])
+        return _tell(error.format_message(), f"`{where} --help` shows how", WRONG_USAGE)
     return result if isinstance(result, int) else 0
 
 

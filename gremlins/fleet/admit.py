@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, assert_never
+from typing import Literal, assert_never, get_args
 
 from gremlins.fleet import breaker
 from gremlins.fleet.attempts import Attempt, Work, charged, due, eligible_at, last_failure, take_up_again
@@ -23,6 +23,7 @@ Bucket = Literal[
     "closed", "failed",
 ]  # fmt: skip
 """Where a bead is. `denied`: by a breaker. The last two are the end."""
+BUCKETS: tuple[Bucket, ...] = get_args(Bucket)
 
 How = Literal["fresh", "rescue", "reattach", "respawn"]
 

@@ -38,6 +38,12 @@ Moment = Annotated[str, AfterValidator(_is_time)]
 """RFC 3339, kept as it was written."""
 
 
+def _is_id(text: str) -> str:
+    if not text.isprintable() or " " in text or "/" in text:
+        raise ValueError("an id has no blanks, no `/` and nothing that cannot be printed")
+    return text
+
+
 class Dependency(BaseModel):
     """One bead needs, or is related to, another. Keys we do not know are kept."""
 
@@ -57,7 +63,7 @@ class Issue(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    id: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s/]+$")]
+    id: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_is_id)]
     title: Annotated[str, Field(min_length=1, max_length=TITLE_MAX)]
     description: str = ""
     design: str = ""
