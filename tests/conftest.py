@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ settings.register_profile(
 settings.register_profile("soak", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("soak" if os.environ.get("GREMLINS_SOAK") else "house")
 
+GITCONFIG = "[user]\n\tname = Test Person\n\temail = person@example.org\n[core]\n\tfsync = none\n"
 FIXED_DATE = "2026-11-21T10:00:00+00:00"
 SCRUBBED = ("GIT_", "ANTHROPIC_", "CLAUDE", "GREMLINS_", "OPENAI_", "COPILOT_", "KILO", "XDG_", "GH_", "GITHUB_TOKEN")
 KEPT = {"GREMLINS_SOAK"}
@@ -31,7 +33,9 @@ def _nothing_of_a_persons_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory:
         if name.startswith(SCRUBBED) and name not in KEPT:
             monkeypatch.delenv(name)
     home = tmp_path_factory.mktemp("home")
-    (home / ".gitconfig").write_text("[user]\n\tname = Test Person\n\temail = person@example.org\n")
+    (home / ".gitconfig").write_text(
+        "[user]\n\tname = Test Person\n\temail = person@example.org\n[core]\n\tfsync = none\n"
+    )
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     # Whoever forgets to name a state root gets an error, not a person's own gremlins.
@@ -100,6 +104,13 @@ def repo(tmp_path: Path) -> Repo:
         "first",
     )
     return made
+
+
+def put_gh(folder: Path) -> None:
+    """The stand-in `gh` as an executable, started without what an interpreter looks for first: it is called often."""
+    script = Path(__file__).with_name("stand_in_gh.py")
+    (folder / "gh").write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -E "{script}" "$@"\n')
+    (folder / "gh").chmod(0o755)
 
 
 @dataclass

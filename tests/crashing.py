@@ -13,6 +13,11 @@ BOUNDARIES = ("open", "replace", "rename", "fsync", "unlink", "mkdir", "ftruncat
 DIED, ENDED, FAILED = 9, 0, 1
 
 
+def steps(stride: int, most: int = 80) -> range:
+    """Numbers of steps to be killed at, from 1: each in the soak, one in `stride` in the suite, which has minutes."""
+    return range(1, most, 1 if os.environ.get("GREMLINS_SOAK") else stride)
+
+
 def die_at(boundary: int, action: Callable[[], Any]) -> bool:
     """Do something in a child that is gone, without another word, at its boundary of that number (from 1).
 

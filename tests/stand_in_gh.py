@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """A stand-in for GitHub's command `gh`, for tests. It answers what gremlins asks, from a folder of JSON files.
 
 What it does, as the real one does it:

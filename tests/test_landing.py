@@ -17,6 +17,7 @@ from gremlins.errors import Conflict
 from gremlins.git import Git, UnknownRef
 from gremlins.landing import Landed, land
 from tests.conftest import Repo
+from tests.crashing import steps
 
 BRANCH = "gremlins/g-1"
 TOKEN = "g-1/7f3a"
@@ -311,10 +312,11 @@ def land_and_be_killed(repo: Repo, base: str, step: int, **options: str) -> int:
     return done.returncode
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("mode", ["squash", "ff"])
 def test_killed_at_any_step_it_lands_once_when_tried_again(repo: Repo, base: str, mode: Any) -> None:
     repo.write({"notes.txt": "mine\n"})
-    for step in range(1, 80, 1 if mode == "squash" else 4):
+    for step in steps(4 if mode == "squash" else 7):
         code = land_and_be_killed(repo, base, step, mode=mode)
         landed = do_land(repo, base, mode=mode)
         assert repo.head() == landed.sha, f"step {step}"

@@ -14,6 +14,7 @@ from gremlins.errors import Conflict, GitError, GremlinsError
 from gremlins.git import Git, HostGitError, UnknownRef
 from gremlins.worktree import FileChange, Worktree
 from tests.conftest import CrashingGit, Repo
+from tests.crashing import steps
 
 TRAILER = wt.trailer_of("implement/1/1/1")
 
@@ -420,19 +421,20 @@ def steps_of_an_agent(made: Worktree) -> None:
     wt.commit_all(made, message="m", trailer=TRAILER)
 
 
-@pytest.mark.parametrize("steps", [steps_of_edits, steps_of_an_agent])
+@pytest.mark.soak
+@pytest.mark.parametrize("commit", [steps_of_edits, steps_of_an_agent])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_crash_at_any_step_of_a_commit_commits_once(
-    made: Worktree, crashing_git: CrashingGit, steps: Callable[[Worktree], None], when: str
+    made: Worktree, crashing_git: CrashingGit, commit: Callable[[Worktree], None], when: str
 ) -> None:
-    for call in range(1, 40):
+    for call in steps(3, 40):
         inside(made).git("reset", "--hard", "--quiet", made.base)
-        if steps is steps_of_an_agent:
+        if commit is steps_of_an_agent:
             inside(made).write({"calc.py": "fixed\n", "b.py": "b\n"})
             (made.path / "README.md").unlink()
         with crashing_git(call, when) as crash, contextlib.suppress(GitError):
-            steps(made)
-        steps(made)
+            commit(made)
+        commit(made)
         assert status(made) == "", f"call {call}"
         assert inside(made).git("rev-list", "--count", f"{made.base}..HEAD") == "1", f"call {call}"
         assert (made.path / "calc.py").read_text() == "fixed\n"
@@ -441,11 +443,12 @@ def test_a_crash_at_any_step_of_a_commit_commits_once(
     pytest.fail("it takes ever more steps")
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_crash_at_any_step_of_making_a_worktree_is_made_good(
     repo: Repo, tmp_path: Path, crashing_git: CrashingGit, when: str
 ) -> None:
-    for call in range(1, 40):
+    for call in steps(3, 40):
         with crashing_git(call, when) as crash, contextlib.suppress(GitError, GremlinsError):
             wt.create(repo.path, tmp_path / "w", "gremlins/w", "main")
         making = crash.happened
@@ -460,9 +463,10 @@ def test_a_crash_at_any_step_of_making_a_worktree_is_made_good(
     pytest.fail("it takes ever more steps")
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_crash_at_any_step_of_saving_loses_nothing(made: Worktree, crashing_git: CrashingGit, when: str) -> None:
-    for call in range(1, 40):
+    for call in steps(3, 40):
         inside(made).write({"calc.py": f"half {call}\n"})
         ref = wt.interrupted_ref(made)
         with crashing_git(call, when) as crash, contextlib.suppress(GitError):

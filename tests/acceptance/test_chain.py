@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from tests.acceptance.world import World
+from tests.conftest import put_gh
 
 BOSS = """
 mode: batch
@@ -63,8 +64,7 @@ def test_a_wait_for_checks_outlives_a_kill_and_the_pull_request_is_landed(world:
     world.repo.git("clone", "--quiet", "--bare", str(world.repo.path), str(bare))
     world.repo.git("remote", "add", "origin", str(bare))
     (folder / "remote").write_text(str(bare))
-    shutil.copy(Path(__file__).parent.parent / "stand_in_gh.py", folder / "gh")
-    (folder / "gh").chmod(0o755)
+    put_gh(folder)
     world.env.update({"PATH": f"{folder}:{world.env['PATH']}", "STAND_IN_GH": str(folder)})
     world.pipeline("pr", "mode: batch\nstages: [implement, open_pr, {type: wait_ci, poll: 0.2, timeout: 60}]\n")
     gremlin = world.ok("launch", "pr", "The average in orchard/harvest.py is wrong. Fix it.").strip()

@@ -90,9 +90,9 @@ def _interrupt(world: World, words: list[str]) -> None:
     )
     try:
         assert child.stdout is not None
-        select.select([child.stdout], [], [], 10.0)  # nothing is said where nothing changes
+        select.select([child.stdout], [], [], 3.0)  # nothing is said where nothing changes
         with suppress(subprocess.TimeoutExpired):
-            child.wait(timeout=3)  # what is followed may be over already
+            child.wait(timeout=0.3)  # what is followed may be over already
         child.send_signal(signal.SIGINT)
         _, err = child.communicate(timeout=30)
         assert child.returncode in (0, 130), err

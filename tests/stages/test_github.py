@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +16,7 @@ from gremlins.errors import Conflict, GremlinsError, NotFound, NotReady
 from gremlins.fleet.land import land_pr
 from gremlins.github import GitHub, _pull_request
 from gremlins.runs import Bailed, Failed, Finished, Landed
-from tests.conftest import Repo
+from tests.conftest import Repo, put_gh
 from tests.living import Lab
 from tests.stages.conftest import MakeScripted
 from tests.stages.test_loop import rescued
@@ -64,8 +63,7 @@ def hub(tmp_path: Path, repo: Repo) -> Hub:
     repo.git("clone", "--quiet", "--bare", str(repo.path), str(bare))
     repo.git("remote", "add", "origin", str(bare))
     (folder / "remote").write_text(str(bare))
-    shutil.copy(Path(__file__).parent.parent / "stand_in_gh.py", folder / "gh")
-    (folder / "gh").chmod(0o755)
+    put_gh(folder)
     env = {"PATH": f"{folder}:{os.environ['PATH']}", "STAND_IN_GH": str(folder)}
     return Hub(folder, Repo(bare), env)
 

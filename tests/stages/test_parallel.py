@@ -22,6 +22,7 @@ from gremlins.runs import Bailed, Failed, Finished, Interrupted, ParkedCall, Sta
 from gremlins.stages.address_code import is_clean
 from gremlins.stages.parallel import _combined
 from tests.conftest import CrashingGit, Repo
+from tests.crashing import steps
 from tests.fleet.records import record
 from tests.living import Lab
 from tests.stages.conftest import MakeScripted
@@ -366,7 +367,8 @@ stages:
 """
 
 
-@pytest.mark.parametrize("back", range(0, 12, 2))
+@pytest.mark.soak
+@pytest.mark.parametrize("back", [step - 1 for step in steps(5, 13)])
 def test_killed_while_it_merges_and_clears_away_it_only_finishes(
     scripted: MakeScripted, crashing_git: CrashingGit, back: int
 ) -> None:
