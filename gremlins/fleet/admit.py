@@ -93,7 +93,8 @@ def _under_way(work: Work, attempt: Attempt, world: World) -> Admit | Deny:
     if work.terminal or not isinstance(verdict, Respawn | Reattach):
         return _terminal(work, world) or _at_work(attempt, verdict, world)
     how: How = "respawn" if isinstance(verdict, Respawn) else "reattach"
-    checks = (_held, _breaker, _paused) if how == "respawn" else (_held, _spawn_cap, _breaker, _paused)
+    # A batch that is outstanding is paid for, whatever blocks the bead by now.
+    checks = (_held, _blocked, _breaker, _paused) if how == "respawn" else (_held, _spawn_cap, _breaker, _paused)
     for check in checks:
         denied = check(work, world)
         if denied is not None:

@@ -7,10 +7,11 @@ commit that compares before it swaps. A crash between any two leaves what the ne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 
 from gremlins.clock import Clock
+from gremlins.errors import GremlinsError
 from gremlins.fleet import breaker, plan
 from gremlins.fleet.admit import Deny, World
 from gremlins.fleet.attempts import Attempt, Ending, Settlement, Work
@@ -33,6 +34,8 @@ from gremlins.fleet.spending import DayLedger, attempt_usd
 from gremlins.fleet.store.interface import BeadStore, Change, Event, MarkEnding, MarkSpawned, Notice
 
 Seen = dict[str, Observation | None]
+Order = tuple[plan.Spawn, SpawnOrder | None]
+"""A spawn, with what its gremlin is to be where it is a new one."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class Dispatcher:
         policy = self.policy()
         self._settle(policy, report)
         self._breakers(policy, report)
-        world, works = self._look(policy, fresh=0)
+        world, works = self._look(policy, report, fresh=0)
         for work in works:
             self._commit(plan.transition(work, world), report)
         self._spawn(policy, report, everything=everything)
@@ -185,6 +188,7 @@ class Dispatcher:
             self._commit(changes, report)
 
     def _probes(self, episodes: Iterable[Episode]) -> dict[str, tuple[Attempt, Observation | None]]:
+        """The probes that are out. One that was claimed, never started and then held by a person is not."""
         named = {e.probe for e in episodes if e.open and e.probe is not None}
         found = {}
         if named:
@@ -192,12 +196,16 @@ class Dispatcher:
             for work in self.store.works(self.project, beads).works:
                 for attempt in work.attempts:
                     if attempt.key in named:
-                        found[attempt.key] = (attempt, self.fleet.observe(attempt.gremlin_id))
+                        seen = self.fleet.observe(attempt.gremlin_id)
+                        if not plan.is_kept_from_starting(work, attempt, seen):
+                            found[attempt.key] = (attempt, seen)
         return found
 
     # --- look, admit, preflight, claim, spawn
 
-    def _look(self, policy: Policy, *, fresh: int, everything: bool = False) -> tuple[World, tuple[Work, ...]]:
+    def _look(
+        self, policy: Policy, report: TickReport, *, fresh: int, everything: bool = False
+    ) -> tuple[World, tuple[Work, ...]]:
         """The world as it is now, and the beads that something may follow from."""
         now = self._now()
         view = self.store.view(self.project, now, fresh=fresh)
@@ -211,12 +219,13 @@ class Dispatcher:
             if attempt is not None and (attempt.settled is None or (attempt.settled.failed and not work.terminal)):
                 seen[attempt.gremlin_id] = self.fleet.observe(attempt.gremlin_id)
         since = min((a.settled.seq for w in works for a in w.current if a.settled), default=0)
+        report.bad = tuple(dict.fromkeys((*report.bad, *view.bad)))
         self._next_deferred = view.next_deferred
         return world_of(self.store, self.fleet, self.project, policy, works, seen, now, since), works
 
     def _spawn(self, policy: Policy, report: TickReport, *, everything: bool) -> None:
         fresh = policy.max_running
-        world, works = self._look(policy, fresh=fresh, everything=everything)
+        world, works = self._look(policy, report, fresh=fresh, everything=everything)
         planned, denied = plan.spawns(works, world)
         if planned and not self.draining():
             probing = any(spawn.admitted.probe_for for spawn in planned)
@@ -226,9 +235,9 @@ class Dispatcher:
                 denied |= {s.work.id: Deny("ready", ready.reason, "it waits for that") for s in planned}
             else:
                 with self.claiming():
-                    world, works = self._look(policy, fresh=fresh, everything=everything)
-                    planned, denied = plan.spawns(works, world)
-                    self._start_all(planned, report)
+                    world, works = self._look(policy, report, fresh=fresh, everything=everything)
+                    orders, denied = self._plan(works, world, report)
+                    self._start_all(orders, report)
         report.denied = {i: d for i, d in denied.items() if d.bucket not in ("closed", "failed")}
         report.episodes = world.episodes
         report.watched = tuple(a.gremlin_id for w in works if (a := w.unsettled)) + tuple(g for _, g in report.spawned)
@@ -236,23 +245,43 @@ class Dispatcher:
         if report.spawned:
             report.next_due = min(report.next_due or world.now + policy.interval, world.now + policy.interval)
 
-    def _start_all(self, planned: Sequence[plan.Spawn], report: TickReport) -> None:
-        for spawn in planned:
+    def _plan(self, works: Iterable[Work], world: World, report: TickReport) -> tuple[list[Order], dict[str, Deny]]:
+        """What is started now. Beads whose text cannot be read are left out: they keep no place from another."""
+        unreadable: dict[str, Deny] = {}
+        while True:
+            planned, denied = plan.spawns((work for work in works if work.id not in unreadable), world)
+            orders: list[Order] = []
+            for spawn in planned:
+                try:
+                    orders.append((spawn, self._order(spawn.attempt)))
+                except GremlinsError as error:
+                    unreadable[spawn.work.id] = Deny("held", error.message, "a person looks at it (`gremlins doctor`)")
+                    report.bad += (error.message,)
+            if len(orders) == len(planned):
+                return orders, denied | unreadable
+
+    def _start_all(self, orders: Sequence[Order], report: TickReport) -> None:
+        for spawn, order in orders:
             if self.draining():
                 return
             if spawn.changes and not self._commit(spawn.changes, report):
                 continue  # somebody was quicker, or a person changed the bead: the next tick looks again
-            self._start(spawn, report)
+            self._start(spawn, order, report)
 
-    def _start(self, spawn: plan.Spawn, report: TickReport) -> None:
+    def _order(self, attempt: Attempt) -> SpawnOrder | None:
+        """What a new gremlin is to be; None where there is one to take up again. Raises GremlinsError."""
+        if attempt.kind != "fresh" or attempt.spawns != 1 or self.fleet.observe(attempt.gremlin_id) is not None:
+            return None
+        title, text = self.task(attempt.bead_id)
+        return SpawnOrder(
+            attempt.gremlin_id, attempt.bead_id, attempt.number, attempt.pipeline, attempt.mode, title, text
+        )
+
+    def _start(self, spawn: plan.Spawn, order: SpawnOrder | None, report: TickReport) -> None:
         """Start the process of an attempt that is on disk."""
-        attempt, fresh = spawn.attempt, spawn.attempt.kind == "fresh" and spawn.attempt.spawns == 1
+        attempt = spawn.attempt
         try:
-            if fresh and self.fleet.observe(attempt.gremlin_id) is None:
-                title, text = self.task(attempt.bead_id)
-                order = SpawnOrder(
-                    attempt.gremlin_id, attempt.bead_id, attempt.number, attempt.pipeline, attempt.mode, title, text
-                )
+            if order is not None:
                 self.fleet.spawn(order)
             else:
                 self.fleet.rescue(attempt.gremlin_id)
@@ -291,8 +320,10 @@ class Dispatcher:
 
     def _tell(self, report: TickReport) -> None:
         for notice in self.store.take_notices(self.project):
-            title = self.task(str(notice.payload["bead"]))[0] if "bead" in notice.payload else None
-            self.tell(notice if title is None else replace(notice, payload={**notice.payload, "title": title}))
+            payload = dict(notice.payload)
+            with suppress(GremlinsError):  # a text that cannot be read keeps nothing from being told
+                payload |= {"title": self.task(str(payload["bead"]))[0]} if "bead" in payload else {}
+            self.tell(replace(notice, payload=payload))
 
     def _now(self) -> float:
         return self.clock.now().timestamp()

@@ -11,7 +11,7 @@ from gremlins.fleet.admit import Admit, Deny, World, admit, is_back
 from gremlins.fleet.attempts import Attempt, Settlement, Work, charged, host_failures, last_failure
 from gremlins.fleet.beads import Hold, Status, gremlin_id_for
 from gremlins.fleet.breaker import Episode
-from gremlins.fleet.judge import End, Kill, Land, Reattach, Respawn, Settle, Verdict, Wait
+from gremlins.fleet.judge import End, Kill, Land, Reattach, Respawn, Settle, Verdict, Wait, never_came
 from gremlins.fleet.moments import span, text_of
 from gremlins.fleet.observation import Observation
 from gremlins.fleet.policy import Policy
@@ -22,6 +22,7 @@ from gremlins.fleet.store.interface import (
     Change,
     CountSpawn,
     Event,
+    MarkProbe,
     MoveBead,
     Notice,
     PutEpisode,
@@ -113,6 +114,16 @@ def breaker_changes(
         (PutEpisode(after), *episode_notice(before.get((after.scope, after.number)), after, now))
         for after in breaker.assess(episodes, recent, dict(probes), now, policy)
     ]
+
+
+def is_kept_from_starting(work: Work, attempt: Attempt, seen: Observation | None) -> bool:
+    """Whether an attempt was claimed, never started, and may not be now: nobody may wait for what it would prove."""
+    came = (
+        attempt.settled is not None
+        or attempt.spawned_at is not None
+        or (seen is not None and not never_came(attempt, seen))
+    )
+    return not came and (work.hold is not None or work.blocked)
 
 
 def episode_notice(before: Episode | None, after: Episode, now: float) -> tuple[Notice, ...]:
@@ -255,14 +266,22 @@ def plan_spawn(work: Work, admitted: Admit, world: World) -> Spawn:
     """A spawn with everything that is to be on disk before its process exists."""
     match admitted.how:
         case "respawn":
-            assert work.unsettled is not None
-            return Spawn(work, work.unsettled, admitted, ())
+            return _respawn(work, admitted)
         case "reattach":
             return _reattach(work, admitted, world)
         case "fresh" | "rescue":
             return _claim(work, admitted, world)
         case _:
             assert_never(admitted.how)
+
+
+def _respawn(work: Work, admitted: Admit) -> Spawn:
+    """It was decided and counted before; but a breaker may have opened since, whose probe it is then."""
+    attempt = work.unsettled
+    assert attempt is not None
+    if not admitted.probe_for:
+        return Spawn(work, attempt, admitted, ())
+    return Spawn(work, replace(attempt, probe=True), admitted, (MarkProbe(attempt), *_probes(admitted, attempt)))
 
 
 def _reattach(work: Work, admitted: Admit, world: World) -> Spawn:

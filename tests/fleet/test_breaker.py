@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from gremlins.fleet.beads import Hold
 from gremlins.fleet.breaker import duration
 from gremlins.fleet.observation import SpawnFailed
+from gremlins.fleet.store.interface import PutBead, PutEpisode, SetPaused
 from tests.fleet.fake_fleet import FakeGremlin
-from tests.fleet.project import Project
+from tests.fleet.project import PROJECT, Project
 
 
 @pytest.fixture
@@ -146,6 +148,64 @@ def test_a_probe_that_a_person_stops_proves_nothing_and_another_goes(project: Pr
     project.fleet.end(project.fleet.table[probe[1]], "stopped", reason="by anna")
     (second,) = project.tick().spawned
     assert second[0] != probe[0]
+
+
+def claimed_but_not_started(project: Project) -> str:
+    """A tick that is killed between claim and spawn. Returns the bead."""
+
+    def die(verb: str, who: str) -> None:
+        raise KeyboardInterrupt
+
+    project.fleet.watch = die
+    with pytest.raises(KeyboardInterrupt):
+        project.tick()
+    project.fleet.watch = lambda verb, who: None
+    return next(a.bead_id for n in range(1, 5) for a in project.attempts(f"a-{n}") if a.settled is None)
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+def test_a_probe_that_never_started_and_may_not_any_more_leaves_the_breaker_to_another(
+    project: Project, blocked: bool
+) -> None:
+    project.add("a-1", "a-2", "a-3", "a-4")
+    project.fleet.on_start = dies_at_once(project)
+    project.tick()
+    project.tick()
+    project.fleet.on_start = lambda gremlin: None
+    project.clock.advance(61)
+    bead = project.bead(claimed_but_not_started(project))
+    if blocked:
+        project.add("gate", defer_until="2100-01-01T00:00:00Z")
+        needs = {"dependencies": [{"issue_id": bead.id, "depends_on_id": "gate"}]}
+        assert project.store.commit(PutBead(bead.edited(bead.issue.updated_at, **needs), bead.generation))
+    else:
+        hold = Hold("person", "wait", "anna", project.now)
+        assert project.store.commit(PutBead(replace(bead, hold=hold), bead.generation))
+    [(second, _)] = project.tick().spawned
+    assert second != bead.id
+    assert project.fleet.starts[bead.id] <= 1
+    assert project.tick(everything=True).denied[bead.id].bucket == ("blocked" if blocked else "held")
+
+
+def test_a_claim_from_before_the_breaker_opened_goes_as_its_one_probe(project: Project) -> None:
+    project.policy = replace(project.policy, max_running=4)
+    project.add("a-1", "a-2", "a-3")
+    project.fleet.on_start = dies_at_once(project)
+    project.tick()
+    project.add("a-4", priority=0)
+    project.clock.advance(1)
+    project.store.commit(SetPaused(PROJECT, "lunch"))
+    project.tick()  # the breaker opens
+    project.store.commit(SetPaused(PROJECT, None))
+    project.fleet.on_start = lambda gremlin: None
+    project.clock.advance(61)
+    assert claimed_but_not_started(project) == "a-4"
+    [episode] = project.episodes()
+    assert project.store.commit(PutEpisode(replace(episode, probe=None, version=episode.version + 1)))
+    assert [bead for bead, _ in project.tick().spawned] == ["a-4"]
+    assert project.tick().spawned == []
+    assert project.episodes()[0].probe == "a-4#1"
+    assert project.attempts("a-4")[0].probe
 
 
 def test_what_reopens_soon_is_the_same_episode_with_one_notice(project: Project) -> None:

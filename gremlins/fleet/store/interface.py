@@ -95,6 +95,13 @@ class MarkSpawned:
 
 
 @dataclass(frozen=True)
+class MarkProbe:
+    """A spawn that was decided before goes as a breaker's probe."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
 class MarkEnding:
     """Its process is asked to end. Refused where it was asked before."""
 
@@ -139,7 +146,7 @@ class SetPaused:
 
 
 Change = (
-    PutBead | MoveBead | AddAttempt | SettleAttempt | CountSpawn | MarkSpawned | MarkEnding
+    PutBead | MoveBead | AddAttempt | SettleAttempt | CountSpawn | MarkSpawned | MarkProbe | MarkEnding
     | PutEpisode | Event | Notice | SetPaused
 )  # fmt: skip
 

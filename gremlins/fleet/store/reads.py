@@ -6,6 +6,7 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gremlins.errors import CorruptRecord
@@ -139,12 +140,14 @@ class Reader:
                 (project, project),
             )
             rows += self.db.rows(f"{select} AND tried > 0 AND status NOT IN ('closed', 'failed')", (project,))
-            rows += self._startable(project, now, fresh)
+            startable, bad = self._startable(project, now, fresh)
+            rows += startable
             next_deferred = self.db.value(
                 "SELECT MIN(defer_at) FROM beads WHERE project = ? AND defer_at > ? AND status IN ('open', 'deferred')",
                 (project, now),
             )
-            return self._with_attempts(project, rows, next_deferred)
+            view = self._with_attempts(project, rows, next_deferred)
+        return replace(view, bad=(*view.bad, *bad))
 
     def works(self, project: str, ids: Sequence[str] | None = None) -> View:
         """These beads, or all that are not terminal."""
@@ -215,21 +218,23 @@ class Reader:
 
     # --- parts
 
-    def _startable(self, project: str, now: float, wanted: int) -> list[sqlite3.Row]:
-        """So many rows that can be read, and whatever bad ones stand before them."""
+    def _startable(self, project: str, now: float, wanted: int) -> tuple[list[sqlite3.Row], list[str]]:
+        """So many rows that can be read, their texts too, and a line for each bad one that stands before them."""
         sql = (
-            f"SELECT {WORK_COLUMNS} FROM beads WHERE project = ? AND status IN ('open', 'deferred') AND blocked = 0"
+            "SELECT * FROM beads WHERE project = ? AND status IN ('open', 'deferred') AND blocked = 0"
             " AND hold IS NULL AND tried = 0 AND (defer_at <= ? OR (defer_at IS NULL AND status = 'open'))"
             " ORDER BY priority, created_at, n"
         )
         rows: list[sqlite3.Row] = []
+        bad: list[str] = []
         cursor = self.db.execute(sql, (project, now))
-        while wanted > 0 and (row := cursor.fetchone()) is not None:
-            rows.append(row)
-            with contextlib.suppress(BadRow):
-                work_of(row, [])
-                wanted -= 1
-        return rows
+        while len(rows) < wanted and (row := cursor.fetchone()) is not None:
+            try:
+                work_of(row, []), bead_of(row, [])
+                rows.append(row)
+            except BadRow as error:
+                bad.append(str(error))
+        return rows, bad
 
     def _with_attempts(self, project: str, rows: Sequence[sqlite3.Row], next_deferred: float | None) -> View:
         unique = {row["id"]: row for row in rows}

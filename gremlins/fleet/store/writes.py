@@ -16,6 +16,7 @@ from gremlins.fleet.store.interface import (
     DependencyCircle,
     Event,
     MarkEnding,
+    MarkProbe,
     MarkSpawned,
     MoveBead,
     Notice,
@@ -41,7 +42,7 @@ def apply(db: Database, change: Change, touched: Touched) -> None:
         case MoveBead(work):
             _move(db, change)
             touched.setdefault(work.project, set()).add(work.id)
-        case AddAttempt() | SettleAttempt() | CountSpawn() | MarkSpawned() | MarkEnding():
+        case AddAttempt() | SettleAttempt() | CountSpawn() | MarkSpawned() | MarkProbe() | MarkEnding():
             _change_attempt(db, change)
         case PutEpisode(episode):
             _put_episode(db, episode)
@@ -107,7 +108,9 @@ def _move(db: Database, move: MoveBead) -> None:
     )
 
 
-def _change_attempt(db: Database, change: AddAttempt | SettleAttempt | CountSpawn | MarkSpawned | MarkEnding) -> None:
+def _change_attempt(
+    db: Database, change: AddAttempt | SettleAttempt | CountSpawn | MarkSpawned | MarkProbe | MarkEnding
+) -> None:
     match change:
         case AddAttempt(attempt):
             db.insert("attempts", attempt_row(attempt))
@@ -140,6 +143,8 @@ def _change_attempt(db: Database, change: AddAttempt | SettleAttempt | CountSpaw
             _update_attempt(db, attempt, values)
         case MarkSpawned(attempt, at):
             _update_attempt(db, attempt, {"spawned_at": at})
+        case MarkProbe(attempt):
+            _update_attempt(db, attempt, {"probe": True})
         case MarkEnding(attempt, ending):
             _update_attempt(db, attempt, {"ending_reason": ending.reason, "ending_at": ending.at}, "ending_at IS NULL")
         case _:
