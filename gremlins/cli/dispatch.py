@@ -16,7 +16,7 @@ from gremlins.clock import Clock, SystemClock, rfc3339
 from gremlins.config import REPO_CONFIG, load_settings
 from gremlins.errors import Conflict, GremlinsError, NotFound, NotReady
 from gremlins.fleet import breaker, doorlocks
-from gremlins.fleet.admit import Admit, admit, standing
+from gremlins.fleet.admit import Admit, Deny, admit, standing
 from gremlins.fleet.beads import task_of
 from gremlins.fleet.beadview import blocked_by, explained, world_now
 from gremlins.fleet.dispatch import Dispatcher, Happening, TickReport
@@ -220,26 +220,35 @@ def _stamp(clock: Clock) -> str:
 
 
 def _explain(here: Here, policy: Policy, name: str, json: bool) -> int:
+    """What the one door says of a bead, and where it says yes, whether a gremlin could be started at all."""
     bead_id = here.desk.resolve(name)
     works = here.desk.works([bead_id])
     if not works:
         raise GremlinsError(f"{bead_id}: its rows cannot be read", hint="`gremlins doctor` says more")
     world = world_now(here.store, here, here.project, policy, works, here.clock.now().timestamp())
     decision = admit(works[0], world)
-    if isinstance(decision, Admit):
-        how = {"fresh": "a fresh gremlin", "rescue": f"gremlin {decision.gremlin_id} again"}
-        what = how.get(decision.how, f"gremlin {decision.gremlin_id}, re-attached")
-        probe = ", as the one probe of a breaker" if decision.probe_for else ""
+    missing = _missing(here, policy) if isinstance(decision, Admit) else None
+    where = Deny("ready", missing.reason, "it waits for that") if missing is not None else decision
+    if isinstance(where, Admit):
+        how = {"fresh": "a fresh gremlin", "rescue": f"gremlin {where.gremlin_id} again"}
+        what = how.get(where.how, f"gremlin {where.gremlin_id}, re-attached")
+        probe = ", as the one probe of a breaker" if where.probe_for else ""
         reason, then, bucket, until = f"admitted: the next tick starts {what}{probe}", "", "ready", None
     else:
-        where = explained(here.store, works[0], decision)
+        where = explained(here.store, works[0], where)
         reason, then, bucket, until = where.reason, where.next, where.bucket, where.until
     if json:
-        shown = {"bead": bead_id, "admitted": isinstance(decision, Admit), "bucket": bucket, "reason": reason}
+        shown = {"bead": bead_id, "admitted": isinstance(where, Admit), "bucket": bucket, "reason": reason}
         dump(shown | {"next": then or None, "next_at": text_of(until) if until is not None else None})
     else:
         say(f"{bead_id}: {reason}" + (f"; {then}" if then else ""))
     return 0
+
+
+def _missing(here: Here, policy: Policy) -> Missing | None:
+    """What the preflight would find missing now."""
+    found = Readiness(here.home, here.root, here.clock, lambda: os.environ, lambda: policy).check(fresh=False)
+    return found if isinstance(found, Missing) else None
 
 
 @app.command()

@@ -66,6 +66,12 @@ def _branches(row: Row) -> str:
     return f"branches: {found}" if len(counts) and row.life.state in ALIVE else ""
 
 
+def task_of(row: Row) -> str:
+    """What it works on, and for which bead."""
+    title = printable(row.glance.title or row.glance.task)
+    return f"{row.glance.bead_id}: {title}" if row.glance.bead_id else title
+
+
 def cost_of(row: Row) -> str:
     return dollars(row.glance.cost["total_usd"], row.glance.cost["unpriced_calls"])
 
@@ -85,7 +91,7 @@ def lines(fleet: Fleet, now: datetime) -> list[str]:
             row.glance.mode or "-",
             ago((now - row.life.since).total_seconds()),
             cost_of(row),
-            printable(row.glance.title or row.glance.task),
+            task_of(row),
             detail(row, now),
         )
         for row in by_urgency(fleet.rows)
@@ -209,7 +215,7 @@ class _Layout:
         from rich.text import Text  # only on a terminal
 
         style, asks = STYLES[row.life.state], needs_a_person(row)
-        title = printable(row.glance.title or row.glance.task)
+        title = task_of(row)
         last = [self._detail(row), title] if self.wide else [self._detail(row) or title]
         styles = ["bold" if asks else "", style, "", "", "", *([""] if self.wide else []), "dim"]
         found = [self._joined([*self.cells[row.glance.id], *last], styles, base="")]

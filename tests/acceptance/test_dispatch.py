@@ -119,6 +119,8 @@ def test_without_a_key_nothing_is_started_and_no_bead_changes(project: World) ->
     assert ran.code == 5
     assert ran.err.startswith("error: ")
     assert "hint: " in ran.err
+    why = project.run("dispatch", "--explain", bead_id, "--pipeline", "asks", env={"ANTHROPIC_API_KEY": ""})
+    assert (why.code, ran.err.splitlines()[0].removeprefix("error: ") in why.out) == (0, True)
     assert bead(project, bead_id) == before
     assert not list((project.home / "gremlins").glob("*"))
 

@@ -60,6 +60,12 @@ def test_a_parked_one_says_when_it_is_asked_about() -> None:
     assert detail(row("p", "parked"), NOON) == "asks again in 1m30s"
 
 
+def test_whoever_works_on_a_bead_says_so() -> None:
+    made = fleet(row("g", "running", bead_id="repo-k3x9"))
+    assert "repo-k3x9: Fix add" in lines(made, NOON)[1]
+    assert "repo-k3x9: Fix add" in "\n".join(text(160, None, made))
+
+
 # ── on a terminal ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -15,20 +15,24 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gremlins.clock import rfc3339
-from gremlins.fleet.admit import standing
+from gremlins.errors import Conflict, NotFound
+from gremlins.fleet.admit import BUCKETS, Deny, standing
 from gremlins.fleet.attempts import charged
-from gremlins.fleet.beads import Bead, Hold
+from gremlins.fleet.beads import STATUSES
 from gremlins.fleet.breaker import FLEET
+from gremlins.fleet.desk import Desk
 from gremlins.fleet.dispatch import Dispatcher, TickReport, world_of
-from gremlins.fleet.observation import Missing, Observation, Ready, SpawnFailed
+from gremlins.fleet.moments import text_of
+from gremlins.fleet.observation import Missing, Observation, Ready, SpawnFailed, State
 from gremlins.fleet.policy import Policy
-from gremlins.fleet.store.interface import Change, PutBead, SetPaused
+from gremlins.fleet.store.interface import Change, SetPaused
 from gremlins.fleet.store.sqlite import SqliteStore
+from gremlins.outcome import FailureClass
 from tests.fleet.fake_fleet import COMMITS, FakeGremlin
 from tests.fleet.project import PROJECT, Project
 
 CAPS = Policy(retry_cap=3, spawn_cap=6, host_cap=4, max_running=2, max_parked=3, deadline=7200)
+LATE: tuple[FailureClass | None, ...] = (None, "task", "config")
 WAITING_FOR_A_PERSON = {"held", "blocked", "deferred"}
 
 
@@ -66,6 +70,7 @@ class Dispatching(RuleBasedStateMachine):
         self.honest: set[str] = set()
         self.count = 0
         self.rescued: Counter[str] = Counter()
+        self.person_acts = False
         self._guard_spawns()
 
     def teardown(self) -> None:
@@ -112,15 +117,25 @@ class Dispatching(RuleBasedStateMachine):
             return None
 
     def _guard_spawns(self) -> None:
-        """At every real start: no unclosed blocker at claim, no second process, no breach of a cap."""
+        """At every real start: no second process, and no unclosed blocker unless a paid batch is taken up again."""
         fleet = self.project.fleet
         begin = fleet._begin
 
         def guarded(gremlin: FakeGremlin) -> None:
             assert not fleet.living(gremlin.bead) or fleet.living(gremlin.bead) == [gremlin], "a second process"
+            if not gremlin.outstanding and not self.person_acts:
+                assert not self._unclosed_blockers(gremlin.bead), "started though blocked"
             begin(gremlin)
 
         fleet._begin = guarded  # type: ignore[method-assign]
+
+    def _unclosed_blockers(self, bead_id: str) -> list[str]:
+        rows = self.project.store.db.rows(
+            "SELECT b.id FROM deps d JOIN beads b ON b.id = d.depends_on_id"
+            " WHERE d.issue_id = ? AND b.status != 'closed'",
+            (bead_id,),
+        )
+        return [row[0] for row in rows]
 
     def _ids(self) -> list[str]:
         return self.project.store.ids(PROJECT)
@@ -146,36 +161,49 @@ class Dispatching(RuleBasedStateMachine):
         self.project.add(f"b-{self.count}", needs=needs, priority=priority)
         self.count += 1
 
-    @rule(data=st.data())
-    def a_person_retries(self, data: st.DataObject) -> None:
-        bead = self.project.bead(self._pick(data, self._ids()) or "")
-        if self.project.work(bead.id).unsettled is None and bead.status in ("open", "failed"):
-            self._save(replace(bead.moved("open", self._stamp()), epoch=bead.epoch + 1))
+    @rule(data=st.data(), verb=st.sampled_from(["retry", "release", "reopen", "hold", "claim", "close", "defer"]))
+    def a_person_works_at_the_desk(self, data: st.DataObject, verb: str) -> None:
+        """With the verbs that people really have. What the state does not allow is refused, and nothing else is."""
+        desk, bead_id = self._desk(), data.draw(st.sampled_from(sorted(self._ids())))
+        with suppress(Conflict):
+            match verb:
+                case "retry":
+                    desk.retry(bead_id)
+                case "release":
+                    desk.release(bead_id)
+                case "reopen":
+                    desk.reopen(bead_id, "")
+                case "hold":
+                    desk.hold(bead_id, "wait")
+                case "claim":
+                    desk.claim(bead_id, "anna")
+                case "close":
+                    desk.close(bead_id, "by a person")
+                    self.closed_by_person.add(bead_id)
+                case "defer":
+                    seconds = data.draw(st.sampled_from([10, 5000, 10**7]))
+                    desk.update(bead_id, {"defer_until": text_of(self.project.now + seconds)})
 
-    @rule(data=st.data())
-    def a_person_closes(self, data: st.DataObject) -> None:
-        bead = self.project.bead(self._pick(data, self._ids()) or "")
-        self.closed_by_person.add(bead.id)
-        self._save(bead.moved("closed", self._stamp(), reason="by a person"))
+    @rule(data=st.data(), status=st.sampled_from(STATUSES))
+    def a_person_sets_a_status(self, data: st.DataObject, status: str) -> None:
+        bead_id = data.draw(st.sampled_from(sorted(self._ids())))
+        with suppress(Conflict):
+            self._desk().update(bead_id, {}, status)
+            if status == "closed":
+                self.closed_by_person.add(bead_id)
 
-    @rule(data=st.data())
-    def a_person_releases(self, data: st.DataObject) -> None:
-        bead = self.project.bead(self._pick(data, self._ids()) or "")
-        self._save(replace(bead, hold=None))
+    @rule(data=st.data(), add=st.booleans())
+    def a_person_changes_what_waits_for_what(self, data: st.DataObject, add: bool) -> None:
+        one, other = (data.draw(st.sampled_from(sorted(self._ids()))) for _ in range(2))
+        with suppress(Conflict, NotFound):
+            if add:
+                self._desk().depend(one, other, "blocks")
+            else:
+                self._desk().undepend(one, other, None)
 
-    @rule(data=st.data())
-    def a_person_holds(self, data: st.DataObject) -> None:
-        bead = self.project.bead(self._pick(data, self._ids()) or "")
-        if not bead.terminal:
-            self._save(replace(bead, hold=Hold("person", "wait", "anna", self.project.now)))
-
-    @rule(data=st.data(), seconds=st.sampled_from([10, 5000, 10**7]))
-    def a_person_defers(self, data: st.DataObject, seconds: int) -> None:
-        bead = self.project.bead(self._pick(data, self._ids()) or "")
-        if bead.status == "open":
-            from gremlins.fleet.moments import text_of
-
-            self._save(bead.edited(self._stamp(), defer_until=text_of(self.project.now + seconds)))
+    def _desk(self) -> Desk:
+        project = self.project
+        return Desk(project.store, PROJECT, project.clock, "anna", project.fleet.observe, CAPS)
 
     @rule(data=st.data())
     def a_person_stops(self, data: st.DataObject) -> None:
@@ -192,8 +220,10 @@ class Dispatching(RuleBasedStateMachine):
         if work.latest is None or work.latest.gremlin_id != gremlin.id or work.terminal:
             return  # the bead has gone on: refused
         before = self.project.fleet.starts[gremlin.bead]
+        self.person_acts = True
         with suppress(SpawnFailed):
             self.project.fleet.rescue(gremlin.id)
+        self.person_acts = False
         self.rescued[gremlin.bead] += self.project.fleet.starts[gremlin.bead] - before
 
     @rule(paused=st.booleans())
@@ -208,12 +238,6 @@ class Dispatching(RuleBasedStateMachine):
         self.project.store.db.execute("UPDATE beads SET hold = ? WHERE id = ?", row)
         assert self._run(self._dispatcher()) is not None
         self.project.store.db.execute("UPDATE beads SET hold = ? WHERE id = ?", (before, bead_id))
-
-    def _save(self, bead: Bead) -> None:
-        assert SqliteStore.commit(self.project.store, PutBead(bead, bead.generation))
-
-    def _stamp(self) -> str:
-        return rfc3339(self.project.clock.now())
 
     # --- what gremlins do
 
@@ -245,6 +269,21 @@ class Dispatching(RuleBasedStateMachine):
         proof = COMMITS if kind == "commits" else replace(COMMITS, kind="nothing_to_do")
         self.project.fleet.end(gremlin, "finished", proof=proof)
 
+    @rule(data=st.data(), state=st.sampled_from(["finished", "bailed", "dead", "stopped", "detached"]))
+    def a_gremlin_answers_late_or_twice(self, data: st.DataObject, state: State) -> None:
+        """Its record says something else than it did, long after its process has ended and was settled."""
+        gremlin = self._gremlin(data, alive=False)
+        if gremlin is None or gremlin.state in ("landed", "unborn"):
+            return
+        gremlin.replies += 1
+        gremlin.cost_usd += 0.05
+        gremlin.outstanding = state == "detached"
+        if state == "finished":
+            self.honest.add(gremlin.id)
+        proof = COMMITS if state == "finished" else None
+        failure = data.draw(st.sampled_from(LATE)) if state in ("dead", "detached") else None
+        self.project.fleet.end(gremlin, state, proof=proof, failure=failure, reason="late")
+
     @rule(
         data=st.data(),
         failure=st.sampled_from(["task", "unknown", "host", "capacity", "capacity-until", "config", "credit", "start"]),
@@ -256,9 +295,9 @@ class Dispatching(RuleBasedStateMachine):
             self.project.fleet.end(
                 gremlin,
                 "dead",
-                failure=failure.removesuffix("-until"),
+                failure=failure.removesuffix("-until"),  # type: ignore[arg-type]
                 reason=failure,
-                retry_at=until,  # type: ignore[arg-type]
+                retry_at=until,
             )
 
     @rule(data=st.data(), kind=st.sampled_from(["needs_human", "empty_implementation"]))
@@ -404,28 +443,46 @@ class Dispatching(RuleBasedStateMachine):
                 assert work.latest.gremlin_id in self.honest
 
     @invariant()
-    def the_fleets_breaker_never_opens_for_one_bead(self) -> None:
+    def the_fleets_breaker_opens_neither_for_one_bead_nor_for_healthy_work(self) -> None:
         episodes = [e for e in self.project.store.episodes(PROJECT) if e.scope == FLEET]
         recent = self.project.store.recent(PROJECT, 0.0)
         for episode in episodes:
-            beads = {a.bead_id for a in recent if a.settled and a.settled.failed and a.settled.seq >= episode.since_seq}
-            assert len(beads) >= 2
+            inside = [a for a in recent if a.settled and a.settled.seq >= episode.since_seq]
+            failed = [a for a in inside if a.settled and a.settled.failed and a.settled.failure != "canceled"]
+            assert len({a.bead_id for a in failed}) >= 2
+            assert len(failed) >= 3
+
+    @invariant()
+    def an_open_breaker_has_an_end(self) -> None:
+        """It waits for a moment, or for a probe that somebody has in hand."""
+        for episode in self.project.store.episodes(PROJECT):
+            if episode.open and episode.probe is not None:
+                bead_id, _, number = episode.probe.rpartition("#")
+                assert int(number) in {a.number for a in self.project.attempts(bead_id)}
+            if episode.open:
+                assert episode.until - episode.shut_at <= 31 * 86400 + 4 * 3600
+
+    @invariant()
+    def a_beads_place_is_what_its_gremlin_does(self) -> None:
+        for bead_id, where in self._standing().items():
+            assert where.bucket in BUCKETS
+            alive = self.project.fleet.living(bead_id)
+            if where.bucket in ("ready", "backing_off", "blocked", "deferred", "denied"):
+                assert not alive
 
     @invariant()
     def every_living_bead_is_in_one_bucket_with_a_next_event(self) -> None:
-        if self.count:
-            works = self.project.store.works(PROJECT).works
-            seen = {
-                a.gremlin_id: self.project.fleet.observe(a.gremlin_id) for w in works if (a := w.latest) is not None
-            }
-            world = world_of(
-                self.project.store, self.project.fleet, PROJECT, CAPS, works, seen, self.project.now
-            )  # fmt: skip
-            for work in works:
-                where = standing(work, world)
-                assert where.bucket not in ("closed", "failed")
-                assert where.reason
-                assert where.next
+        for where in self._standing().values():
+            assert where.bucket not in ("closed", "failed")
+            assert where.reason
+            assert where.next
+
+    def _standing(self) -> dict[str, Deny]:
+        project = self.project
+        works = project.store.works(PROJECT).works
+        seen = {a.gremlin_id: project.fleet.observe(a.gremlin_id) for w in works if (a := w.latest) is not None}
+        world = world_of(project.store, project.fleet, PROJECT, CAPS, works, seen, project.now)
+        return {work.id: standing(work, world) for work in works}
 
     @invariant()
     def the_blocked_flag_is_what_the_dependencies_say(self) -> None:
@@ -462,4 +519,4 @@ EXAMPLES = 2000 if os.environ.get("GREMLINS_SOAK") else 40
 Dispatching.TestCase.settings = settings(
     max_examples=EXAMPLES, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
-TestRules = Dispatching.TestCase
+TestRulesSoak = Dispatching.TestCase
