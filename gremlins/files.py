@@ -47,6 +47,12 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     sync_dir(path.parent)
 
 
+def sweep_drafts(folder: Path) -> None:
+    """Remove what killed writers left of `write_atomic` here. Only for who is the one writer of the folder."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """`write_atomic` of a JSON document, readable by a person."""
     write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -224,6 +224,9 @@ def _merge_in_scratch(git: Git, ours: Sha, theirs: Sha, base: Sha) -> Sha:
 # --- a person's tree
 
 _SIGNATURE = b"gremlins landing\n"
+_DRAFT = "index.lock.gremlins-"
+DRAFT_AGE = 60.0
+"""Seconds after which a draft of a lock is nobody's any more."""
 
 
 class _Tree:
@@ -398,6 +401,7 @@ def _take(path: Path, clock: Clock, patience: float = 2.0) -> tuple[int, bool]:
         for attempt in (_make, _inherit):
             fd = attempt(path)
             if fd is not None:
+                _sweep_drafts(path, clock)
                 return fd, attempt is _inherit
         if clock.monotonic() >= until:
             break
@@ -419,7 +423,7 @@ def _is_signed(path: Path) -> bool:
 
 def _make(path: Path) -> int | None:
     """A new lock, signed and held before anybody can see it."""
-    draft = path.with_name(f"index.lock.gremlins-{os.getpid()}")
+    draft = path.with_name(f"{_DRAFT}{os.getpid()}")
     fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.write(fd, _SIGNATURE)
@@ -434,6 +438,14 @@ def _make(path: Path) -> int | None:
     finally:
         draft.unlink(missing_ok=True)
     return fd
+
+
+def _sweep_drafts(path: Path, clock: Clock) -> None:
+    """Remove locks that were never seen, of landings that died a while ago; a living one has its for milliseconds."""
+    for draft in path.parent.glob(f"{_DRAFT}*"):
+        with contextlib.suppress(OSError):
+            if clock.now().timestamp() - draft.stat().st_mtime > DRAFT_AGE:
+                draft.unlink()
 
 
 def _inherit(path: Path) -> int | None:

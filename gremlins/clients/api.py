@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -91,7 +92,18 @@ class AnthropicBatchApi:
         return self.account.fingerprint
 
     def warm_up(self) -> None:
-        import anthropic  # noqa: F401 # seconds and 75 MB: only the process that submits pays for it
+        """Import the SDK: a second and 75 MB, which only the process that submits pays for.
+
+        Without the collector, which finds nothing to free among three thousand new modules and takes a fifth of the
+        time to find that out.
+        """
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            import anthropic  # noqa: F401
+        finally:
+            if collects:
+                gc.enable()
 
     def create(self, custom_id: str, params: dict[str, Any]) -> Batch:
         """Make a batch of one request, sending it once: the SDK's own retries make one batch each (measured)."""

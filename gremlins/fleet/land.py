@@ -142,7 +142,10 @@ def _refuse_unless_green(record: Gremlin, pull: PullRequest) -> None:
 def _refuse_unless_finished(home: Home, gremlin_id: str, clock: Clock) -> None:
     row = look(home, gremlin_id, clock)
     if row.life.state == "landed":
-        raise Conflict(f"{gremlin_id} has landed already, as {row.glance.status.get('sha', '')[:12]}")
+        raise Conflict(
+            f"{gremlin_id} has landed already, as {row.glance.status.get('sha', '')[:12]}",
+            hint=f"`gremlins rm {gremlin_id}` removes what is left of it",
+        )
     if row.life.state != "finished":
         raise Conflict(
             f"{gremlin_id} is {row.life.shown}, not finished",

@@ -13,7 +13,7 @@ from gremlins.clients.api import AnthropicBatchApi
 from gremlins.clients.wire import ApiFailure
 from gremlins.clock import Clock
 from gremlins.errors import Conflict, GremlinsError, NotReady
-from gremlins.files import make_private_dir
+from gremlins.files import make_private_dir, sweep_drafts
 from gremlins.fleet.liveness import RESCUABLE
 from gremlins.fleet.status import Row, look
 from gremlins.fleet.stop import await_stop, request_stop
@@ -101,6 +101,8 @@ def _revive(
     open_calls = [call for call in ledger.readable()[0] if call.mode == "batch" and not call.settled]
     _prove_key(open_calls, env, frozen)
     end_leftovers(paths, clock)
+    for folder in (paths.calls, paths.artifacts):  # not its own folder: others write their wish to stop there
+        sweep_drafts(folder)
     detail = _found(open_calls, record)
     if from_stage is not None:
         record = restart_from(record, frozen, from_stage, clock)

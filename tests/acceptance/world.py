@@ -44,6 +44,7 @@ class World:
     home: Path
     simulator: Simulator
     env: dict[str, str] = field(default_factory=dict)
+    interpreter: str = sys.executable
 
     def __post_init__(self) -> None:
         self.env = {
@@ -63,7 +64,7 @@ class World:
     def run(self, *words: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Ran:
         """The installed command, in the person's repository."""
         done = subprocess.run(
-            [sys.executable, "-m", "gremlins", *words],
+            [self.interpreter, "-m", "gremlins", *words],
             cwd=cwd or self.repo.path,
             env={**self.env, **(env or {})},
             capture_output=True,

@@ -1,0 +1,221 @@
+"""Stories whose processes can be killed at any one of their steps, and what must be true at their end all the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gremlins.demo_project import FILES, TASK
+from gremlins.errors import NotFound
+from gremlins.locks import holder_of
+from gremlins.simulator import Simulator
+from tests.acceptance.mortal import AT, TRACE, WIDTH
+from tests.acceptance.world import World
+from tests.conftest import make_repo
+
+ASK = """
+evidence: none
+stages:
+  - {type: agent, name: summary, prompt: .gremlins/prompts/summary.md, mode: batch}
+"""
+EDIT = """
+stages:
+  - {type: implement, mode: batch}
+"""
+KILLED = -9
+OVER = ("finished", "landed", "dead", "detached", "bailed", "stopped")
+PATIENCE = 30.0
+
+
+@dataclass
+class Place:
+    """A person's machine that can be set back to how it once was, paths and all, with a new account each time."""
+
+    folder: Path
+    simulator: Simulator
+    python: str
+    visits: int = 0
+    world: World = field(init=False)
+
+    def __post_init__(self) -> None:
+        repo = make_repo(self.folder / "now" / "project")
+        repo.commit(
+            {**FILES, ".gremlins/prompts/summary.md": "Say in one line what this project does.\n"}, "An orchard"
+        )
+        self.world = World(repo, self.folder / "now" / "state", self.simulator, interpreter=self.python)
+        self.world.pipeline("ask", ASK)
+        self.world.pipeline("edit", EDIT)
+        repo.commit({}, "Pipelines")
+        self.account()
+        self.keep()
+
+    @property
+    def trace(self) -> Path:
+        return self.folder / "trace"
+
+    def account(self) -> None:
+        """A workspace of its own, so that no batch of an earlier visit is in sight."""
+        self.visits += 1
+        key = f"sk-ant-visit-{self.visits:06}"
+        self.simulator.change(keys={key: f"workspace-{self.visits}"})
+        self.world.env["ANTHROPIC_API_KEY"] = key
+        self.batches_before = len(self.simulator.batches)
+
+    def keep(self) -> None:
+        """From now on it is set back to how it is now."""
+        shutil.rmtree(self.folder / "then", ignore_errors=True)
+        shutil.copytree(self.folder / "now", self.folder / "then", symlinks=True)
+
+    def set_back(self) -> None:
+        shutil.rmtree(self.folder / "now")
+        shutil.copytree(self.folder / "then", self.folder / "now", symlinks=True)
+        self.trace.unlink(missing_ok=True)
+        self.account()
+
+    def mortal(self, at: int = 0) -> dict[str, str]:
+        """What makes a command, and all that comes of it, die at that step; 0 only counts."""
+        return {TRACE: str(self.trace), AT: str(at)}
+
+    def steps(self) -> list[str]:
+        """What was done, in order."""
+        lines = self.trace.read_bytes().decode().splitlines() if self.trace.exists() else []
+        assert all(len(line) == WIDTH - 1 for line in lines)
+        return [line.partition(" ")[2].strip() for line in lines]
+
+    def until_over(self) -> str:
+        """Wait until nobody is at work for the gremlin. What it is then."""
+        world = self.world
+        state = world.until("g", *OVER, deadline=PATIENCE)["liveness"]["state"]
+        lock = world.home / "gremlins" / "g" / "lock"
+        world.wait_for(lambda: holder_of(lock) is None, "its end", PATIENCE)
+        return str(state)
+
+
+@dataclass(frozen=True)
+class Story:
+    """Something a person sets off, and how they bring it to its end when it was cut short."""
+
+    name: str
+    begin: Callable[[Place, dict[str, str]], None]
+    heal: Callable[[Place], None]
+    outcome: Callable[[Place], dict[str, Any]]
+
+    def undisturbed(self, place: Place) -> tuple[int, dict[str, Any]]:
+        """How many steps it has, and what comes of it."""
+        place.set_back()
+        self.begin(place, place.mortal())
+        self.heal(place)
+        return len(place.steps()), self.outcome(place)
+
+    def killed(self, place: Place, *at: int) -> tuple[str, dict[str, Any]]:
+        """Killed at a step (and, on the way back, at another): where that was, and what comes of it."""
+        place.set_back()
+        self.begin(place, place.mortal(at[0]))
+        for _ in at[1:]:
+            self.heal(place)
+        self.heal(place)
+        steps = place.steps()
+        return steps[at[0] - 1] if len(steps) >= at[0] else "not reached", self.outcome(place)
+
+
+# ── a call, and the edits that come of one ────────────────────────────────────────────────────────────────────────
+
+
+def launching(pipeline: str) -> Callable[[Place, dict[str, str]], None]:
+    def begin(place: Place, mortal: dict[str, str]) -> None:
+        ran = place.world.run("launch", pipeline, TASK, "--id", "g", env=mortal)
+        assert ran.code in (0, KILLED), ran.err
+        if ran.code == 0:
+            place.until_over()
+
+    return begin
+
+
+def rescuing(pipeline: str) -> Callable[[Place], None]:
+    def heal(place: Place) -> None:
+        """What a person does: launch again what is not there, rescue what is not finished."""
+        for _ in range(4):
+            try:
+                state = place.until_over()
+            except NotFound:
+                place.world.ok("launch", pipeline, TASK, "--id", "g")
+                continue
+            if state == "finished":
+                return
+            place.world.ok("rescue", "g")
+        raise AssertionError(f"four rescues did not bring it to its end\n{place.world.logs()}")
+
+    return heal
+
+
+def one_gremlin(place: Place) -> dict[str, Any]:
+    """Everything of a finished gremlin that must not depend on how often it died."""
+    world, folder = place.world, place.world.home / "gremlins" / "g"
+    record = json.loads((folder / "state.json").read_text())
+    made = [json.loads(path.read_text()) for path in sorted((folder / "calls").glob("*.json"))]
+    worktree = Path(record["worktree"])
+    return {
+        "batches": len(place.simulator.batches) - place.batches_before,
+        "calls": [(call["key"]["stage"], call["status"]["state"], call["cost"]["usd"]) for call in made],
+        "cost": record["total_cost_usd"],
+        "wasted": record["cost"]["wasted_usd"],
+        "artifacts": {path.name: path.read_bytes() for path in sorted((folder / "artifacts").iterdir())},
+        "tree": world.repo.git("rev-parse", "gremlins/g^{tree}"),
+        "commits": world.repo.git("rev-list", "--count", "main..gremlins/g"),
+        "strays": world.repo.git("-C", str(worktree), "status", "--porcelain"),
+        "a person's tree": world.repo.git("status", "--porcelain"),
+        "modes": sorted({oct(path.stat().st_mode & 0o777) for path in [folder, *folder.rglob("*")]}),
+    }
+
+
+CALL = Story("a call", launching("ask"), rescuing("ask"), one_gremlin)
+EDITS = Story("edits", launching("edit"), rescuing("edit"), one_gremlin)
+
+
+# ── landing ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def landing(*words: str) -> Story:
+    def begin(place: Place, mortal: dict[str, str]) -> None:
+        ran = place.world.run("land", "g", *words, env=mortal)
+        assert ran.code in (0, KILLED), ran.err
+
+    def heal(place: Place) -> None:
+        """What a person does: land again, and remove what is left where it says that it has landed."""
+        _an_hour_passes(place)
+        for _ in range(3):
+            ran = place.world.run("land", "g", *words)
+            if ran.code == 4 and "has landed already" in ran.err:
+                place.world.ok("rm", "g")
+                return
+            assert ran.code == 0, f"{ran.err}\nafter {place.steps()[-1:]}"
+        raise AssertionError("landing has no end")
+
+    return Story(f"land {' '.join(words)}".strip(), begin, heal, landed)
+
+
+def _an_hour_passes(place: Place) -> None:
+    """For drafts of locks: nobody may remove one that a living process is just making."""
+    for draft in (place.world.repo.path / ".git").glob("index.lock.gremlins-*"):
+        os.utime(draft, (0, 0))
+
+
+def landed(place: Place) -> dict[str, Any]:
+    """Everything of a landing that must not depend on how often it was cut short."""
+    repo, target = place.world.repo, "release" if place.world.repo.git("branch", "--list", "release") else "main"
+    return {
+        "tree": repo.git("rev-parse", f"{target}^{{tree}}"),
+        "commits": repo.git("rev-list", "--count", target),
+        "status": repo.git("status", "--porcelain", "--ignored"),
+        "fixed": "len(counts)\n" in repo.read("orchard/harvest.py"),
+        "branches": repo.git("for-each-ref", "--format=%(refname)"),
+        "worktrees": len(repo.git("worktree", "list").splitlines()),
+        "left": [p.name for part in ("worktrees", "gremlins") for p in (place.world.home / part).iterdir()],
+        "in .git": sorted(p.name for p in (repo.path / ".git").iterdir() if "gremlins" in p.name or "lock" in p.name),
+        "whole": repo.git("fsck", "--no-dangling", "--connectivity-only"),
+    }

@@ -1,0 +1,196 @@
+"""The installed command without its start-up: one process has imported everything, and each process of a story is a
+fork of it. Real processes, with real locks, signals and deaths, at a tenth of the price.
+
+What the product starts as `sys.executable` is a few lines of shell that hand argv, environment and open files to that
+one process. The waiter is not forked: it becomes a fresh interpreter as always.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+HERE = Path(__file__).parent
+PRELOADED = (
+    "anthropic",
+    "genai_prices",
+    "gremlins.runner",
+    "gremlins.cli.door",
+    "gremlins.cli.app",
+    "gremlins.cli.control",
+    "gremlins.cli.launch",
+    "gremlins.clients.poll",
+    "gremlins.clients.claude",
+    "gremlins.fleet.land",
+    "gremlins.fleet.rescue",
+    "gremlins.pricing",
+    "gremlins.claims",
+    "gremlins.settling",
+    "gremlins.stages.table",
+)
+HIGH = 300
+"""Descriptors are put aside above this number before they take their places."""
+
+
+@dataclass
+class Nursery:
+    """The process everything is forked from. `python` is what takes an interpreter's place."""
+
+    process: subprocess.Popen[bytes]
+    python: str
+
+    @classmethod
+    def start(cls, folder: Path) -> Nursery:
+        door, python = folder / "door", folder / "python"
+        real = f"{_quoted(sys.executable)} -I -S"
+        python.write_text(
+            "#!/bin/sh\n"
+            f'case "$*" in *waiter.py*) shift 2; exec {real} {_quoted(str(HERE / "mortal.py"))} "$@";; esac\n'
+            f'exec {real} {_quoted(str(HERE / "stand_in.py"))} {_quoted(str(door))} "$@"\n'
+        )
+        python.chmod(0o755)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.acceptance.nursery", str(door), str(python)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=HERE.parents[1],
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        return cls(process, str(python))
+
+    def close(self) -> None:
+        """End it, and with it everything that was ever forked from it."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(60)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+# ── the nursery itself ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Server:
+    def __init__(self, door: str, python: str) -> None:
+        self.python = python
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(door)
+        self.listener.listen(64)
+        self.born: dict[int, socket.socket] = {}
+        self.read_end, write_end = os.pipe()
+        os.set_blocking(self.read_end, False)
+        os.set_blocking(write_end, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+
+    def serve(self) -> None:
+        """Until whoever started it closes its standard input."""
+        while True:
+            ready, _, _ = select.select([self.listener, self.read_end, 0], [], [])
+            if self.read_end in ready:
+                os.read(self.read_end, 4096)
+                self.bury()
+            if self.listener in ready:
+                self.give_birth(self.listener.accept()[0])
+            if 0 in ready:
+                break
+        for pid in self.born:
+            os.kill(pid, signal.SIGKILL)
+
+    def bury(self) -> None:
+        while self.born:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            with self.born.pop(pid) as line, contextlib.suppress(OSError):
+                line.sendall(str(status).encode())
+
+    def give_birth(self, line: socket.socket) -> None:
+        data, fds, _, _ = socket.recv_fds(line, 65536, 64)
+        while not data.endswith(b"\n"):
+            data += line.recv(65536)
+        order = json.loads(data)
+        pid = os.fork()
+        if pid == 0:
+            for other in (line, self.listener, *self.born.values()):
+                other.close()
+            _live(order, fds, self.python)
+        self.born[pid] = line
+        for fd in fds:
+            os.close(fd)
+
+
+def _live(order: dict[str, Any], fds: list[int], python: str) -> NoReturn:
+    """In the child: take the place of the process that was ordered, and be it."""
+    code = 70
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        aside = [fcntl.fcntl(fd, fcntl.F_DUPFD, HIGH) for fd in fds]
+        for fd in fds:
+            os.close(fd)
+        for fd, number in zip(aside, order["fds"], strict=True):
+            os.dup2(fd, number, inheritable=True)
+            os.close(fd)
+        os.setsid()
+        os.chdir(order["cwd"])
+        os.umask(0o022)
+        os.environ.clear()
+        os.environ.update(order["env"])
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+        sys.executable = python
+        code = _be(order["words"])
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:  # noqa: BLE001 # the last thing this process does: say what went wrong with the stand-in
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _be(words: list[str]) -> int:
+    from tests.acceptance import mortal
+
+    while words[0] != "-m":
+        words = words[1:]
+    _, module, *rest = words
+    sys.argv = [module, *rest]
+    mortal.install_from(os.environ)
+    if module == "gremlins":
+        return int(importlib.import_module("gremlins.cli.door").run(rest))
+    return int(importlib.import_module(module).main(rest))
+
+
+def main(door: str, python: str) -> None:
+    for name in PRELOADED:
+        importlib.import_module(name)
+    server = _Server(door, python)
+    gc.collect()
+    gc.freeze()
+    os.write(1, b"ready\n")
+    server.serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

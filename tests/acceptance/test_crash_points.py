@@ -1,0 +1,79 @@
+"""Killed at any step, and rescued: one batch, one booking, the same artifact, the same tree.
+
+The steps are counted first, in the real processes, and not named here: every write, rename and fsync, every connection,
+request and answer, every program started, from `launch` to the end. The soak takes each of them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from gremlins.simulator import Simulator
+from tests.acceptance.crash_points import CALL, EDITS, Place, Story, landing
+from tests.acceptance.nursery import Nursery
+
+SOAK = bool(os.environ.get("GREMLINS_SOAK"))
+SEED = 20261121
+LANDINGS = [landing(), landing("--ff"), landing("--into", "release")]
+
+
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    made = Nursery.start(tmp_path_factory.mktemp("nursery"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def place(tmp_path: Path, nursery: Nursery) -> Iterator[Place]:
+    with Simulator(latency=0.0) as simulator:
+        yield Place(tmp_path, simulator, nursery.python)
+
+
+@pytest.fixture
+def finished(place: Place) -> Place:
+    """A place where the gremlin `g` has fixed the bug and waits to be landed."""
+    EDITS.undisturbed(place)
+    place.world.repo.git("branch", "release", "HEAD")
+    place.keep()
+    return place
+
+
+def spread(steps: int, count: int) -> Sequence[int]:
+    """So many of the steps, evenly spread, one from each stretch."""
+    if SOAK or steps <= count:
+        return range(1, steps + 1)
+    chance = random.Random(SEED)
+    edges = [round(n * steps / count) for n in range(count + 1)]
+    return [chance.randint(low + 1, high) for low, high in pairwise(edges)]
+
+
+def die_everywhere(story: Story, place: Place, count: int, least: int) -> None:
+    steps, wanted = story.undisturbed(place)
+    assert steps >= least, "the steps are no longer seen"
+    wrong = []
+    for step in spread(steps, count):
+        where, outcome = story.killed(place, step)
+        differs = {key: (outcome.get(key), wanted[key]) for key in wanted if outcome.get(key) != wanted[key]}
+        if differs:
+            wrong.append(f"killed at step {step} of {steps}, {where}: {differs}\n{place.world.logs()}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_call_killed_at_any_step_soak(place: Place) -> None:
+    die_everywhere(CALL, place, 12, least=120)
+
+
+def test_edits_killed_at_any_step_soak(place: Place) -> None:
+    die_everywhere(EDITS, place, 8, least=150)
+
+
+@pytest.mark.parametrize("story", LANDINGS, ids=lambda story: story.name)
+def test_a_landing_killed_at_any_step_soak(finished: Place, story: Story) -> None:
+    die_everywhere(story, finished, 6, least=20)
