@@ -26,7 +26,7 @@ from gremlins.clients.booking import Books
 from gremlins.clients.decide import Ask, AskLive, Give, Next, Policy, Stop, after
 from gremlins.clients.reconcile import Reconciler
 from gremlins.clients.results import NotThere, Succeeded, classify, classify_status, find_result, reply_of
-from gremlins.clients.search import GONE, NO_ACCESS, TORN_LOOKS, Search
+from gremlins.clients.search import GONE, NO_ACCESS, Search
 from gremlins.clients.second import SecondBatches
 from gremlins.clients.wire import ApiFailure
 from gremlins.ledger import (
@@ -64,6 +64,9 @@ MODEL_CEILING = 64_000
 """Output tokens every current model allows; asked of the API first, used where it does not say."""
 REFUSED_FETCHES = 12
 """How often a final "no" to fetching results is asked again: right after the end it may come too early."""
+TORN_FETCHES = 150
+"""How often results that come incomplete are fetched again, which takes about a day: they were paid for, and a proxy
+that answers with a page of its own may do so for hours. Counted, for a clock may jump."""
 
 
 class BatchEngine:
@@ -355,8 +358,7 @@ class BatchEngine:
             return self._not_fetched(record, failure)
         found = find_result(raw, record.custom_id)
         name = self.session.ledger.save_raw(record.key, raw)
-        if isinstance(found, NotThere) and found.torn and record.torn.count(batch.id) < TORN_LOOKS:
-            record = self.books.put(record, torn=(*record.torn, batch.id))
+        if isinstance(found, NotThere) and found.torn and record.fetches < TORN_FETCHES:
             return self._fetch_again(record, "the results came incomplete", None)
         ended_at = batch.ended_at or self.session.clock.now()
         ref = (record.batch or BatchRef(batch_id=batch.id, submitted_at=ended_at)).model_copy(
@@ -416,7 +418,7 @@ class BatchEngine:
                 self.books.put(record, status=self._canceled_by(record) if result.kind == "canceled" else result)
             case NotThere():
                 message = f"our request is not among the results; they are kept in calls/{ended.raw}"
-                self.books.put(record, status=self._failed("unknown", "result_missing", message))
+                self.books.put(record, status=self._failed("unknown", "result_missing", message), cost=Cost(usd=None))
             case _:
                 assert_never(result)
         return None

@@ -21,8 +21,8 @@ from gremlins.ledger import CallRecord, Send
 
 SLACK = timedelta(seconds=60)
 """Between the server's clock in its Date header and the one that dates its batches."""
-TORN_LOOKS = 5
-"""How often results that come incomplete are fetched before they are taken for what they are."""
+TORN_LOOKS = 40
+"""How often results that come incomplete are fetched before they are taken for what they are: some hours."""
 NO_ACCESS = (401, 403)
 GONE = (404, 410)
 

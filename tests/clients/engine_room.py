@@ -145,6 +145,8 @@ class Room:
     transport: Transport = urllib_transport
     claimed: Callable[[datetime], frozenset[str]] = lambda _since: frozenset()
     more: dict[str, Any] = field(default_factory=dict)
+    http: Any = None
+    """The SDK's HTTP client. Making one takes 20 ms, for its certificates."""
 
     def __post_init__(self) -> None:
         self.paths = GremlinPaths(self.root / self.gremlin_id)
@@ -157,7 +159,9 @@ class Room:
 
     def engine(self) -> BatchEngine:
         """A new process's view: everything from disk."""
-        api = AnthropicBatchApi(self.account, timeout=self.batch.http_timeout, transport=self.transport)
+        api = AnthropicBatchApi(
+            self.account, timeout=self.batch.http_timeout, transport=self.transport, http_client=self.http
+        )
         session = Session(
             gremlin_id=self.gremlin_id,
             ledger=MortalLedger(self.paths, self.fate),

@@ -420,6 +420,22 @@ def test_a_fetch_that_fails_is_made_again_and_books_once(room: Room, fault: dict
     assert_paid_once(room)
 
 
+@pytest.mark.parametrize("fault", ["a proxy's page", "cut short"])
+def test_results_that_do_not_come_whole_for_hours_are_not_given_up(room: Room, fault: str) -> None:
+    room.simulator.fault("results", times=60, **FETCH_FAULTS[fault])
+    room.text()
+    assert_paid_once(room)
+    assert sum(room.waited) > 6 * 3600
+
+
+def test_results_that_never_come_whole_end_the_call_at_an_unknown_cost(room: Room) -> None:
+    room.simulator.fault("results", "garbage", times=0)
+    outcome = outcome_of(room)
+    assert isinstance(outcome, Failed)
+    assert "not among the results" in outcome.reason
+    assert room.engine().session.ledger.total().unpriced_calls == 1
+
+
 def test_the_raw_result_is_saved_before_it_is_read(room: Room) -> None:
     room.text()
     told = room.fate.told
@@ -451,6 +467,7 @@ def test_a_result_without_our_line_fails_and_the_raw_file_is_kept(room: Room, fa
     assert isinstance(outcome, Failed)
     assert "not among the results" in outcome.reason
     assert (room.paths.calls / "plan.a1.t1.r1.raw.jsonl").is_file()
+    assert room.engine().session.ledger.total().unpriced_calls == 1
 
 
 def test_a_result_of_a_type_nobody_knows_is_reported_whole(room: Room) -> None:
