@@ -10,6 +10,7 @@ import pytest
 
 from gremlins.demo_project import FILES
 from gremlins.simulator import Simulator
+from tests.acceptance.nursery import Nursery
 from tests.acceptance.world import World
 from tests.conftest import make_repo
 
@@ -22,10 +23,20 @@ def simulator() -> Iterator[Simulator]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    made = Nursery.start(tmp_path_factory.mktemp("nursery"))
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def world(tmp_path: Path, simulator: Simulator) -> Iterator[World]:
+def world(tmp_path: Path, simulator: Simulator, request: pytest.FixtureRequest) -> Iterator[World]:
+    """With processes that are forks of one that has imported everything; marked `installed`, the command as it is."""
+    installed = request.node.get_closest_marker("installed") is not None
     repo = make_repo(tmp_path / "project")
     repo.commit({**FILES, ".gremlins/config.toml": VERIFY}, "An orchard, with a bug in it")
-    made = World(repo, tmp_path / "state", simulator)
+    interpreter = sys.executable if installed else request.getfixturevalue("nursery").python
+    made = World(repo, tmp_path / "state", simulator, interpreter=interpreter)
     yield made
     made.close()

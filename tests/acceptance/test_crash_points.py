@@ -23,13 +23,6 @@ SEED = 20261121
 LANDINGS = [landing(), landing("--ff"), landing("--into", "release")]
 
 
-@pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    made = Nursery.start(tmp_path_factory.mktemp("nursery"))
-    yield made
-    made.close()
-
-
 @pytest.fixture
 def place(tmp_path: Path, nursery: Nursery) -> Iterator[Place]:
     with Simulator(latency=0.0) as simulator:

@@ -13,6 +13,8 @@ from gremlins.demo_project import TASK
 from gremlins.pricing import price
 from tests.acceptance.world import World
 
+pytestmark = pytest.mark.installed
+
 ASK = """
 stages:
   - {type: agent, name: summary, prompt: .gremlins/prompts/summary.md, mode: batch}

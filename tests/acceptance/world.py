@@ -16,6 +16,7 @@ from typing import Any
 
 from gremlins.clock import SystemClock
 from gremlins.fleet.status import as_json, look
+from gremlins.locks import holder_of
 from gremlins.paths import Home
 from gremlins.simulator import Simulator
 from tests.conftest import Repo
@@ -136,8 +137,7 @@ class World:
     def close(self) -> None:
         """Leave no process behind, whatever the test did."""
         for lock in (self.home / "gremlins").glob("*/lock"):
-            with suppress(ValueError, OSError, TypeError, KeyError):
-                pid = json.loads(lock.read_text())["pid"]
-                # Whoever has this pid by now may be anybody: only a process of this very home is ours to end.
-                if pid and f"GREMLINS_HOME={self.home}\0".encode() in Path(f"/proc/{pid}/environ").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
+            holder = holder_of(lock)  # only who holds the lock of this very home is ours to end
+            if holder is not None and holder.pid:
+                with suppress(ProcessLookupError):
+                    os.kill(holder.pid, signal.SIGKILL)
