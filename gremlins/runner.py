@@ -24,6 +24,7 @@ from gremlins.config import SpendSettings, load_settings
 from gremlins.errors import GremlinsError, NotReady
 from gremlins.files import make_private_dir, write_atomic
 from gremlins.frozen import FrozenLaunch, read_frozen
+from gremlins.halfway import undo_half_made
 from gremlins.hibernate import Hibernate, hibernate_by_exec, keep_turn_for_a_while, leave_account
 from gremlins.intention import clear_stop, read_stop
 from gremlins.interrupt import Interrupt, InterruptibleClock, Terminated, nothing_to_check
@@ -292,6 +293,8 @@ class Run:
         if record.branch:
             restore(worktree)
             clear_stale_locks(worktree, clock=self.clock)
+            if (kept := undo_half_made(worktree)) is not None:
+                self.log(f"what commands had half made when they were cut short was kept as {kept}")
         return StageContext(
             path="",
             task=record.task,

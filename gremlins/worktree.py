@@ -373,7 +373,7 @@ def commit_all(worktree: Worktree, *, message: str, trailer: str) -> Sha | None:
     done = find_trailer(worktree, trailer)
     if done is None:
         parent = _parent_for(worktree)
-        tree = _tree_of_files(git, parent)
+        tree = tree_of_files(git, parent)
         changed = tree != git.tree(parent)
         if changed:
             done = git.commit_tree(tree, [parent], _with_trailer(message, trailer))
@@ -402,7 +402,7 @@ def _end_rebase(git: Git) -> None:
         git.raw("rebase", "--quit")
 
 
-def _tree_of_files(git: Git, start: Sha) -> Sha:
+def tree_of_files(git: Git, start: Sha) -> Sha:
     """The worktree's files as a tree: what is tracked in `start` or was added since, and new files not ignored.
 
     A repository inside the worktree (an agent cloned something) is left out: it would become an empty link.
@@ -434,7 +434,7 @@ def save_interrupted(worktree: Worktree, ref: str, *, to: str | None = None) -> 
     git = worktree.git
     goal = git.commit(to or worktree.ref)
     head = git.head()
-    tree = _tree_of_files(git, head)
+    tree = tree_of_files(git, head)
     saved = None
     if tree != git.tree(goal) or not git.is_ancestor(head, goal):
         saved = git.commit_tree(
@@ -451,6 +451,16 @@ def interrupted_ref(worktree: Worktree) -> str:
     taken = worktree.git.text("for-each-ref", "--format=%(refname)", f"{prefix}*").split()
     numbers = [int(name.removeprefix(prefix)) for name in taken if name.removeprefix(prefix).isdigit()]
     return f"{prefix}{max(numbers, default=0) + 1}"
+
+
+def write_back(git: Git, clean: Sha, wanted: Sha) -> None:
+    """Files that differ between two commits, as the second has them, onto a tree that is as the first. Not staged."""
+    have, want = git.ls_tree(clean), git.ls_tree(wanted)
+    changed = [path for path in want if want[path] != have.get(path)]
+    for path in have.keys() - want.keys():
+        _remove_file(git.path, path)
+    with git.scratch_index(wanted) as env:
+        git.raw("checkout-index", "--force", "--quiet", "-z", "--stdin", input=_nul(changed), env=env)
 
 
 def _set_back(worktree: Worktree, goal: Sha) -> None:

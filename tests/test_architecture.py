@@ -22,7 +22,7 @@ LAYERS = [
     {"errors", "clock", "outcome", "waiter"},
     {"files", "paths", "interrupt", "toml_lines", "yaml_lines"},
     {"config", "proc", "retry", "pricing", "locks", "journal", "intention", "agent_env", "claims"},
-    {"git", "runs", "ledger", "worktree", "landing", "leftovers", "spawning", "spend", "caps", "notify", "github"},
+    {"git", "runs", "ledger", "worktree", "halfway", "landing", "leftovers", "spawning", "spend", "caps", "notify", "github"},
     {"clients", "simulator"},
     {"stages", "settling", "hibernate"},
     {"pipeline", "frozen", "runner", "launcher"},

@@ -11,6 +11,7 @@ from typing import Any
 
 from gremlins.errors import Conflict
 from gremlins.files import make_private_dir, write_json
+from gremlins.halfway import undo_half_made
 from gremlins.outcome import Bail, Failed
 from gremlins.stages.base import StageContext
 from gremlins.stages.code_change import remember_start, start_ref
@@ -83,6 +84,8 @@ def _make_whole(branch: Branch, own: Worktree, fork: str, context: StageContext)
         return
     restore(own)  # raises where a person removed a branch that held work
     clear_stale_locks(own, clock=context.clock)
+    if (aside := undo_half_made(own)) is not None:
+        context.log(f"{branch.path}: what commands had half made when they were cut short was kept as {aside}")
 
 
 def was_merged(spec: Parallel, context: StageContext) -> bool:

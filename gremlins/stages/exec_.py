@@ -15,6 +15,7 @@ from typing import IO
 
 from gremlins.clock import SystemClock
 from gremlins.files import make_private_dir
+from gremlins.halfway import remembering
 from gremlins.outcome import Done, Failed, Outcome
 from gremlins.proc import command_env, start, terminate_group
 from gremlins.stages.base import StageContext
@@ -40,6 +41,11 @@ class CommandResult:
 
 def run(spec: Exec, context: StageContext) -> Outcome:
     """Run the commands in order; the first that fails fails the stage, with its exit code."""
+    with remembering(context.worktree):
+        return _run_all(spec, context)
+
+
+def _run_all(spec: Exec, context: StageContext) -> Outcome:
     for number, command in enumerate(spec.cmds, 1):
         name = f"{spec.name}-{number}.log" if len(spec.cmds) > 1 else f"{spec.name}.log"
         result = run_command(command, context, timeout=spec.timeout, log_name=name)

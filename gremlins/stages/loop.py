@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gremlins.files import make_private_dir
+from gremlins.halfway import remembering
 from gremlins.ledger import CallRecord, summarize
 from gremlins.outcome import Bail, Done, Outcome
 from gremlins.stages.base import Round, StageContext
@@ -104,7 +105,8 @@ def _is_over(spec: Loop, context: StageContext, number: int) -> bool:
     if spec.until == "done":
         return False
     log_name = f"{spec.name}-{number}-until.log"
-    return run_command(spec.until, context, timeout=UNTIL_TIMEOUT, log_name=log_name).exit_code == 0
+    with remembering(context.worktree):
+        return run_command(spec.until, context, timeout=UNTIL_TIMEOUT, log_name=log_name).exit_code == 0
 
 
 def _too_dear(spec: Loop, context: StageContext, path: str, grants: int) -> Bail | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gremlins.halfway import remembering
 from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.stages.base import StageContext
 from gremlins.stages.briefing import Briefing, prompt_for
@@ -35,10 +36,15 @@ def run(spec: Verify, context: StageContext) -> Outcome:
 
 def _run_all(spec: Verify, context: StageContext, commands: tuple[str, ...], round_: int) -> CommandResult | None:
     """The first command that fails, or None."""
+    with remembering(context.worktree):
+        return _run_each(context, commands, round_, spec.timeout)
+
+
+def _run_each(context: StageContext, commands: tuple[str, ...], round_: int, timeout: float) -> CommandResult | None:
     name = context.path.rpartition("/")[2]
     for number, command in enumerate(commands, 1):
         log_name = f"{name}-{round_}.{number}.log" if len(commands) > 1 else f"{name}-{round_}.log"
-        result = run_command(command, context, timeout=spec.timeout, log_name=log_name)
+        result = run_command(command, context, timeout=timeout, log_name=log_name)
         if result.exit_code:
             return result
     return None
