@@ -52,7 +52,8 @@ class Nursery:
     python: str
 
     @classmethod
-    def start(cls, folder: Path) -> Nursery:
+    def start(cls, folder: Path, *, runners_python: str | None = None) -> Nursery:
+        """`runners_python`: what a gremlin's process takes for the interpreter, for who measures what it becomes."""
         door, python = folder / "door", folder / "python"
         real = f"{_quoted(sys.executable)} -I -S"
         python.write_text(
@@ -62,7 +63,7 @@ class Nursery:
         )
         python.chmod(0o755)
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.acceptance.nursery", str(door), str(python)],
+            [sys.executable, "-m", "tests.acceptance.nursery", str(door), str(python), runners_python or str(python)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=HERE.parents[1],
@@ -88,7 +89,8 @@ def _quoted(text: str) -> str:
 
 
 class _Server:
-    def __init__(self, door: str, python: str) -> None:
+    def __init__(self, door: str, python: str, runners_python: str) -> None:
+        self.pythons = {"gremlins.runner": runners_python}
         self.python = python
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(door)
@@ -131,7 +133,9 @@ class _Server:
         if pid == 0:
             for other in (line, self.listener, *self.born.values()):
                 other.close()
-            _live(order, fds, self.python)
+            _live(
+                order, fds, next((self.pythons[word] for word in order["words"] if word in self.pythons), self.python)
+            )
         self.born[pid] = line
         for fd in fds:
             os.close(fd)
@@ -182,10 +186,10 @@ def _be(words: list[str]) -> int:
     return int(importlib.import_module(module).main(rest))
 
 
-def main(door: str, python: str) -> None:
+def main(door: str, python: str, runners_python: str) -> None:
     for name in PRELOADED:
         importlib.import_module(name)
-    server = _Server(door, python)
+    server = _Server(door, python, runners_python)
     gc.collect()
     gc.freeze()
     os.write(1, b"ready\n")
@@ -193,4 +197,4 @@ def main(door: str, python: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])
