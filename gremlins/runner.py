@@ -154,11 +154,11 @@ class Run:
         return self._conclude(outcome)
 
     def _wake_up(self) -> None:
-        """Note that the process is at work again, and how long it was parked."""
+        """Note that the process is at work again, and how long it was parked, or asleep: that is no work."""
         leave_account(self.paths, self.gremlin_id)
-        parked = self.record.parked_seconds
-        if isinstance(self.record.status, Parked):
-            parked += max(0.0, (self.clock.now() - self.record.status.since).total_seconds())
+        parked, status = self.record.parked_seconds, self.record.status
+        if isinstance(status, Parked) or (isinstance(status, Running) and status.asleep):
+            parked += max(0.0, (self.clock.now() - status.since).total_seconds())
         self.save(status=Running(since=self.clock.now()), parked_seconds=parked, ended_at=None)
 
     def _settle(self, then_resume: bool) -> None:
@@ -399,7 +399,7 @@ class Run:
         if wait.calls and not wait.mixed:
             status = Parked(since=now, calls=wait.calls)
         else:
-            status = Running(since=now, until=wait.until, waiting_for=wait.why)
+            status = Running(since=now, until=wait.until, waiting_for=wait.why, asleep=True)
         self.save(status=status)
         batch = self.frozen.settings.batch
         self.interrupt.hold()  # a signal that came before is seen here, one that comes later by the waiter

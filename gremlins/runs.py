@@ -45,13 +45,14 @@ class Queued(Frozen):
 
 
 class Running(Frozen):
-    """At work. `until` is the end of a wait or of a command's timeout: no silence before it is a stall. `calls` are
-    with the API meanwhile: of branches that wait while others are at work."""
+    """At work. `until` is the end of a wait or of a command's timeout: no silence before it is a stall. `asleep` while
+    the process is given up until then. `calls` are with the API meanwhile: of branches that wait while others work."""
 
     state: Literal["running"] = "running"
     since: datetime
     until: datetime | None = None
     waiting_for: str | None = None
+    asleep: bool = False
     calls: tuple[ParkedCall, ...] = ()
 
 

@@ -185,11 +185,9 @@ def _state(row: Row, alive: bool) -> State:
 
 
 def _waits(record: Gremlin, clock: Clock) -> bool:
-    """Whether it has given up its process until a moment that it has written down."""
+    """Whether it has given up its process until a moment that it has written down. A running command is work."""
     status = record.status
-    if not isinstance(status, Running) or status.waiting_for is None or status.until is None:
-        return False
-    return status.until > clock.now()
+    return isinstance(status, Running) and status.asleep and status.until is not None and status.until > clock.now()
 
 
 def _with_last_word(seen: Observation, record: Gremlin) -> Observation:

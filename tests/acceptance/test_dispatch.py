@@ -8,86 +8,27 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gremlins.fleet.store.interface import Query
-from gremlins.fleet.store.sqlite import SqliteStore
-from tests.acceptance.world import DEADLINE, World
-
-QUICK = """
-[dispatch]
-pipeline = "work"
-interval = 0.5
-backoff_initial = 0.1
-backoff_max = 0.3
-"""
-WORK = "name: work\nevidence: none\nstages:\n  - {type: exec, name: work, cmds: ['echo done']}\n"
-FAILS = "name: fails\nevidence: none\nstages:\n  - {type: exec, name: work, cmds: ['echo the reason; exit 7']}\n"
-SLOW = "name: slow\nevidence: none\nstages:\n  - {type: exec, name: work, cmds: ['sleep 3']}\n"
-ASKS = "name: asks\nmode: batch\nevidence: none\nstages:\n  - plan\n  - {type: exec, name: work, cmds: ['true']}\n"
+from tests.acceptance.dispatching import bead, command, create, loop, once, settle_in, statuses
+from tests.acceptance.world import World
 
 
 @pytest.fixture
 def project(world: World) -> World:
-    """A repository with quick settings and a few pipelines."""
-    world.repo.write({".gremlins/config.toml": QUICK})
-    for name, text in {"work": WORK, "fails": FAILS, "slow": SLOW, "asks": ASKS}.items():
-        world.pipeline(name, text)
-    return world
-
-
-def create(world: World, title: str, *more: str) -> str:
-    return world.ok("bead", "create", title, "--silent", *more).strip()
-
-
-def bead(world: World, bead_id: str) -> dict[str, Any]:
-    return dict(world.run("bead", "show", bead_id, "--json").json())
-
-
-def statuses(world: World) -> dict[str, str]:
-    """How the beads stand, without the cost of a command."""
-    with SqliteStore(world.home / "beads.db") as store:
-        return {found.id: found.status for found in store.beads(str(world.repo.path), Query())}
-
-
-def once(world: World, *more: str, **options: Any) -> dict[str, Any]:
-    return dict(world.run("dispatch", "--once", "--json", *more, **options).json())
-
-
-@contextmanager
-def loop(world: World, *more: str) -> Iterator[subprocess.Popen[str]]:
-    """The loop as a process of its own. Ended with SIGTERM if the test has not ended it."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gremlins", "dispatch", *more],
-        cwd=world.repo.path,
-        env=world.env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        process.communicate(timeout=DEADLINE)
+    return settle_in(world)
 
 
 def test_a_bead_is_worked_on_and_closed_by_the_loop(project: World) -> None:
     bead_id = create(project, "Do the work")
     with loop(project) as process:
         project.wait_for(lambda: statuses(project)[bead_id] == "closed", "a closed bead")
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 0, err
-    assert "spawned" in out
-    assert "drained" in out
-    assert all(line.strip() for line in out.splitlines())
+        assert process.end() == 0, process.err
+    assert "spawned" in process.out
+    assert "drained" in process.out
+    assert all(line.strip() for line in process.out.splitlines())
 
 
 def test_beads_text_is_the_task(project: World) -> None:
@@ -141,8 +82,7 @@ def test_a_pipeline_that_cannot_work_is_refused(project: World, pipeline: str, c
 
 def test_a_second_loop_is_refused(project: World) -> None:
     with loop(project) as first:
-        assert first.stdout is not None
-        first.stdout.readline()
+        project.wait_for(lambda: first.pid is not None, "the loop")
         assert project.run("dispatch").code == 4
         assert project.run("dispatch", "--once").code == 4
 
@@ -193,10 +133,11 @@ def test_a_loop_killed_between_claim_and_spawn_loses_nothing(project: World, tmp
 def test_a_loop_killed_after_the_spawn_changes_no_counter(project: World) -> None:
     bead_id = create(project, "Goes on")
     with loop(project, "--pipeline", "slow") as process:
-        project.wait_for(lambda: bead(project, bead_id)["gremlins"]["bucket"] == "running", "a gremlin at work")
-        process.kill()
-        process.wait(timeout=DEADLINE)
-    gremlin = bead(project, bead_id)["gremlins"]["gremlin_id"]
+        project.wait_for(lambda: bead(project, bead_id)["gremlins"]["gremlin_id"] is not None, "a claim")
+        gremlin = bead(project, bead_id)["gremlins"]["gremlin_id"]
+        project.wait_for((project.home / "gremlins" / gremlin / "state.json").exists, "its record")
+        project.until(gremlin, "running")
+        assert process.end(signal.SIGKILL) == -signal.SIGKILL
     project.until(gremlin, "finished")
     assert [row["bead"] for row in once(project)["closed"]] == [bead_id]
     after = bead(project, bead_id)["gremlins"]
@@ -230,10 +171,6 @@ def test_a_person_who_stops_a_gremlin_holds_the_bead(project: World) -> None:
 
 
 def test_finished_work_is_landed_before_its_bead_closes(project: World) -> None:
-    change = "echo new > new.txt && git add -A && git commit -qm new"
-    changes = f"name: changes\nstages:\n  - {{type: exec, name: work, cmds: ['{change}']}}\n"
-    project.pipeline("changes", changes + "evidence: commits\n")
-    project.repo.commit({}, "settings")
     bead_id = create(project, "Change")
     gremlin = once(project, "--pipeline", "changes")["spawned"][0]["gremlin"]
     project.until(gremlin, "finished")
@@ -242,6 +179,7 @@ def test_finished_work_is_landed_before_its_bead_closes(project: World) -> None:
     assert project.life(gremlin) == "landed"
 
 
+@pytest.mark.installed  # what tells a person is a process of its own
 def test_notices_are_handed_to_a_persons_command(project: World, tmp_path: Path) -> None:
     told = tmp_path / "told"
     (project.home).mkdir(exist_ok=True)
@@ -300,11 +238,9 @@ def test_a_rescue_is_refused_once_the_bead_has_gone_on(project: World) -> None:
 
 
 def test_a_bail_that_a_person_accepts_closes_the_bead_in_the_end(project: World) -> None:
-    project.pipeline(
-        "changes", "name: changes\nstages:\n  - {type: exec, name: work, cmds: ['true']}\nevidence: commits\n"
-    )
+    project.pipeline("empty", "name: empty\n" + command("true").replace("none", "commits"))
     bead_id = create(project, "Nothing to show")
-    gremlin = once(project, "--pipeline", "changes", "--retry-cap", "1")["spawned"][0]["gremlin"]
+    gremlin = once(project, "--pipeline", "empty", "--retry-cap", "1")["spawned"][0]["gremlin"]
     project.until(gremlin, "bailed")
     assert [row["bead"] for row in once(project, "--retry-cap", "1")["failed"]] == [bead_id]
     project.ok("ack", gremlin)

@@ -1,0 +1,132 @@
+"""A project with quick settings and beads in it, and the loop as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from gremlins.clock import SystemClock
+from gremlins.fleet.beadview import bead_json, history_json, place
+from gremlins.fleet.doorlocks import loop_lock, loop_pid
+from gremlins.fleet.lookout import Lookout
+from gremlins.fleet.policy import Policy
+from gremlins.fleet.store.interface import Query
+from gremlins.fleet.store.sqlite import SqliteStore
+from gremlins.paths import Home
+from tests.acceptance.world import DEADLINE, World
+
+QUICK = """
+[dispatch]
+pipeline = "work"
+interval = 0.5
+backoff_initial = 0.1
+backoff_max = 0.3
+"""
+
+
+def command(text: str) -> str:
+    """A pipeline that runs one command."""
+    return f"evidence: none\nstages:\n  - {{type: exec, name: work, cmds: ['{text}']}}\n"
+
+
+PIPELINES = {
+    "work": command("echo done"),
+    "fails": command("echo the reason; exit 7"),
+    "slow": command("sleep 3"),
+    "hangs": command("sleep 600"),
+    "dies": command("kill -9 $PPID"),
+    "asks": "mode: batch\nevidence: none\nstages:\n  - plan\n  - {type: exec, name: work, cmds: ['true']}\n",
+    "talks": "mode: batch\nstages:\n  - {type: agent, name: talk, prompt: .gremlins/talk.md}\n",
+    "changes": command("echo new > new.txt && git add -A && git commit -qm new").replace("none", "commits"),
+}
+
+
+def settle_in(world: World) -> World:
+    """A repository with quick settings and a few pipelines, committed."""
+    world.repo.write({".gremlins/config.toml": QUICK, ".gremlins/talk.md": "Say something about it.\n"})
+    for name, text in PIPELINES.items():
+        world.pipeline(name, f"name: {name}\n{text}")
+    world.repo.commit({}, "how we work")
+    return world
+
+
+def create(world: World, title: str, *more: str) -> str:
+    return world.ok("bead", "create", title, "--silent", *more).strip()
+
+
+class Project(Lookout):
+    """What `bead show --json` sees of gremlins."""
+
+    def scopes(self) -> tuple[str, ...]:
+        return ()
+
+
+def bead(world: World, bead_id: str) -> dict[str, Any]:
+    """What `bead show --json` says of it, without the cost of a command."""
+    clock = SystemClock()
+    with SqliteStore(world.home / "beads.db") as store:
+        found = store.bead(str(world.repo.path), bead_id)
+        assert found is not None
+        sight = Project(Home(world.home), clock, 360.0)
+        [placed] = place(store, sight, str(world.repo.path), Policy(), [found], clock.now().timestamp())
+        shown = bead_json(placed)
+        shown["gremlins"] |= history_json(placed, store.events(str(world.repo.path), bead_id))
+        return shown
+
+
+def statuses(world: World) -> dict[str, str]:
+    """How the beads stand, without the cost of a command."""
+    with SqliteStore(world.home / "beads.db") as store:
+        return {found.id: found.status for found in store.beads(str(world.repo.path), Query())}
+
+
+def once(world: World, *more: str, code: int = 0, **options: Any) -> dict[str, Any]:
+    ran = world.run("dispatch", "--once", "--json", *more, **options)
+    assert ran.code == code, ran.err
+    return dict(ran.json())
+
+
+@dataclass
+class LoopProcess:
+    """`gremlins dispatch` at work. What a test holds may only stand for it: signals go to who has the loop's lock."""
+
+    world: World
+    process: subprocess.Popen[str]
+    out: str = ""
+    err: str = ""
+
+    @property
+    def pid(self) -> int | None:
+        return loop_pid(loop_lock(Home(self.world.home), str(self.world.repo.path)))
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send the signal and wait for its end. Returns its exit code."""
+        self.world.wait_for(lambda: self.process.poll() is not None or self.pid is not None, "the loop")
+        if (pid := self.pid) is not None:
+            os.kill(pid, number)
+        self.out, self.err = self.process.communicate(timeout=DEADLINE)
+        return self.process.returncode
+
+
+@contextmanager
+def loop(world: World, *more: str, env: Mapping[str, str] | None = None) -> Iterator[LoopProcess]:
+    """The loop as a process of its own. Ended with SIGTERM if the test has not ended it."""
+    process = subprocess.Popen(
+        [world.interpreter, "-m", "gremlins", "dispatch", *more],
+        cwd=world.repo.path,
+        env={**world.env, **(env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    running = LoopProcess(world, process)
+    try:
+        yield running
+    finally:
+        if process.poll() is None:
+            running.end()
