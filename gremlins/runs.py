@@ -288,7 +288,12 @@ class RunStore:
 
     def read(self, gremlin_id: str) -> Gremlin:
         """Raises NotFound, or CorruptRecord for a half-written, foreign or newer file."""
-        return read_record(self.paths(gremlin_id).state)
+        path = self.paths(gremlin_id).state
+        record = read_record(path)
+        if Path(record.worktree).parts[-2:] != self.home.worktree(gremlin_id).parts[-2:]:
+            # Worktrees are written to, set back and removed: never a folder that only a damaged record calls one.
+            raise CorruptRecord(path, f"names a worktree that is not its own, `{record.worktree}`")
+        return record
 
     def ids(self) -> Iterator[str]:
         """Every folder that may hold a gremlin, in no order."""

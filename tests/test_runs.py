@@ -71,7 +71,7 @@ def gremlin(gremlin_id: str = "g", status: Status = STATUSES[0], **more: Any) ->
         "task": "Fix it",
         "project": "/repo",
         "branch": f"gremlins/{gremlin_id}",
-        "worktree": f"/w/{gremlin_id}",
+        "worktree": f"/w/worktrees/{gremlin_id}",
         "base": "a",
         "stage": "plan",
         "status": status,
@@ -241,6 +241,13 @@ def test_a_record_that_was_copied_is_not_taken_for_another_gremlins(store: RunSt
     store.paths("b").state.write_bytes(store.paths("a").state.read_bytes())
     with pytest.raises(CorruptRecord, match="another gremlin"):
         store.read("b")
+
+
+@pytest.mark.parametrize("elsewhere", ["", "/", "/repo", "/w/worktrees", "/w/worktrees/other", "worktree/g"])
+def test_no_folder_is_a_gremlins_worktree_because_a_damaged_record_says_so(store: RunStore, elsewhere: str) -> None:
+    put(store, gremlin(worktree=elsewhere))
+    with pytest.raises(CorruptRecord, match="not its own"):
+        store.read("g")
 
 
 def test_what_is_not_there_is_not_found_and_the_nearest_is_offered(store: RunStore) -> None:
