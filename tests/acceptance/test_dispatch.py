@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import secrets
+import select
 import signal
 import subprocess
 import sys
@@ -14,6 +16,9 @@ import pytest
 
 from tests.acceptance.dispatching import bead, command, create, loop, once, settle_in, statuses
 from tests.acceptance.world import World
+
+SOAK = bool(os.environ.get("GREMLINS_SOAK"))
+SEED = 20261121
 
 
 @pytest.fixture
@@ -87,8 +92,12 @@ def test_a_second_loop_is_refused(project: World) -> None:
         assert project.run("dispatch", "--once").code == 4
 
 
-def test_fifty_ticks_at_once_start_one_gremlin(project: World) -> None:
-    bead_id = create(project, "Only one")
+def test_fifty_ticks_at_once_start_no_gremlin_twice_soak(project: World) -> None:
+    """Forks of one process in the suite; in the soak, commands of their own."""
+    for n in range(3):
+        create(project, f"Number {n}")
+    words = ["dispatch", "--once", "--pipeline", "hangs", "--max-running", "2"]
+    live = "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])" if SOAK else f"os._exit(run({words}))"
     script = (
         "import os, sys\n"
         "from gremlins.cli import dispatch\n"
@@ -97,18 +106,19 @@ def test_fifty_ticks_at_once_start_one_gremlin(project: World) -> None:
         "for _ in range(50):\n"
         "    pid = os.fork()\n"
         "    if not pid:\n"
-        "        os._exit(run(['dispatch', '--once', '--pipeline', 'slow']))\n"
+        f"        {live}\n"
         "    children.append(pid)\n"
         "print([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=project.repo.path, env=project.env, capture_output=True, text=True,
-        timeout=120, check=True,
+        [sys.executable, "-c", script, "-m", "gremlins", *words], cwd=project.repo.path, env=project.env,
+        capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
-    codes = json.loads(done.stdout.splitlines()[-1])
-    assert set(codes) <= {0, 4}, done.stderr
-    assert len(list((project.home / "gremlins").glob("*"))) == 1
-    assert bead(project, bead_id)["gremlins"]["spawns"] == 1
+    assert set(json.loads(done.stdout.splitlines()[-1])) <= {0, 4}, done.stderr
+    spawned = [row["gremlins"]["spawns"] for row in project.run("bead", "list", "--json").json()]
+    assert sorted(spawned) == [0, 1, 1]
+    assert len(list((project.home / "gremlins").glob("*"))) == 2
+    project.ok("stop", "--all")
 
 
 def test_a_loop_killed_between_claim_and_spawn_loses_nothing(project: World, tmp_path: Path) -> None:
@@ -206,23 +216,38 @@ def test_a_bad_record_of_one_gremlin_stops_no_other(project: World) -> None:
     assert bead(project, first)["gremlins"]["bucket"] == "held"
 
 
-def test_a_fleet_of_beads_ends_whatever_goes_wrong(project: World) -> None:
-    seed = 20261121
-    chance = random.Random(seed)
+def test_a_fleet_of_beads_ends_whatever_goes_wrong_soak(project: World) -> None:
+    chance = random.Random(secrets.randbits(64) if SOAK else SEED)
     troubles = [("create", "drop"), ("create", "error"), ("retrieve", "error"), ("results", "error"), ("list", "error")]
     project.simulator.change(latency=0.2)
-    for _ in range(12):
+    for _ in range(30 if SOAK else 8):
         on, what = chance.choice(troubles)
         status = {"status": chance.choice([500, 503, 529])} if what == "error" else {}
         project.simulator.fault(on, what, times=1, skip=chance.randrange(6), **status)
-    count = 30 if os.environ.get("GREMLINS_SOAK") else 10
-    beads = [create(project, f"Number {n}") for n in range(count)]
+    beads = [create(project, f"Number {n}") for n in range(30 if SOAK else 6)]
     with loop(project, "--pipeline", "asks", "--max-running", "4"):
         over = {"closed", "failed"}
         project.wait_for(lambda: set(statuses(project).values()) <= over, "every bead at its end", deadline=240)
     shown = {row["id"]: row for row in project.run("bead", "list", "--json").json()}
     assert all(shown[bead_id]["status"] == "closed" for bead_id in beads), shown
     assert all(row["gremlins"]["spawns"] <= 15 for row in shown.values())
+
+
+def test_a_loop_killed_at_any_moment_starts_nothing_twice_soak(project: World) -> None:
+    chance = random.Random(secrets.randbits(64) if SOAK else SEED)
+    beads = [create(project, f"Number {n}") for n in range(12 if SOAK else 3)]
+    for _ in range(40 if SOAK else 3):
+        with loop(project, "--pipeline", "asks", "--max-running", "4") as process:
+            project.wait_for(lambda process=process: process.pid is not None, "the loop")  # type: ignore[misc]
+            select.select([], [], [], chance.uniform(0.0, 0.5))
+            process.end(signal.SIGKILL)
+    with loop(project, "--pipeline", "asks", "--max-running", "4"):
+        project.wait_for(lambda: set(statuses(project).values()) == {"closed"}, "every bead closed", deadline=120)
+    for bead_id in beads:
+        shown = bead(project, bead_id)["gremlins"]
+        assert (shown["attempts"], len(shown["history"])) == (0, 1), shown["history"]
+    assert len(list((project.home / "gremlins").glob("*"))) == len(beads)
+    assert len(project.simulator.batches) == len(beads)
 
 
 def test_a_rescue_is_refused_once_the_bead_has_gone_on(project: World) -> None:
