@@ -122,17 +122,18 @@ class Dispatcher:
         policy = self.policy()
         self._settle(policy, report)
         self._breakers(policy, report)
-        world, works = self._look(policy, report, fresh=0)
-        for work in works:
-            self._commit(plan.transition(work, world), report)
-        self._spawn(policy, report, everything=everything)
+        world, works = self._look(policy, report, everything=everything)
+        moved = [self._commit(plan.transition(work, world), report) for work in works]
+        if any(moved):
+            world, works = self._look(policy, report, everything=everything)
+        self._spawn(policy, report, world, works, everything=everything)
         self._tell(report)
         return report
 
     # --- observe and settle
 
     def _settle(self, policy: Policy, report: TickReport) -> None:
-        view = self.store.view(self.project, report.now, fresh=0)
+        view = self.store.under_way(self.project)
         report.bad = view.bad
         for work in view.works:
             attempt = work.unsettled
@@ -203,12 +204,10 @@ class Dispatcher:
 
     # --- look, admit, preflight, claim, spawn
 
-    def _look(
-        self, policy: Policy, report: TickReport, *, fresh: int, everything: bool = False
-    ) -> tuple[World, tuple[Work, ...]]:
+    def _look(self, policy: Policy, report: TickReport, *, everything: bool) -> tuple[World, tuple[Work, ...]]:
         """The world as it is now, and the beads that something may follow from."""
         now = self._now()
-        view = self.store.view(self.project, now, fresh=fresh)
+        view = self.store.view(self.project, now, fresh=policy.max_running)
         works = view.works
         if everything:
             known = {work.id for work in works}
@@ -223,9 +222,9 @@ class Dispatcher:
         self._next_deferred = view.next_deferred
         return world_of(self.store, self.fleet, self.project, policy, works, seen, now, since), works
 
-    def _spawn(self, policy: Policy, report: TickReport, *, everything: bool) -> None:
-        fresh = policy.max_running
-        world, works = self._look(policy, report, fresh=fresh, everything=everything)
+    def _spawn(
+        self, policy: Policy, report: TickReport, world: World, works: tuple[Work, ...], *, everything: bool
+    ) -> None:
         planned, denied = plan.spawns(works, world)
         if planned and not self.draining():
             probing = any(spawn.admitted.probe_for for spawn in planned)
@@ -235,7 +234,7 @@ class Dispatcher:
                 denied |= {s.work.id: Deny("ready", ready.reason, "it waits for that") for s in planned}
             else:
                 with self.claiming():
-                    world, works = self._look(policy, report, fresh=fresh, everything=everything)
+                    world, works = self._look(policy, report, everything=everything)
                     orders, denied = self._plan(works, world, report)
                     self._start_all(orders, report)
         report.denied = {i: d for i, d in denied.items() if d.bucket not in ("closed", "failed")}

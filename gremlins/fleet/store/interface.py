@@ -212,6 +212,9 @@ class BeadStore(Protocol):
     def view(self, project: str, now: float, *, fresh: int) -> View:
         """`fresh`: how many of the beads that were not tried yet and could start now, the first ones."""
 
+    def under_way(self, project: str) -> View:
+        """The beads that have an unsettled attempt."""
+
     def works(self, project: str, ids: Sequence[str] | None = None) -> View:
         """These beads, or all that are not terminal."""
 

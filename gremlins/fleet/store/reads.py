@@ -135,10 +135,7 @@ class Reader:
         """All that is under way or was tried, and the first `fresh` of those that were not and may start."""
         select = f"SELECT {WORK_COLUMNS} FROM beads WHERE project = ?"
         with self.db.reading():
-            rows = self.db.rows(
-                f"{select} AND id IN (SELECT bead_id FROM attempts WHERE project = ? AND settled_seq IS NULL)",
-                (project, project),
-            )
+            rows = self._unsettled(project)
             rows += self.db.rows(f"{select} AND tried > 0 AND status NOT IN ('closed', 'failed')", (project,))
             startable, bad = self._startable(project, now, fresh)
             rows += startable
@@ -148,6 +145,11 @@ class Reader:
             )
             view = self._with_attempts(project, rows, next_deferred)
         return replace(view, bad=(*view.bad, *bad))
+
+    def under_way(self, project: str) -> View:
+        """The beads that have an unsettled attempt."""
+        with self.db.reading():
+            return self._with_attempts(project, self._unsettled(project), None)
 
     def works(self, project: str, ids: Sequence[str] | None = None) -> View:
         """These beads, or all that are not terminal."""
@@ -217,6 +219,13 @@ class Reader:
         return None if found is None else str(found)
 
     # --- parts
+
+    def _unsettled(self, project: str) -> list[sqlite3.Row]:
+        return self.db.rows(
+            f"SELECT {WORK_COLUMNS} FROM beads WHERE project = ?"
+            " AND id IN (SELECT bead_id FROM attempts WHERE project = ? AND settled_seq IS NULL)",
+            (project, project),
+        )
 
     def _startable(self, project: str, now: float, wanted: int) -> tuple[list[sqlite3.Row], list[str]]:
         """So many rows that can be read, their texts too, and a line for each bad one that stands before them."""
