@@ -13,9 +13,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 
+from bench.timing import Figure
 from gremlins.clock import SystemClock
 from gremlins.fleet.attempts import Attempt
 from gremlins.fleet.beads import Bead, Dependency, Issue, Status
@@ -32,18 +32,6 @@ STAMP = "2026-11-21T10:00:00Z"
 SIZES = (1_000, 10_000, 100_000)
 PROCESSES = 8
 CLAIMS = 800
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One line of the report."""
-
-    what: str
-    value: float
-    unit: str
-
-    def __str__(self) -> str:
-        return f"{self.what:<72} {self.value:9.1f} {self.unit}"
 
 
 class NoFleet:

@@ -15,9 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from bench.timing import Figure
 from gremlins.clients.base import Session
 from gremlins.clients.claude import ClaudeClient
 from gremlins.clock import SystemClock
@@ -43,18 +43,6 @@ for _ in range({EVENTS_MB} * 100):
     sys.stdout.write(line)
 print('{RESULT}')
 """
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One line of the report."""
-
-    what: str
-    value: float
-    unit: str
-
-    def __str__(self) -> str:
-        return f"{self.what:<66} {self.value:8.1f} {self.unit}"
 
 
 def session(folder: Path, env: dict[str, str]) -> Session:

@@ -23,6 +23,18 @@ class Command:
     cwd: str = "/"
 
 
+@dataclass(frozen=True)
+class Figure:
+    """One line of a report."""
+
+    what: str
+    value: float
+    unit: str
+
+    def __str__(self) -> str:
+        return f"{self.what:<72} {self.value:9.1f} {self.unit}"
+
+
 @dataclass
 class Times:
     """Milliseconds of one command, a value for each round: by the clock, and of the processor."""

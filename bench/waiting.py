@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import heapq
 import json
+import tempfile
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from bench.timing import Figure
 from gremlins.clients.account import Account as Credentials
 from gremlins.clients.account import find_account
 from gremlins.clients.api import AnthropicBatchApi
@@ -151,3 +153,46 @@ class WaitingFleet:
     def requests(self) -> int:
         """Polls, as the API counts them."""
         return self.simulator.requests.get("retrieve", 0) + self.simulator.requests.get("list", 0)
+
+
+COUNTS = (1, 10, 100, 200)
+DAY = 86_400.0
+LIVES = 200
+"""Batches whose end is looked for, of ages from three minutes to twelve hours."""
+
+
+def measure() -> list[Figure]:
+    """Polls of fleets over a day in which nothing ends, and how soon an end is seen."""
+    figures = []
+    with tempfile.TemporaryDirectory() as name:
+        for count in COUNTS:
+            figures.append(Figure(f"requests in 24 h, {count} parked for all of it", _a_day(Path(name), count), ""))
+        shares = [_delay(Path(name) / f"one-{n}", 180 * 240 ** (n / LIVES)) for n in range(LIVES)]
+    mean, worst = sum(shares) / len(shares) * 100, max(shares) * 100
+    figures.append(Figure("from a batch's end to its gremlin's waking, of the batch's age, on average", mean, "%"))
+    figures.append(Figure("the same at worst", worst, "%"))
+    return figures
+
+
+def _a_day(folder: Path, count: int) -> int:
+    clock = FakeClock()
+    with Simulator(clock=clock, latency=float("inf")) as simulator:
+        waiting = WaitingFleet(folder / f"day-{count}", simulator, clock)
+        waiting.park(count, apart=7.0)
+        before = waiting.requests
+        waiting.run(DAY - 7.0 * count - 60.0)
+        return waiting.requests - before
+
+
+def _delay(folder: Path, latency: float) -> float:
+    clock = FakeClock()
+    with Simulator(clock=clock, latency=latency) as simulator:
+        waiting = WaitingFleet(folder, simulator, clock)
+        waiting.park(1)
+        waiting.run(DAY)
+        return waiting.seen[0].delay
+
+
+if __name__ == "__main__":
+    for figure in measure():
+        print(figure)

@@ -25,8 +25,9 @@ SPREAD = 0.2
 FOLLOW = 0.1
 """Who finds another's answer looks next up to this share of the interval after that other's next poll is due, so that
 one leads, the rest follow, and should it die one of them leads."""
-FRESH_SHARE = 0.5
-"""An answer no older than this share of the interval counts as this gremlin's own poll."""
+FRESH_SHARE = 0.6
+"""An answer no older than this share of the interval counts as this gremlin's own poll. More than half, or two groups
+could go on for ever that ask in turn, each too late for the other's answer."""
 
 NOTHING_NEW = 0
 SOMETHING_TO_DO = 10

@@ -340,6 +340,15 @@ def test_a_day_takes_at_most_180_polls_however_many_wait(tmp_path: Path, count: 
         assert max(waiter.looks for _, _, waiter in waiting.due) <= 190
 
 
+@pytest.mark.soak
+def test_a_large_fleet_does_not_fall_into_groups_that_ask_in_turn(tmp_path: Path) -> None:
+    with fleet(tmp_path, latency=float("inf")) as waiting:
+        waiting.park(120 if os.environ.get("GREMLINS_SOAK") else 10, apart=7.0)
+        before = waiting.requests
+        waiting.run(DAY / 2)
+        assert waiting.requests - before <= 110
+
+
 @pytest.mark.parametrize("latency", [200.0, 1000.0, 5000.0])
 def test_the_end_is_seen_on_average_within_a_tenth_of_its_age(tmp_path: Path, latency: float) -> None:
     delays = []
