@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gremlins.fleet.beads import Hold
 from gremlins.fleet.breaker import duration
@@ -284,3 +288,37 @@ def test_an_outage_of_the_launcher_fails_no_bead_either(project: Project) -> Non
     outage(project, lambda gremlin: None, 70)
     assert all(project.bead(f"a-{n}").status == "open" for n in range(10))
     assert sum(len(project.attempts(f"a-{n}")) for n in range(10)) < 40
+
+
+@settings(max_examples=300 if os.environ.get("GREMLINS_SOAK") else 25)
+@given(
+    beads=st.integers(2, 7),
+    slots=st.integers(1, 4),
+    retry_cap=st.integers(2, 5),
+    kind=st.sampled_from(["it dies at once", "the disk is full", "the key is refused"]),
+    seconds_alive=st.integers(0, 19),
+)
+def test_what_fails_for_everybody_fails_no_bead_soak(
+    beads: int, slots: int, retry_cap: int, kind: str, seconds_alive: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        project = Project.at(Path(folder))
+        project.store.db.connection.execute("PRAGMA synchronous = OFF")
+        project.policy = replace(project.policy, max_running=slots, retry_cap=retry_cap, interval=600)
+        names = [f"a-{n}" for n in range(beads)]
+        project.add(*names)
+        end = OUTAGES[kind](project)
+
+        def dies_soon(gremlin: FakeGremlin) -> None:
+            end(gremlin)
+            gremlin.ended_at = gremlin.started_at + seconds_alive
+
+        project.fleet.on_start = dies_soon
+        project.run(20 * 3600)
+        assert {project.bead(name).status for name in names} <= {"open", "in_progress"}
+        assert sum(project.fleet.starts.values()) < 40
+        assert [notice.kind for notice in project.notices] == ["breaker_opened"]
+        project.fleet.on_start = project.fleet.finish
+        project.run(12 * 3600)
+        assert {project.bead(name).status for name in names} == {"closed"}
+        project.store.close()

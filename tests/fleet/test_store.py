@@ -26,6 +26,7 @@ from gremlins.fleet.store.interface import (
     DependencyCircle,
     Event,
     MarkEnding,
+    MarkProbe,
     MarkSpawned,
     MoveBead,
     Notice,
@@ -108,6 +109,25 @@ def test_a_bead_has_one_unsettled_attempt(store: BeadStore) -> None:
     assert not store.commit(AddAttempt(attempt("a-1", 2)))
     assert store.commit(SettleAttempt(attempt("a-1"), end()))
     assert store.commit(AddAttempt(attempt("a-1", 2)))
+
+
+def test_what_is_under_way_is_what_has_an_unsettled_attempt(store: BeadStore) -> None:
+    for bead_id in ("a-1", "a-2", "a-3"):
+        put(store, bead_id)
+    for bead_id in ("a-1", "a-2"):
+        assert store.commit(AddAttempt(attempt(bead_id)))
+    assert store.commit(SettleAttempt(attempt("a-1"), end()))
+    assert [work.id for work in store.under_way(PROJECT).works] == ["a-2"]
+
+
+def test_a_claim_may_become_a_probe_until_it_is_settled(store: BeadStore) -> None:
+    put(store, "a-1")
+    assert store.commit(AddAttempt(attempt("a-1")))
+    assert store.commit(MarkProbe(attempt("a-1")))
+    [work] = store.under_way(PROJECT).works
+    assert work.attempts[0].probe
+    assert store.commit(SettleAttempt(attempt("a-1"), end()))
+    assert not store.commit(MarkProbe(attempt("a-1")))
 
 
 def test_an_attempt_is_settled_once_and_settlements_are_numbered(store: BeadStore) -> None:
