@@ -239,7 +239,8 @@ class BatchEngine:
     def _tried_for_long(self, record: CallRecord, now: datetime) -> bool:
         lull = max(LULL, timedelta(seconds=2 * self.session.settings.batch.retry_max))
         sends = record.sends
-        return bool(sends) and now - sends[0].began > GIVE_UP_SENDING and now - sends[-1].began < lull
+        # Like with like: sends are dated by the server's clock, the record by ours, and the two may be hours apart.
+        return bool(sends) and sends[-1].began - sends[0].began > GIVE_UP_SENDING and now - record.updated_at < lull
 
     def _too_early(self, record: CallRecord, now: datetime) -> float:
         """Seconds until it may be sent. A time further off than the longest wait is a clock that was set back."""

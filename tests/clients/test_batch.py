@@ -180,6 +180,14 @@ def test_what_is_not_accepted_for_a_day_fails_and_says_so(make_room: MakeRoom, s
     assert room.ours == []
 
 
+@pytest.mark.parametrize("hours", [-30, -5, 5, 30])
+def test_a_clock_that_is_wrong_by_hours_does_not_keep_it_trying_for_ever(make_room: MakeRoom, hours: int) -> None:
+    room = make_room({"batch": HOURLY}, clock_offset=hours * 3600.0)
+    room.simulator.fault("create", "error", status=429, times=0)
+    assert isinstance(outcome_of(room), Failed)
+    assert len(room.waits) in range(20, 30)
+
+
 def test_a_machine_without_a_network_for_a_day_is_its_own_fault(make_room: MakeRoom) -> None:
     room = make_room({"batch": HOURLY})
     room.simulator.stop()

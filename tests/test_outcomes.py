@@ -1,0 +1,208 @@
+"""Every answer of the API, and the lack of one, ends in a state that a person understands from `status` and `show`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gremlins.cli.story import show
+from gremlins.clock import SystemClock
+from gremlins.fleet.status import as_json, look
+from gremlins.paths import Home
+from gremlins.runs import Finished
+from gremlins.simulator import Reply, ScriptedModel, Simulator
+from tests.conftest import Repo
+from tests.living import Lab
+
+ASK = "evidence: none\nstages: [{type: agent, name: summary, prompt: .gremlins/prompts/summary.md, mode: batch}]\n"
+ALWAYS = {"times": 0}
+SAID = "these are its words"
+
+
+def errored(kind: str, code: str | None = None, message: str = SAID) -> dict[str, Any]:
+    details = {"error_code": code} if code else None
+    return {"on": "outcome", "do": "errored", "error": kind, "message": message, "details": details, **ALWAYS}
+
+
+def refused(on: str, status: int, kind: str = "", **more: Any) -> dict[str, Any]:
+    return {"on": on, "do": "error", "status": status, "error": kind or None, "message": SAID, **ALWAYS, **more}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What goes wrong, and how it is told: the state, whose fault it is, and words of the reason."""
+
+    faults: tuple[dict[str, Any], ...]
+    state: str
+    failure: str | None
+    words: str
+    options: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def dead(failure: str, words: str, *faults: dict[str, Any], **options: Any) -> Case:
+    return Case(faults, "dead", failure, words, options)
+
+
+CREDIT = "Your credit balance is too low to access the Anthropic API."
+LOST = {"on": "create", "do": "drop", "when": "after"}
+HOURLY = {"GREMLINS_BATCH__RETRY_INITIAL": "3600", "GREMLINS_BATCH__RETRY_MAX": "3600"}
+PAUSES = ScriptedModel(otherwise=Reply("and so on", stop_reason="pause_turn"))
+
+CASES = {
+    **{
+        f"{kind}, three times": dead("capacity", SAID, errored(f"{kind}_error"))
+        for kind in ("overloaded", "api", "timeout", "rate_limit")
+    },
+    "invalid request": dead("task", SAID, errored("invalid_request_error")),
+    "too large": dead("task", SAID, errored("request_too_large")),
+    "credit, by its code": dead("credit", SAID, errored("invalid_request_error", "credit_balance_too_low")),
+    "a spending limit": dead("credit", SAID, errored("permission_error", "enforced_spend_limit_reached")),
+    "a contract's limit": dead("credit", SAID, errored("invalid_request_error", "contract_spend_limit_reached")),
+    "an organisation on hold": dead("credit", SAID, errored("permission_error", "organization_on_hold")),
+    "credit, by its sentence": dead("credit", CREDIT, errored("invalid_request_error", None, CREDIT)),
+    "billing": dead("credit", SAID, errored("billing_error")),
+    "permission": dead("config", SAID, errored("permission_error")),
+    "authentication": dead("config", SAID, errored("authentication_error")),
+    "not found": dead("config", SAID, errored("not_found_error")),
+    "a kind of next year": dead("unknown", "of_next_year_error: " + SAID, errored("of_next_year_error")),
+    "a result of next year": dead("unknown", "unknown type 'postponed'", {"on": "outcome", "do": "unknown", **ALWAYS}),
+    "cut off twice": dead("task", "did not fit into", {"on": "outcome", "do": "max_tokens", **ALWAYS}),
+    "a refusal": Case(({"on": "outcome", "do": "refusal"},), "bailed", None, "refused: "),
+    "a turn without an end": dead("task", "paused its turn 12 times", model=PAUSES),
+    "expired twice": dead("capacity", "the batch expired twice", {"on": "outcome", "do": "expired", **ALWAYS}),
+    "expired, and that is that": Case(
+        ({"on": "outcome", "do": "expired"},), "dead", "capacity", "expired before",
+        env={"GREMLINS_BATCH__ON_EXPIRED": "fail"},
+    ),
+    "canceled by somebody else": Case(
+        ({"on": "outcome", "do": "canceled"},), "bailed", None, "canceled_elsewhere: msgbatch_"
+    ),
+    "foreign results": dead("unknown", "not among the results", {"on": "results", "do": "foreign", **ALWAYS}),
+    "gone after 29 days": dead("unknown", "29 days", refused("results", 404)),
+    "a last no to the results": dead("unknown", SAID, refused("results", 400, "invalid_request_error")),
+    **{
+        f"{status} at the door": dead(failure, SAID, refused("create", status))
+        for status, failure in ((400, "task"), (401, "config"), (402, "credit"), (403, "config"), (413, "task"))
+    },
+    "a model that cannot batch": dead("task", "Batches API", no_batch_models=frozenset({"claude-sonnet-5-5"})),
+    "429 for a day": Case((refused("create", 429),), "dead", "capacity", "not accepted for a day", env=HOURLY),
+    **{
+        f"{status} while polling": Case((refused("retrieve", status),), "detached", "config", SAID)
+        for status in (401, 403, 404)
+    },
+    **{
+        f"{status} while fetching": Case((refused("results", status),), "detached", "config", SAID)
+        for status in (401, 403)
+    },
+    "a search that is refused": Case((LOST, refused("list", 403, skip=1)), "detached", "config", "cannot be searched"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def lab(repo: Repo, tmp_path: Path) -> Iterator[Callable[..., Lab]]:
+    running: list[Simulator] = []
+
+    def make(**options: Any) -> Lab:
+        running.append(Simulator(**options).start())
+        repo.write({".gremlins/prompts/summary.md": "Say in one line what this project does.\n"})
+        return Lab(repo, Home(tmp_path / "state"), running[-1])
+
+    yield make
+    for simulator in running:
+        simulator.stop()
+
+
+def told(it: Lab, gremlin: str, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What `status` says of it; `show` must say the same."""
+    found = as_json(look(it.home, gremlin, SystemClock()))["liveness"]
+    patch.setenv("GREMLINS_HOME", str(it.home.root))
+    show(gremlin, json=False)
+    page = " ".join(capsys.readouterr().out.split())
+    assert found["shown"] in page
+    assert " ".join(str(found["reason"] or "").split())[:200] in page
+    return dict(found)
+
+
+def failure_of(it: Lab, gremlin: str) -> str | None:
+    return getattr(it.read(gremlin).status, "failure", None)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+def test_how_it_ends_is_told(
+    lab: Callable[..., Lab], case: Case, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = lab(**case.options)
+    for fault in case.faults:
+        it.simulator.fault(**fault)
+    gremlin = it.make(ASK, env=case.env)
+    it.run(gremlin, env=case.env)
+    found = told(it, gremlin, capsys, monkeypatch)
+    assert found["state"] == case.state, found
+    assert case.words in found["reason"]
+    assert failure_of(it, gremlin) == case.failure
+
+
+@pytest.mark.parametrize("fault", ["duplicate", "extra"])
+def test_lines_too_many_and_out_of_order_are_no_matter(lab: Callable[..., Lab], fault: str) -> None:
+    it = lab()
+    it.simulator.fault("results", fault)
+    assert isinstance(it.run(it.make(ASK)).status, Finished)
+
+
+# ── what changes between two processes ────────────────────────────────────────────────────────────────────────────
+
+
+def parked(it: Lab) -> str:
+    """Its batch is out, and the process is gone."""
+    it.simulator.change(latency=1e9)
+    gremlin = it.make(ASK)
+    it.run(gremlin, naps=1)
+    it.simulator.change(latency=0.0)
+    assert len(it.simulator.batches) == 1
+    return gremlin
+
+
+def test_without_a_key_what_is_outstanding_stays_so(
+    lab: Callable[..., Lab], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = lab()
+    gremlin = parked(it)
+    it.run(gremlin, env={"ANTHROPIC_API_KEY": ""}, naps=1)
+    found = told(it, gremlin, capsys, monkeypatch)
+    assert found["state"] == "detached"
+    assert "no credentials" in found["reason"]
+    assert failure_of(it, gremlin) == "config"
+
+
+def test_another_workspaces_key_is_named_as_the_reason(
+    lab: Callable[..., Lab], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = lab(keys={"sk-ant-ours-000": "ours", "sk-ant-theirs-0": "theirs"})
+    gremlin = parked(it)
+    it.run(gremlin, env={"ANTHROPIC_API_KEY": "sk-ant-theirs-0"}, naps=1)
+    found = told(it, gremlin, capsys, monkeypatch)
+    assert found["state"] == "detached"
+    assert "cannot be followed with this key" in found["reason"]
+    it.simulator.advance(1e6)
+    assert it.run(gremlin, naps=3).status.state in ("finished", "failed")  # followed again; it may have expired
+    assert len(it.simulator.batches) <= 2
+
+
+def test_a_call_of_a_newer_program_is_not_guessed_at(
+    lab: Callable[..., Lab], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = lab()
+    gremlin = parked(it)
+    [path] = it.home.gremlin(gremlin).calls.glob("*.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 2}))
+    it.run(gremlin, naps=1)
+    found = told(it, gremlin, capsys, monkeypatch)
+    assert found["state"] in ("dead", "detached")
+    assert "newer gremlins" in found["reason"]
+    assert len(it.simulator.batches) == 1
