@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench import dispatch, live, waiting
 from bench.fleets import make_fleet, make_other_fleet
 from bench.installs import HERE, Installed, install, other
 from bench.lives import Lives, measure_lives
-from bench.timing import Command, Times, clean_env, measure
+from bench.parked import COUNTS, Fleet, measure_parked
+from bench.timing import Command, Figure, Times, clean_env, measure
 
 SIZES = (0, 100, 1000, 10_000)
 OTHER_VARIABLE = "GREMLINS_BENCH_OTHER"
@@ -44,6 +46,7 @@ def _options() -> argparse.Namespace:
         "--lives", type=int, default=5, help="gremlins that are launched, parked and stopped (default 5)"
     )
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="sizes of fleets")
+    parser.add_argument("--parked", type=int, nargs="*", default=COUNTS, help="sizes of fleets that are really parked")
     parser.add_argument("--folder", help="where to work (default: memory, else the temporary folder)")
     parser.add_argument("--write", action="store_true", help="put the report into bench/README.md")
     parser.add_argument(
@@ -64,8 +67,45 @@ def _measure_all(folder: Path, options: argparse.Namespace) -> str:
     lines += _starts(folder, ours or Installed(Path(sys.prefix)), theirs, options)
     _say("launching, parking and stopping")
     lives = measure_lives((ours or Installed(Path(sys.prefix))).command, folder / "lives", options.lives)
-    lines += ["", "### Living", "", *_living(lives, ours), "", _machine()]
+    lines += ["", "### Living", "", *_living(lives, ours)]
+    _say("fleets that are parked: more than a minute each")
+    command = [(ours or Installed(Path(sys.prefix))).command]
+    fleets = measure_parked(folder / "parked", command, options.parked)
+    lines += ["", "### Parked", "", *_parked(fleets), "", "On a simulated clock:", "", *_figures(waiting.measure())]
+    _say("dispatching")
+    lines += ["", "### Dispatching", "", *_figures(dispatch.measure())]
+    _say("live calls")
+    lines += ["", "### Live calls", "", *_figures(live.measure()), "", _machine()]
     return "\n".join(lines) + "\n"
+
+
+def _parked(fleets: Sequence[Fleet]) -> list[str]:
+    head = [
+        "parked",
+        "polls at first after",
+        "memory of each (PSS), MB",
+        "of one core, all together, %",
+        "requests a minute, all together",
+        "`status`, ms",
+        "all finished, s after their batches ended",
+    ]
+    rows = [
+        [
+            f"{fleet.count:,}",
+            f"{fleet.interval:.0f} s",
+            f"{fleet.pss_mb:.1f}",
+            f"{fleet.core:.2f}",
+            f"{fleet.requests:.1f}",
+            f"{fleet.status_ms:.0f}",
+            f"{fleet.awake_after:.0f}",
+        ]
+        for fleet in fleets
+    ]
+    return _table(head, rows)
+
+
+def _figures(figures: Sequence[Figure]) -> list[str]:
+    return _table(["what", ""], [[figure.what, f"{figure.value:,.1f} {figure.unit}".strip()] for figure in figures])
 
 
 def _starts(folder: Path, ours: Installed, theirs: Installed | None, options: argparse.Namespace) -> list[str]:
@@ -114,13 +154,18 @@ def _living(lives: Lives, ours: Installed | None) -> list[str]:
         ["`launch` returns after", _spread(lives.launch, "s")],
         ["`stop` of a parked one, its batch canceled", _spread(lives.stop, "s")],
         ["memory of a parked one (PSS)", _spread(lives.parked_mb, "MB")],
-        ["installed, without the live extras", f"{ours.megabytes:.0f} MB" if ours else "not measured"],
+        ["installed, without the live extras", _size(ours) if ours else "not measured"],
         [
             "the demo's task, whole pipeline, against the simulator: batch ÷ live",
             f"${lives.batch_usd:.4f} ÷ ${lives.live_usd:.4f} = {lives.batch_usd / lives.live_usd:.2f}",
         ],
     ]
     return _table(["what", "median (least to most)"], rows)
+
+
+def _size(ours: Installed) -> str:
+    whole, code = ours.megabytes()
+    return f"{whole:.0f} MB, {whole - code:.0f} MB without the byte code that pip makes of all of it"
 
 
 def _spread(values: Sequence[float], unit: str) -> str:

@@ -24,15 +24,15 @@ class Installed:
     def python(self) -> Path:
         return self.folder / "bin" / "python"
 
-    @property
-    def megabytes(self) -> float:
-        """Everything in site-packages, byte code included, but pip and what belongs to it."""
+    def megabytes(self) -> tuple[float, float]:
+        """Everything in site-packages but pip and what belongs to it; and the part of it that is byte code."""
         site = next((self.folder / "lib").glob("python3*/site-packages"))
         ours = [
             entry for entry in site.iterdir() if not entry.name.startswith(("pip", "setuptools", "_distutils", "pkg_"))
         ]
         files = [path for entry in ours for path in ([entry] if entry.is_file() else entry.rglob("*"))]
-        return sum(path.stat().st_size for path in files if path.is_file() and not path.is_symlink()) / 1e6
+        sizes = {path: path.stat().st_size for path in files if path.is_file() and not path.is_symlink()}
+        return sum(sizes.values()) / 1e6, sum(size for path, size in sizes.items() if path.suffix == ".pyc") / 1e6
 
 
 def install(source: Path, folder: Path) -> Installed | None:

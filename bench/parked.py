@@ -28,8 +28,9 @@ from tests.acceptance.nursery import Nursery
 
 COUNTS = (1, 10, 100, 200)
 WATCHED = 60.0
-"""Seconds for which the processor's time and the requests are counted: with the first, shortest intervals, so that a
-fleet that has waited for an hour uses less."""
+"""Seconds for which the processor's time and the requests are counted."""
+EARLY, LATER = 20.0, 90.0
+"""Seconds between polls of a batch that was just submitted, by default; and of one that is ten minutes old."""
 LONG = 3600.0
 PATIENCE = 1800.0
 PIPELINE = "stages:\n  - {type: agent, name: summary, prompt: .gremlins/prompts/summary.md, mode: batch}\n"
@@ -41,6 +42,8 @@ class Fleet:
     """What so many parked gremlins of one account were seen to need."""
 
     count: int
+    interval: float
+    """Seconds to the first poll; later ones come at 15 % of a batch's age."""
     pss_mb: float
     """Of each, the median."""
     core: float
@@ -55,7 +58,7 @@ class Fleet:
 class Parked:
     """One project, one account, one state root, and so many gremlins."""
 
-    def __init__(self, folder: Path, simulator: Simulator, python: str) -> None:
+    def __init__(self, folder: Path, simulator: Simulator, python: str, interval: float) -> None:
         self.home = Home(folder / "home")
         self.python = python
         self.project = folder / "project"
@@ -70,6 +73,7 @@ class Parked:
             GREMLINS_HOME=str(self.home.root),
             ANTHROPIC_BASE_URL=simulator.url,
             ANTHROPIC_API_KEY=simulator.key,
+            GREMLINS_BATCH__POLL_INITIAL=str(interval),
         )
         self.pids: list[int] = []
 
@@ -142,14 +146,15 @@ def measure_parked(folder: Path, command: Sequence[str], counts: Sequence[int] =
     (folder / "nursery").mkdir(parents=True)
     nursery = Nursery.start(folder / "nursery", runners_python=sys.executable)
     try:
-        return [_fleet(folder / f"fleet-{count}", count, nursery.python, command) for count in counts]
+        cases = [(count, EARLY) for count in counts] + [(max(counts), LATER)]
+        return [_fleet(folder / f"fleet-{number}", *case, nursery.python, command) for number, case in enumerate(cases)]
     finally:
         nursery.close()
 
 
-def _fleet(folder: Path, count: int, python: str, command: Sequence[str]) -> Fleet:
+def _fleet(folder: Path, count: int, interval: float, python: str, command: Sequence[str]) -> Fleet:
     with Simulator(Options(latency=LONG)) as simulator:
-        parked = Parked(folder, simulator, python)
+        parked = Parked(folder, simulator, python, interval)
         parked.park(count)
         time.sleep(2.0)  # a process gives memory back just after it has parked
         sizes = [pss_mb(pid) for pid in parked.pids]
@@ -163,7 +168,7 @@ def _fleet(folder: Path, count: int, python: str, command: Sequence[str]) -> Fle
         awake = parked.wake(count)
         if len(simulator.batches) != count:
             raise SystemExit(f"{len(simulator.batches)} batches were made for {count} calls")
-    return Fleet(count, statistics.median(sizes), core, requests, status, awake)
+    return Fleet(count, interval, statistics.median(sizes), core, requests, status, awake)
 
 
 if __name__ == "__main__":
