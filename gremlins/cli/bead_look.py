@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import typer
@@ -46,7 +47,6 @@ def list_(
         priorities=priorities,
         labels=words(label or ()),
         assignee=assignee,
-        limit=None if buckets else limit,
     )
     _list(here, query, buckets, limit, json)
     if not (json or everything or buckets or statuses) and (closed := here.store.count(here.project).get("closed")):
@@ -62,7 +62,7 @@ def ready(
 ) -> int:
     """List what could be started now."""
     here = Here.find()
-    query = Query(statuses=("open", "deferred"), labels=words(label or ()), assignee=assignee)
+    query = Query(statuses=("open", "deferred"), labels=words(label or ()), assignee=assignee, blocked=False)
     _list(here, query, {"ready"}, limit, json)
     return 0
 
@@ -146,28 +146,42 @@ def show_json(here: Here, beads: Sequence[Bead]) -> None:
     dump(shown[0] if len(shown) == 1 else shown)
 
 
-def _list(here: Here, query: Query, buckets: set[str], limit: int | None, json: bool) -> int:
-    """A bare array, or a table. The table is made without reading the beads' texts. Returns how many."""
+def _list(here: Here, query: Query, buckets: set[str], limit: int | None, json: bool) -> None:
+    """A bare array, or a table. The table is made without reading the beads' texts, and so is the choice of a few."""
     now = here.clock.now().timestamp()
-    if json or query.labels:
+    if query.labels or (json and limit is None):
         placed = [p for p in place_all(here, list(here.store.beads(here.project, query))) if _in(p.where, buckets)]
-        if json:
-            dump([bead_json(p) for p in placed[:limit]])
-            return len(placed)
-        listed = [Listed(p.work, p.bead.issue.title, p.bead.issue.issue_type) for p in placed]
+        listed = [Listed(p.work, p.bead.issue.title, p.bead.issue.issue_type) for p in placed[:limit]]
         where = {p.work.id: p.where for p in placed}
     else:
-        listed, bad = here.store.listing(here.project, query)
-        for line in bad:
-            note(f"warning: cannot be read, and is left alone: {line}")
-        _, where = place_works(here.store, here, here.project, here.policy, [one.work for one in listed], now)
-        listed = [one for one in listed if _in(where[one.work.id], buckets)]
+        listed, where = _listed(here, query, buckets, limit, now)
+        found = (here.store.bead(here.project, one.work.id) for one in listed) if json else ()
+        placed = place_all(here, [bead for bead in found if bead is not None])
+    if json:
+        dump([bead_json(p) for p in placed[:limit]])
+        return
     width = shutil.get_terminal_size().columns if on_terminal() else None
-    for line in table(listed[:limit], where, now, width):
+    for line in table(listed, where, now, width):
         say(line)
     if not listed:
         note("no beads")
-    return len(listed)
+
+
+def _listed(
+    here: Here, query: Query, buckets: set[str], limit: int | None, now: float
+) -> tuple[list[Listed], dict[str, Deny]]:
+    """The first so many that are in these buckets, of as few rows as it takes."""
+    reach = None if limit is None else max(100, 2 * limit)
+    while True:
+        read, bad = here.store.listing(here.project, replace(query, limit=reach))
+        _, where = place_works(here.store, here, here.project, here.policy, [one.work for one in read], now)
+        listed = [one for one in read if _in(where[one.work.id], buckets)][:limit]
+        if reach is None or len(read) + len(bad) < reach or len(listed) == limit:
+            break
+        reach *= 8
+    for line in bad:
+        note(f"warning: cannot be read, and is left alone: {line}")
+    return listed, where
 
 
 def _in(where: Deny, buckets: set[str]) -> bool:

@@ -81,6 +81,10 @@ def test_lists_are_bare_arrays_in_the_order_of_the_work(world: World) -> None:
     assert ids(world, "list") == [first, waiting, late]
     assert ids(world, "ready") == [first, late]
     assert ids(world, "blocked") == [waiting]
+    assert ids(world, "ready", "-n", "1") == [first]
+    assert len(world.ok("bead", "ready", "-n", "1").splitlines()) == 2
+    assert ids(world, "list", "-n", "2") == [first, waiting]
+    assert ids(world, "list", "-b", "blocked", "-n", "1") == [waiting]
     assert ids(world, "list", "-s", "open", "-p", "3") == [late]
     assert ids(world, "list", "-t", "bug") == []
     world.ok("bead", "close", first)
