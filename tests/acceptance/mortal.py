@@ -2,7 +2,7 @@
 every program started. Standard library only: it also lives in the waiter, which has nothing else.
 
 `MORTAL_TRACE` names a file that all processes of one story share. Each step is a line of it, so their numbers go on
-from process to process; whoever takes step `MORTAL_AT` does not live to carry it out.
+from process to process; whoever takes step `MORTAL_AT`, a number or its words, does not live to carry it out.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TOLD_BY_THE_INTERPRETER = {
 class Mortality:
     """Counts the steps of this process, and ends it at its hour."""
 
-    def __init__(self, trace: str, at: int) -> None:
+    def __init__(self, trace: str, at: str) -> None:
         self.fd = os.open(trace, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.at = at
         self.write, self.fstat, self.kill = os.write, os.fstat, os.kill
@@ -49,7 +49,7 @@ class Mortality:
     def step(self, what: str) -> None:
         line = f"{os.getpid()} {what}".encode("ascii", "replace").replace(b"\n", b" ")[: WIDTH - 1]
         self.write(self.fd, line.ljust(WIDTH - 1) + b"\n")
-        if self.fstat(self.fd).st_size // WIDTH == self.at:
+        if self.at in (what, str(self.fstat(self.fd).st_size // WIDTH)):
             self.kill(os.getpid(), signal.SIGKILL)
 
     def hear(self, event: str, args: tuple[Any, ...]) -> None:
@@ -128,7 +128,7 @@ def _first_line(data: object) -> str:
 def install_from(env: Any) -> None:
     """Make this process mortal where its environment says so."""
     if env.get(TRACE):
-        Mortality(env[TRACE], int(env.get(AT) or 0)).install()
+        Mortality(env[TRACE], env.get(AT) or "").install()
 
 
 if __name__ == "__main__":  # `mortal.py SCRIPT ARGS…`: a script of the standard library, made mortal

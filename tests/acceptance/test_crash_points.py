@@ -15,8 +15,11 @@ from pathlib import Path
 import pytest
 
 from gremlins.simulator import Simulator
+from tests.acceptance import mortal
 from tests.acceptance.crash_points import CALL, EDITS, Place, Story, landing
 from tests.acceptance.nursery import Nursery
+from tests.acceptance.parked import billed_once, launch_one
+from tests.acceptance.world import World
 
 SOAK = bool(os.environ.get("GREMLINS_SOAK"))
 SEED = 20261121
@@ -60,13 +63,59 @@ def die_everywhere(story: Story, place: Place, count: int, least: int) -> None:
 
 
 def test_a_call_killed_at_any_step_soak(place: Place) -> None:
-    die_everywhere(CALL, place, 12, least=120)
+    die_everywhere(CALL, place, 9, least=120)
 
 
 def test_edits_killed_at_any_step_soak(place: Place) -> None:
-    die_everywhere(EDITS, place, 8, least=150)
+    die_everywhere(EDITS, place, 6, least=150)
 
 
 @pytest.mark.parametrize("story", LANDINGS, ids=lambda story: story.name)
 def test_a_landing_killed_at_any_step_soak(finished: Place, story: Story) -> None:
-    die_everywhere(story, finished, 6, least=20)
+    die_everywhere(story, finished, 4, least=20)
+
+
+@pytest.mark.parametrize("story", [CALL, EDITS], ids=lambda story: story.name)
+def test_killed_again_on_the_way_back_soak(place: Place, story: Story) -> None:
+    die_twice(story, place)
+
+
+def test_a_landing_killed_twice_soak(finished: Place) -> None:
+    die_twice(LANDINGS[0], finished)
+
+
+def die_twice(story: Story, place: Place) -> None:
+    steps, wanted = story.undisturbed(place)
+    chance = random.Random(SEED)
+    for _ in range(60 if SOAK else 2):
+        pair = chance.randint(1, steps), chance.randint(1, steps)
+        where, outcome = story.killed(place, *pair)
+        assert outcome == wanted, f"killed at {pair}: {where}\n{place.world.logs()}"
+
+
+# ── the same without a nursery ────────────────────────────────────────────────────────────────────────────────────
+
+CUSTOMIZED = """
+import os, socket, subprocess, sys
+if any("gremlins" in word for word in sys.orig_argv):
+    sys.path.insert(0, {folder!r})
+    import mortal
+    mortal.install_from(os.environ)
+"""
+STEPS = ["recv", "send POST /v1/messages/batches HTTP/1.1"]
+
+
+@pytest.mark.installed
+@pytest.mark.parametrize("step", STEPS if SOAK else STEPS[:1])
+def test_the_installed_command_killed_before_it_hears_that_its_batch_was_made_soak(
+    world: World, tmp_path: Path, step: str
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(CUSTOMIZED.format(folder=str(Path(mortal.__file__).parent)))
+    trace = tmp_path / "trace"
+    launch_one(world, latency=0.0, PYTHONPATH=str(tmp_path), **{mortal.TRACE: str(trace), mortal.AT: step})
+    world.until("g", "detached")
+    assert trace.read_text().splitlines()[-1].split(maxsplit=1)[1].strip() == step
+    assert len(world.simulator.batches) == 1
+    world.ok("rescue", "g")
+    world.until("g", "finished")
+    billed_once(world)
