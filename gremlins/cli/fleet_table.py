@@ -166,6 +166,14 @@ def _summary(rows: Sequence[Row]) -> Text:
     return Text(f"{what} · {spent}" + (f", saved {dollars(saved)}" if saved else ""), style="bold")
 
 
+def shortened(gremlin_id: str, width: int) -> str:
+    """An id that fits: its end stays, which tells it from others of the same task, and of its beginning what can."""
+    tail = 5
+    if len(gremlin_id) <= width or width <= tail + 1:
+        return gremlin_id
+    return f"{gremlin_id[: width - tail - 1]}…{gremlin_id[-tail:]}"
+
+
 class _Layout:
     """Column widths for these rows on a screen of this width. Reasons have lines of their own, or a column."""
 
@@ -218,7 +226,8 @@ class _Layout:
         title = task_of(row)
         last = [self._detail(row), title] if self.wide else [self._detail(row) or title]
         styles = ["bold" if asks else "", style, "", "", "", *([""] if self.wide else []), "dim"]
-        found = [self._joined([*self.cells[row.glance.id], *last], styles, base="")]
+        gremlin_id, *cells = self.cells[row.glance.id]
+        found = [self._joined([shortened(gremlin_id, self.widths[0]), *cells, *last], styles, base="")]
         more = detail(row, self.now)
         if self.reasons_below and asks and more:
             found.append(Text(f"  ↳ {more}", style=style.removeprefix("bold ")))

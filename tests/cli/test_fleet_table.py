@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.cells import cell_len
 
-from gremlins.cli.fleet_table import NEEDS_A_PERSON, by_urgency, detail, lines, view
+from gremlins.cli.fleet_table import NEEDS_A_PERSON, by_urgency, detail, lines, shortened, view
 from gremlins.cli.out import ago, columns, dollars, printable
 from tests.cli.views import REASONS, crowd, every_state, fleet, row
 from tests.fleet.records import NOON
@@ -139,3 +139,9 @@ def test_columns_are_aligned_and_the_last_is_ragged() -> None:
 
 def test_a_text_of_others_is_one_printable_line() -> None:
     assert printable("a\x1b[2J\n\tb  c") == "a\ufffd[2J b c"
+
+
+def test_ids_that_do_not_fit_are_still_told_apart() -> None:
+    assert shortened("the-mean-of-a-harvest-56aa", 20) == "the-mean-of-a-…-56aa"
+    assert shortened("short-1f2e", 20) == "short-1f2e"
+    assert len({shortened(f"fix-the-parser-of-dates-{n:04x}", 14) for n in range(500)}) == 500
