@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -117,6 +117,7 @@ class Git:
         pass_fds: Sequence[int] = (),
         shielded: bool = False,
         timeout: float | None = None,
+        check: Callable[[], None] | None = None,
     ) -> Completed:
         """Run git and return how it ended, whatever the code. NotReady where there is no git."""
         options = [part for key, value in QUIET.items() for part in ("-c", f"{key}={value}")]
@@ -129,6 +130,7 @@ class Git:
                 pass_fds=pass_fds,
                 shielded=shielded,
                 timeout=timeout,
+                check=check,
             )
         except FileNotFoundError:
             if not self.path.is_dir():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -286,13 +286,13 @@ def remote_of(git: Git) -> str:
     )
 
 
-def push(git: Git, branch: str) -> None:
-    """Push the gremlin's own branch, and only where that adds to what is there.
+def push(git: Git, branch: str, check: Callable[[], None]) -> None:
+    """Push the gremlin's own branch, and only where that adds to what is there. `check` may end it by raising.
 
     Raises PushRefused (somebody's commits are there, or the remote's rules forbid it), GhFailed (it may work later).
     """
     ref = f"refs/heads/{branch}"
-    done = git.attempt("push", "--porcelain", remote_of(git), f"{ref}:{ref}", timeout=TIMEOUT * 5)
+    done = git.attempt("push", "--porcelain", remote_of(git), f"{ref}:{ref}", timeout=TIMEOUT * 5, check=check)
     if done.returncode == 0:
         return
     lines = [line.strip() for line in done.output.splitlines() if line.strip()]

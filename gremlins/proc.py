@@ -15,6 +15,8 @@ from typing import IO
 from gremlins.clock import Clock
 
 PROC = Path("/proc")
+ATTENTION = 0.3
+"""Seconds between two looks whether somebody wants a child to be ended."""
 
 _CREDENTIALS = re.compile(
     r"""ANTHROPIC_.*(KEY|TOKEN|TOKEN_FILE|SECRET|HEADERS)
@@ -71,10 +73,12 @@ def run(
     timeout: float | None = None,
     pass_fds: Sequence[int] = (),
     shielded: bool = False,
+    check: Callable[[], None] | None = None,
 ) -> Completed:
     """Run a child to its end, in a group of its own so that Ctrl-C at our terminal is not also its Ctrl-C.
 
     Interrupted, the child is killed; a `shielded` one is waited for first, for it must not be cut in the middle.
+    `check` is called now and then meanwhile, and interrupts by raising.
     Raises OSError where it cannot be started, `TimedOut` after `timeout` seconds.
     """
     data = input.encode() if isinstance(input, str) else input
@@ -88,7 +92,7 @@ def run(
         pass_fds=pass_fds,
     )
     try:
-        out, err = child.communicate(data, timeout=timeout)
+        out, err = child.communicate(data, timeout=timeout) if check is None else _attended(child, timeout, check)
     except subprocess.TimeoutExpired:
         _kill_and_reap(child)
         raise TimedOut(f"{argv[0]} took longer than {timeout:g} s") from None
@@ -99,6 +103,20 @@ def run(
             _kill_and_reap(child)
         raise
     return Completed(child.returncode, out, err)
+
+
+def _attended(child: subprocess.Popen[bytes], timeout: float | None, check: Callable[[], None]) -> tuple[bytes, bytes]:
+    """`communicate`, in short pieces."""
+    left = float("inf") if timeout is None else timeout
+    while True:
+        check()
+        piece = min(left, ATTENTION)
+        try:
+            return child.communicate(timeout=piece)
+        except subprocess.TimeoutExpired:
+            left -= piece
+            if left <= 0:
+                raise
 
 
 def _kill_and_reap(child: subprocess.Popen[bytes]) -> None:

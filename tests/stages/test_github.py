@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +18,11 @@ from gremlins.cli.launch import _read_plan
 from gremlins.errors import Conflict, GremlinsError, NotFound, NotReady
 from gremlins.fleet.land import land_pr
 from gremlins.github import GitHub, _pull_request
-from gremlins.runs import Bailed, Failed, Finished, Landed
+from gremlins.locks import GremlinLock
+from gremlins.runner import Run
+from gremlins.runs import Bailed, Failed, Finished, Interrupted, Landed
 from tests.conftest import Repo, put_gh
+from tests.hanging import must_end
 from tests.living import Lab
 from tests.stages.conftest import MakeScripted
 from tests.stages.test_loop import rescued
@@ -114,6 +120,31 @@ def test_a_remote_that_refuses_is_told_in_its_own_words(scripted: MakeScripted, 
     assert isinstance(status, Bailed)
     assert status.kind == "push_refused"
     assert "branches need a ticket" in status.detail
+
+
+def test_a_stop_does_not_wait_for_a_push_that_hangs(scripted: MakeScripted, hub: Hub, tmp_path: Path) -> None:
+    begun, hook = tmp_path / "begun", hub.remote.path / "hooks" / "pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ntouch '{begun}'\nexec sleep 300\n")
+    hook.chmod(0o755)
+    it = scripted(FIX)
+    gremlin = it.make(OPEN, task="Make add add.", env=hub.env)
+    runs: list[Run] = []
+    waker = threading.Thread(target=_when, args=(begun, lambda: runs[-1].interrupt.trigger("SIGTERM")))
+    waker.start()
+    with must_end():
+        while not isinstance(it.read(gremlin).status, Interrupted):
+            with GremlinLock.acquire(it.home.gremlin(gremlin).lock, "runner") as lock:
+                runs.append(it.process(gremlin, lock, env=hub.env))
+                runs[-1].go()
+                runs[-1].close()
+    waker.join(timeout=30)
+
+
+def _when(path: Path, action: Callable[[], None]) -> None:
+    while not path.exists():
+        time.sleep(0.02)
+    action()
 
 
 def test_a_remote_that_is_gone_keeps_the_attempt(scripted: MakeScripted, hub: Hub) -> None:
