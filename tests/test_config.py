@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gremlins.config import ClientSpec, LoadedSettings, Settings, known_settings, load_settings, value_of
@@ -303,6 +304,34 @@ VALUES: Mapping[str, st.SearchStrategy[Any]] = {
     "live": st.fixed_dictionaries({}, optional={"resume_backoff": st.lists(st.floats(0, 1e6))}),
     "spend": st.fixed_dictionaries({}, optional={"per_day": st.none() | st.floats(0, 1e6)}),
 }
+
+
+WHOLE = "client = 'claude:m'\nverify = ['true']\n[batch]\npoll_initial = 3\n[spend]\nmax_usd_per_gremlin = 1.5\n"
+PIECES = st.binary(max_size=8) | st.sampled_from(
+    [b"[batch]\n", b"= ", b"'''", b"nan", b"1e999", b"{a=1}", b"[[x]]\n", b"\0"]
+)
+
+
+@settings(max_examples=150)
+@given(
+    cuts=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 0.3), PIECES), min_size=1, max_size=4),
+    env=st.text(max_size=9),
+)
+def test_a_file_of_any_bytes_is_settings_or_named_as_wrong(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[tuple[float, float, bytes]], env: str
+) -> None:
+    text, folder = WHOLE.encode(), tmp_path_factory.getbasetemp() / "any-bytes"
+    for where, share, piece in cuts:
+        at = int(where * len(text))
+        text = text[:at] + piece + text[at + int(share * len(text)) :]
+    repo_file(folder).parent.mkdir(parents=True, exist_ok=True)
+    repo_file(folder).write_bytes(text)
+    named = re.compile("config.toml|GREMLINS_BATCH__POLL_MAX")
+    try:
+        load_settings(folder / "repo", Home(folder / "home"), {"GREMLINS_BATCH__POLL_MAX": env})
+    except ConfigError:
+        with pytest.raises(ConfigError, match=named):
+            load_settings(folder / "repo", Home(folder / "home"), {"GREMLINS_BATCH__POLL_MAX": env})
 
 
 @given(values=st.fixed_dictionaries({}, optional=VALUES))

@@ -19,6 +19,9 @@ from gremlins.runs import Gremlin, Landed, RunStore
 from gremlins.spend import archive
 from gremlins.worktree import SIDE, Worktree, remove, side_worktrees
 
+GRAVE = ".{}.removed"
+"""Where a gremlin's folder goes first: gone at once for everybody who looks, however long it takes to empty."""
+
 
 def remove_gremlin(
     home: Home, gremlin_id: str, *, force: bool, clock: Clock, env: Mapping[str, str], stop_wait: float = 30.0
@@ -95,6 +98,7 @@ def clean(home: Home, *, older_than: float, clock: Clock) -> tuple[list[str], li
     from gremlins.fleet.glance import ids
 
     store, removed, problems = RunStore(home, clock), [], []
+    _sweep_graves(home)
     for gremlin_id in sorted(ids(home)):
         try:
             row = look(home, gremlin_id, clock)
@@ -120,10 +124,16 @@ def _remove(home: Home, record: Gremlin, *, delete_branch: bool) -> None:
         remove(Path(record.project), Path(record.worktree), record.branch, delete_branch=delete_branch)
         _drop_refs(record)
     shutil.rmtree(record.worktree, ignore_errors=True)
-    grave = paths.root.with_name(f".{record.id}.removed")
-    shutil.rmtree(grave, ignore_errors=True)
+    _sweep_graves(home)
+    grave = paths.root.with_name(GRAVE.format(record.id))
     paths.root.rename(grave)
-    shutil.rmtree(grave)
+    shutil.rmtree(grave, ignore_errors=True)  # another removal may be sweeping it
+
+
+def _sweep_graves(home: Home) -> None:
+    """What a removal that was killed at the very end had not got to; nobody needs any of it."""
+    for grave in home.gremlins.glob(GRAVE.format("*")):
+        shutil.rmtree(grave, ignore_errors=True)
 
 
 def _drop_refs(record: Gremlin) -> None:

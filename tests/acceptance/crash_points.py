@@ -198,12 +198,13 @@ def landing(*words: str) -> Story:
 
     def heal(place: Place) -> None:
         """What a person does: land again, and remove what is left where it says that it has landed."""
-        _an_hour_passes(place)
         for _ in range(4):
+            _an_hour_passes(place)
             ran = place.world.run("land", "g", *words)
             if ran.code == 4 and "has landed already" in ran.err:
                 while place.world.run("rm", "g").code == KILLED:
                     pass
+                place.world.ok("clean")
                 return
             assert ran.code in (0, KILLED), f"{ran.err}\nafter {place.steps()[-1:]}"
         raise AssertionError("landing has no end")

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gremlins import worktree
@@ -257,6 +257,33 @@ def test_no_list_of_edits_reaches_outside_or_into_git(jungle: Path, listed: list
             assert (jungle / change.path).parent.resolve().is_relative_to(jungle.resolve())
             assert ".git" not in [part.casefold().rstrip(" .") for part in change.path.split("/")]
             assert not change.path.startswith("/")
+
+
+ANSWERS = [
+    '{"edits": [{"path": "calc.py", "old": "a b", "new": "b"}], "summary": "s"}',
+    'Here:\n```json\n{"edits": [{"path": "n.txt", "content": "x\\n"}], "summary": ""}\n```\n',
+    '{"edits": [], "summary": "BAIL: unclear: why?"}',
+]
+PIECES = st.text(max_size=12) | st.sampled_from(
+    ['{"edits": [', '"', "}", "]}", "null", "\\ud800", "[" * 3000, "BAIL:", "```"]
+)
+
+
+@given(
+    answer=st.sampled_from(ANSWERS), cuts=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 0.2), PIECES), max_size=4)
+)
+@settings(max_examples=200)
+def test_an_answer_of_any_text_is_a_list_or_cannot_be_read(
+    jungle: Path, answer: str, cuts: list[tuple[float, float, str]]
+) -> None:
+    for where, share, piece in cuts:
+        at = int(where * len(answer))
+        answer = answer[:at] + piece + answer[at + int(share * len(answer)) :]
+    try:
+        reply = parse_reply(answer)
+    except UnreadableReply:
+        return
+    assert isinstance(check_edits(jungle, reply.edits), Ready | Mismatched | Refused)
 
 
 @given(listed=EDITS)
