@@ -368,6 +368,38 @@ class Dispatching(RuleBasedStateMachine):
         fleet = self.project.fleet
         fleet.on_start = (lambda g: None) if works else (lambda g: fleet.end(g, "dead", reason="died at once"))
 
+    # --- what takes long to come about by single steps
+
+    @rule(
+        ends=st.lists(st.sampled_from(["task", "unknown", "capacity", "host", "config", "died", "lie"]), max_size=6),
+        seconds=st.sampled_from([31, 2000, 20_000]),
+    )
+    def attempt_after_attempt_fails(self, ends: list[str], seconds: int) -> None:
+        fleet = self.project.fleet
+        for how in ends:
+            self.tick()
+            for gremlin in [g for g in fleet.table.values() if g.alive and g.state == "running"]:
+                match how:
+                    case "died":
+                        fleet.end(gremlin, "dead", reason="vanished")
+                    case "lie":
+                        fleet.end(gremlin, "finished")
+                    case _:
+                        fleet.fail(gremlin, how)  # type: ignore[arg-type]
+            self.tick()
+            self.project.clock.advance(seconds)
+
+    @rule(data=st.data())
+    def what_was_tried_is_blocked_before_its_next_attempt(self, data: st.DataObject) -> None:
+        works = self.project.store.works(PROJECT).works
+        tried = [work.id for work in works if work.attempts and work.unsettled is None]
+        if len(works) > 1 and tried:
+            one = data.draw(st.sampled_from(sorted(tried)))
+            with suppress(Conflict):
+                self._desk().depend(one, data.draw(st.sampled_from(sorted(w.id for w in works))), "blocks")
+        self.project.clock.advance(20_000)
+        self.tick()
+
     # --- what loops do
 
     @rule()
@@ -419,6 +451,13 @@ class Dispatching(RuleBasedStateMachine):
                 then = replace(work, epoch=epoch)
                 assert then.spawns <= CAPS.spawn_cap
                 assert charged(then, episodes) <= CAPS.retry_cap
+
+    @invariant()
+    def what_has_used_up_its_attempts_is_started_no_more(self) -> None:
+        episodes = self.project.store.episodes(PROJECT)
+        for work in self.project.store.works(PROJECT).works:
+            if charged(work, episodes) >= CAPS.retry_cap and work.unsettled is not None:
+                assert work.unsettled.kind == "adopted", "started beyond its cap"
 
     @invariant()
     def every_process_was_counted_before_it_began(self) -> None:
