@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,6 +92,32 @@ def die_twice(story: Story, place: Place) -> None:
         pair = chance.randint(1, steps), chance.randint(1, steps)
         where, outcome = story.killed(place, *pair)
         assert outcome == wanted, f"killed at {pair}: {where}\n{place.world.logs()}"
+
+
+NETWORK: list[dict[str, Any]] = [
+    {"do": "drop"},
+    {"do": "drop", "when": "after"},
+    {"do": "error", "status": 500, "when": "after"},
+    {"do": "error", "status": 529},
+    {"do": "error", "status": 429, "retry_after": 0},
+    {"do": "garbage", "when": "after"},
+    {"do": "truncate"},
+    {"do": "slow", "seconds": 0.3, "when": "after"},
+]
+
+
+@pytest.mark.parametrize("story", [CALL, EDITS], ids=lambda story: story.name)
+def test_killed_on_a_network_that_fails_soak(place: Place, story: Story) -> None:
+    steps, wanted = story.undisturbed(place)
+    chance = random.Random(SEED)
+    for _ in range(80 if SOAK else 2):
+        faults = [(chance.choice(["create", "list", "retrieve", "results"]), chance.choice(NETWORK)) for _ in range(3)]
+        for endpoint, fault in faults:
+            place.simulator.fault(endpoint, **fault)
+        at = chance.randint(1, steps + 20)
+        where, outcome = story.killed(place, at)
+        place.simulator.faults.clear()
+        assert outcome == wanted, f"killed at {at}: {where}, with {faults}\n{place.world.logs()}"
 
 
 # ── the same without a nursery ────────────────────────────────────────────────────────────────────────────────────
