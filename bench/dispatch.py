@@ -24,6 +24,7 @@ from gremlins.fleet.moments import text_of
 from gremlins.fleet.observation import Missing, Observation, Ready, SpawnOrder
 from gremlins.fleet.policy import Policy
 from gremlins.fleet.store.interface import AddAttempt, MoveBead, PutBead, Query
+from gremlins.fleet.store.schema import attempt_row
 from gremlins.fleet.store.sqlite import SqliteStore
 from gremlins.fleet.wakeup import wait_for_end
 
@@ -105,6 +106,29 @@ def ticks(folder: Path) -> list[Figure]:
     return figures
 
 
+def tried(folder: Path) -> list[Figure]:
+    """Beads that were all tried today, and all wait for tomorrow: the most a tick may have to look at."""
+    figures = []
+    for count in SIZES[:2]:
+        with SqliteStore(folder / f"tried-{count}.db") as store:
+            fill(store, count, "open", blocked=False)
+            now = time.time()
+            with store.db.transaction():
+                store.db.execute("UPDATE beads SET tried = 1 WHERE id != 'gate'")
+                for number in range(count):
+                    row = attempt_row(new_attempt(f"b-{number}", f"g-{number}", now - 1))
+                    settled = {"settled_seq": number + 1, "settled_at": now, "failure": "capacity", "reason": "busy"}
+                    store.db.insert("attempts", row | settled | {"retry_at": now + 86400.0, "cost_usd": 0.1})
+            loop = Dispatcher(store, NoFleet(), SystemClock(), PROJECT, Policy, task=lambda bead_id: (bead_id, bead_id))
+            what = f"a tick with nothing to do, {count:,} beads that wait for another try"
+            figures.append(Figure(what, milliseconds(loop.tick, 5), "ms"))
+    return figures
+
+
+def new_attempt(bead_id: str, gremlin_id: str, at: float) -> Attempt:
+    return Attempt(PROJECT, bead_id, 1, 1, gremlin_id, "fresh", "local", None, (), False, 1.0, at)
+
+
 def claim_some(path: Path, number: int, queue: multiprocessing.Queue[int], start: object) -> None:
     """Try to claim every bead, beginning somewhere else than the others, and say how many were won."""
     won = 0
@@ -113,9 +137,7 @@ def claim_some(path: Path, number: int, queue: multiprocessing.Queue[int], start
         first = number * len(works) // PROCESSES
         start.wait()  # type: ignore[attr-defined]
         for work in (*works[first:], *works[:first]):
-            attempt = Attempt(
-                PROJECT, work.id, 1, 1, f"g-{number}", "fresh", "local", None, (), False, 1.0, time.time()
-            )
+            attempt = new_attempt(work.id, f"g-{number}", time.time())
             won += store.commit(MoveBead(work, "in_progress", text_of(time.time())), AddAttempt(attempt))
     queue.put(won)
 
@@ -174,7 +196,7 @@ def wake_up(folder: Path) -> list[Figure]:
 def measure() -> list[Figure]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        return [*ticks(folder), *claims(folder), *wake_up(folder)]
+        return [*ticks(folder), *tried(folder), *claims(folder), *wake_up(folder)]
 
 
 def main() -> None:

@@ -68,7 +68,7 @@ def page(placed: Placed, events: Iterable[Event], dependents: Sequence[tuple[str
         f"  {bead.status}, P{issue.priority}, {issue.issue_type}"
         + (f", {', '.join(issue.labels)}" if issue.labels else "")
         + (f", for {issue.assignee}" if issue.assignee else ""),
-        f"  {LABELS.get(where.bucket, where.bucket)}: {next_words(where, placed.world.now) or issue.close_reason}",
+        f"  {_place(where, next_words(where, placed.world.now) or issue.close_reason)}",
         f"  created {issue.created_at}, changed {issue.updated_at}"
         + (f", closed {issue.closed_at}" if issue.closed_at else ""),
     ]
@@ -83,6 +83,12 @@ def page(placed: Placed, events: Iterable[Event], dependents: Sequence[tuple[str
         if text.strip():
             lines += ["", f"{heading}:", *(f"  {line}" for line in text.strip().splitlines())]
     return lines + _attempts(placed) + _events(events)
+
+
+def _place(where: Deny, words: str) -> str:
+    """`held: ask Anna first; …`, but not `blocked: blocked by …`."""
+    label = LABELS.get(where.bucket, where.bucket)
+    return words if words.startswith(f"{label} ") else f"{label}: {words}"
 
 
 def _attempts(placed: Placed) -> list[str]:
