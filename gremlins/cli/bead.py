@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
@@ -23,7 +23,9 @@ from gremlins.cli.bead_look import (
 )
 from gremlins.cli.here import Here, person
 from gremlins.cli.out import note, say
+from gremlins.errors import Conflict
 from gremlins.fleet.beads import Bead, parse_dependency, words
+from gremlins.fleet.desk import Relabel
 from gremlins.fleet.moments import parse_when
 
 DESCRIPTION = typer.Option(None, "-d", "--description", help="What is to be done.")
@@ -70,7 +72,7 @@ def create(
     if silent:
         say(bead.id)
     elif json:
-        show_json(here, [bead])
+        show_json(here, [bead], many=False)
     else:
         say(f"{bead.id}: created")
     return 0
@@ -143,26 +145,28 @@ def update(
     fields |= {key: value for key, value in plain.items() if value is not None}
     if priority is not None:
         fields["priority"] = priority_of(priority)
-    changed = []
-    for name in [here.desk.resolve(name) for name in bead_id]:
-        own = fields | _labels(here.desk.get(name), labels, add_label, remove_label)
+    relabel = _relabel(labels, add_label, remove_label)
+
+    def change(name: str) -> Bead:
         if claim:
             here.desk.claim(name, assignee or person())
-        if own or status is not None:
-            here.desk.update(name, own, status)
-        changed.append(here.desk.get(name))
-    _done(here, changed, "claimed" if claim else "updated", json)
+        return here.desk.update(name, fields, status, relabel)
+
+    _each(here, bead_id, change, "claimed" if claim else "updated", json)
     return 0
 
 
-def _labels(
-    bead: Bead, only: list[str] | None, more: list[str] | None, fewer: list[str] | None
-) -> dict[str, list[str]]:
+def _relabel(only: list[str] | None, more: list[str] | None, fewer: list[str] | None) -> Relabel | None:
+    """How a bead's labels change: a function of those it has when it is written, for others may change them too."""
     if only is None and not more and not fewer:
-        return {}
-    start = list(bead.issue.labels) if only is None else words(only)
+        return None
     gone = set(words(fewer or ()))
-    return {"labels": [label for label in dict.fromkeys([*start, *words(more or ())]) if label not in gone]}
+
+    def relabel(labels: Sequence[str]) -> list[str]:
+        start = labels if only is None else words(only)
+        return [label for label in dict.fromkeys([*start, *words(more or ())]) if label not in gone]
+
+    return relabel
 
 
 def close(
@@ -172,12 +176,15 @@ def close(
 ) -> int:
     """Say that beads are done."""
     here = Here.find()
-    closed = [here.desk.close(name, reason) for name in _resolved(here, bead_id)]
-    for bead in closed:
+
+    def change(name: str) -> Bead:
+        bead = here.desk.close(name, reason)
         attempt = here.desk.works([bead.id])[0].unsettled
         if attempt is not None:
             note(f"{bead.id}: gremlin {attempt.gremlin_id} goes on; `gremlins stop {attempt.gremlin_id}` ends it")
-    _done(here, closed, "closed", json)
+        return bead
+
+    _each(here, bead_id, change, "closed", json)
     return 0
 
 
@@ -186,14 +193,14 @@ def reopen(
 ) -> int:
     """Open closed beads again; their counters stay as they were."""
     here = Here.find()
-    _done(here, [here.desk.reopen(name, reason) for name in _resolved(here, bead_id)], "open again", json)
+    _each(here, bead_id, lambda name: here.desk.reopen(name, reason), "open again", json)
     return 0
 
 
 def retry(bead_id: list[str] = IDS, json: bool = JSON) -> int:
     """Start beads over: counters at zero, no hold, no backoff."""
     here = Here.find()
-    _done(here, [here.desk.retry(name) for name in _resolved(here, bead_id)], "starts over", json)
+    _each(here, bead_id, here.desk.retry, "starts over", json)
     return 0
 
 
@@ -202,27 +209,35 @@ def hold(
 ) -> int:
     """Keep beads back until they are released."""
     here = Here.find()
-    _done(here, [here.desk.hold(name, reason) for name in _resolved(here, bead_id)], "held", json)
+    _each(here, bead_id, lambda name: here.desk.hold(name, reason), "held", json)
     return 0
 
 
 def release(bead_id: list[str] = IDS, json: bool = JSON) -> int:
     """Take a hold away; give back what was claimed."""
     here = Here.find()
-    _done(here, [here.desk.release(name) for name in _resolved(here, bead_id)], "released", json)
+    _each(here, bead_id, here.desk.release, "released", json)
     return 0
 
 
-def _resolved(here: Here, names: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(here.desk.resolve(name) for name in names))
-
-
-def _done(here: Here, beads: Sequence[Bead], what: str, json: bool) -> None:
-    if json:
-        show_json(here, beads)
-        return
-    for bead in beads:
+def _each(here: Here, names: Sequence[str], change: Callable[[str], Bead], what: str, json: bool) -> None:
+    """Change each for itself: what one refuses keeps nothing from the others, and is said at the end."""
+    changed: list[Bead] = []
+    refused: list[Conflict] = []
+    ids = list(dict.fromkeys(here.desk.resolve(name) for name in names))
+    for bead_id in ids:
+        try:
+            changed.append(change(bead_id))
+        except Conflict as error:
+            refused.append(error)
+    if json and changed:
+        show_json(here, changed, many=len(ids) > 1)
+    for bead in [] if json else changed:
         say(f"{bead.id}: {what}")
+    for more in refused[1:]:
+        note(f"error: {more.message}")
+    if refused:
+        raise refused[0]
 
 
 # --- the verbs

@@ -140,10 +140,10 @@ def place_all(here: Here, beads: Sequence[Bead]) -> list[Placed]:
     return list(place(here.store, here, here.project, here.policy, beads, here.clock.now().timestamp()))
 
 
-def show_json(here: Here, beads: Sequence[Bead]) -> None:
-    """One object for one bead, an array for several."""
+def show_json(here: Here, beads: Sequence[Bead], *, many: bool) -> None:
+    """One object where one bead was named, an array for several."""
     shown = [bead_json(placed) for placed in place_all(here, beads)]
-    dump(shown[0] if len(shown) == 1 else shown)
+    dump(shown if many or not shown else shown[0])
 
 
 def _list(here: Here, query: Query, buckets: set[str], limit: int | None, json: bool) -> None:

@@ -20,6 +20,8 @@ from gremlins.fleet.store.interface import BeadStore, Change, Event, MoveBead, P
 TRIES = 50
 """Races a verb may lose before it gives up."""
 
+Relabel = Callable[[Sequence[str]], list[str]]
+"""The labels a bead is to have, from those it has."""
 Observe = Callable[[str], Observation | None]
 
 
@@ -97,15 +99,18 @@ class Desk:
                 return self.get(bead_id)
         raise Conflict(f"{bead_id} is being changed by others all the time", hint="try again")
 
-    def update(self, bead_id: str, fields: dict[str, Any], status: str | None = None) -> Bead:
-        """Other text, labels, priority …; and another status, where that is allowed."""
+    def update(
+        self, bead_id: str, fields: dict[str, Any], status: str | None = None, relabel: Relabel | None = None
+    ) -> Bead:
+        """Other text, priority, labels …; and another status, where that is allowed."""
 
         def change(bead: Bead) -> Bead:
-            if fields:
-                bead = bead.edited(self._stamp(), **fields)
+            labels = {} if relabel is None else {"labels": relabel(bead.issue.labels)}
+            if fields or labels:
+                bead = bead.edited(self._stamp(), **fields, **labels)
             return bead if status is None else self._with_status(bead, status)
 
-        told = ", ".join([*fields, *([f"status {status}"] if status else [])])
+        told = ", ".join([*fields, *(["labels"] if relabel else []), *([f"status {status}"] if status else [])])
         return self.edit(bead_id, change, "updated", f"{told} by {self.who}")
 
     def _with_status(self, bead: Bead, status: str) -> Bead:

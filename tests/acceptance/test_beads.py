@@ -105,6 +105,15 @@ def test_a_claim_is_won_once(world: World) -> None:
     assert show(world, bead_id)["gremlins"]["bucket"] == "ready"
 
 
+def test_what_one_bead_refuses_keeps_nothing_from_the_others(world: World) -> None:
+    one, done, two = (create(world, title) for title in ("One", "Done", "Two"))
+    world.ok("bead", "close", done)
+    ran = world.run("bead", "close", one, done, two, "--json")
+    assert (ran.code, [row["id"] for row in ran.json()]) == (4, [one, two])
+    assert f"error: {done}" in ran.err
+    assert ids(world, "list", "-s", "closed") == [one, done, two]
+
+
 def test_deferring_holding_and_releasing(world: World) -> None:
     bead_id = create(world, "Not yet", "--defer", "+2h")
     assert show(world, bead_id)["gremlins"]["bucket"] == "deferred"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -131,3 +131,17 @@ def test_a_wrong_id_offers_the_nearest(project: Project, desk: Desk) -> None:
     with pytest.raises(NotFound) as caught:
         desk.resolve("project-abce")
     assert "project-abcd" in (caught.value.hint or "")
+
+
+def test_labels_that_two_people_add_at_once_are_both_there(project: Project, desk: Desk) -> None:
+    project.add("a-1", labels=["old"])
+    seen: list[list[str]] = []
+
+    def relabel(labels: Sequence[str]) -> list[str]:
+        seen.append(list(labels))
+        if len(seen) == 1:  # somebody else is quicker
+            desk.update("a-1", {}, relabel=lambda labels: [*labels, "theirs"])
+        return [*labels, "mine"]
+
+    desk.update("a-1", {}, relabel=relabel)
+    assert project.bead("a-1").issue.labels == ("old", "theirs", "mine")
