@@ -145,11 +145,14 @@ class Run:
 
     def _go(self) -> int:
         self._wake_up()
-        if (stop := read_stop(self.paths)) is not None:
-            self._settle(stop.then_resume)
-            if not stop.then_resume:
+        if read_stop(self.paths) is not None:
+            self._settle()
+            stop = read_stop(self.paths)  # that took its time: somebody may have asked for another stop meanwhile
+            if stop is not None and not stop.then_resume:
                 self.end(Stopped(since=self.clock.now(), by=stop.by, reason=stop.why), f"stopped by {stop.by}")
                 return 0
+            clear_stop(self.paths)
+            self.log("the stop is settled; going on")
         outcome = self.steps(self.frozen.pipeline.stages, "", self._context())
         return self._conclude(outcome)
 
@@ -161,15 +164,12 @@ class Run:
             parked += max(0.0, (self.clock.now() - status.since).total_seconds())
         self.save(status=Running(since=self.clock.now()), parked_seconds=parked, ended_at=None)
 
-    def _settle(self, then_resume: bool) -> None:
+    def _settle(self) -> None:
         """Carry out a stop: cancel what is outstanding and wait for its end, which only the API can say."""
         if self.interrupt.signal_name is not None:
             self.interrupt.clear()
         patient = replace(self._session(), clock=SystemClock(), check=nothing_to_check)  # a second stop changes nothing
         settle_stopped_calls(patient, self.make_client, self._show_waiting)
-        if then_resume:
-            clear_stop(self.paths)
-            self.log("the stop is settled; going on")
 
     def _show_waiting(self, wait: Wait) -> None:
         """What a stop waits for. Told once: the looks are close together."""

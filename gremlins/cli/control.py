@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 
 import typer
 
@@ -39,13 +40,15 @@ def stop(
         states = ("running", "parked", "stalled", "stopping", "detached")
         names = [row.glance.id for row in survey(home, clock).rows if row.life.state in states]
     wait = load_settings(None, home, env).settings.batch.stop_wait
-    asked = [n for n in names if request_stop(home, n, by="a person", why="stop", clock=clock, env=env)]
+    request = partial(request_stop, home, by="a person", why="stop", clock=clock, env=env)
+    asked = [name for name in names if request(name)]
     for name in set(names) - set(asked):
         say(f"{name}: was over already")
     pending = []
     deadline = clock.monotonic() + wait
     for name in asked:
-        result = await_stop(home, name, clock=clock, wait=max(0.0, deadline - clock.monotonic()))
+        left = max(0.0, deadline - clock.monotonic())
+        result = await_stop(home, name, clock=clock, wait=left, renew=partial(request, name))
         if result.verdict == "pending":
             pending.append(f"{name} is {result.row.life.shown} ({_why_pending(result.row.life.reason)})")
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from gremlins.clock import Clock, SystemClock
@@ -46,8 +47,9 @@ def remove_gremlin(
 
 
 def _stop_first(home: Home, gremlin_id: str, clock: Clock, env: Mapping[str, str], wait: float) -> None:
-    request_stop(home, gremlin_id, by="rm --force", why="to be removed", clock=clock, env=env)
-    result = await_stop(home, gremlin_id, clock=clock, wait=wait)
+    request = partial(request_stop, home, gremlin_id, by="rm --force", why="to be removed", clock=clock, env=env)
+    request()
+    result = await_stop(home, gremlin_id, clock=clock, wait=wait, renew=request)
     if result.verdict == "pending":
         reason = result.row.life.reason or "its batch has not ended yet"
         raise GremlinsError(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from gremlins.clients.account import find_account
@@ -81,8 +82,9 @@ def refuse_unless_rescuable(row: Row, *, restart: bool = False) -> None:
 
 
 def _stop_stalled(home: Home, gremlin_id: str, clock: Clock, env: Mapping[str, str]) -> None:
-    request_stop(home, gremlin_id, by="rescue", why="it had stalled", clock=clock, env=env)
-    result = await_stop(home, gremlin_id, clock=clock, wait=30.0)
+    request = partial(request_stop, home, gremlin_id, by="rescue", why="it had stalled", clock=clock, env=env)
+    request()
+    result = await_stop(home, gremlin_id, clock=clock, wait=30.0, renew=request)
     if result.verdict == "pending":
         raise Conflict(
             f"{gremlin_id} has stalled and does not stop (pid {result.row.life.pid})",

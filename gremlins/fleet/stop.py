@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from gremlins.clock import Clock
 from gremlins.errors import Conflict
 from gremlins.fleet.status import Row, look
-from gremlins.intention import StopIntention, write_stop
+from gremlins.intention import StopIntention, read_stop, write_stop
 from gremlins.leftovers import end_leftovers
 from gremlins.locks import GremlinLock, work_lock_is_free
 from gremlins.paths import Home
@@ -89,14 +89,22 @@ def _settle_in_its_place(home: Home, gremlin_id: str, clock: Clock, env: Mapping
         raise
 
 
-def await_stop(home: Home, gremlin_id: str, *, clock: Clock, wait: float) -> StopResult:
-    """Wait until a requested stop is settled, at most `wait` seconds."""
+def await_stop(
+    home: Home, gremlin_id: str, *, clock: Clock, wait: float, renew: Callable[[], object] | None = None
+) -> StopResult:
+    """Wait until a requested stop is settled, at most `wait` seconds.
+
+    `renew` asks once more: a rescue at the same moment may have taken the wish for one of long ago, settled it, and
+    gone on.
+    """
     deadline = clock.monotonic() + wait
     while True:
         row = look(home, gremlin_id, clock)
         if row.glance.is_over and row.seen.holder is None:
             return StopResult(gremlin_id, "stopped" if row.life.state == "stopped" else "over", row)
-        process_gone = row.life.state == "detached" and row.glance.status.get("reason")
-        if clock.monotonic() >= deadline or (process_gone and row.seen.holder is None):
+        if renew is not None and ((wish := read_stop(row.seen.paths)) is None or wish.then_resume):
+            renew()
+            renew = None
+        if clock.monotonic() >= deadline or row.seen.holder is None:  # no process, no use in waiting
             return StopResult(gremlin_id, "pending", row)
         clock.sleep(LOOK_EVERY)

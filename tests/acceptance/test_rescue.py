@@ -81,12 +81,14 @@ def test_a_stop_and_a_rescue_at_once_end_in_one_of_the_two(
 ) -> None:
     park_one(world)
     world.kill("g")
-    at_once(("stop", "g"), ("rescue", "g"))
+    (code, _), _ = at_once(("stop", "g"), ("rescue", "g"))
+    assert code == 0
     world.until("g", "stopped", "parked")
-    assert len(world.simulator.batches) == 1
     world.ok("stop", "g")
     assert world.life("g") == "stopped"
-    assert world.simulator.batches[0].cancel_initiated_at is not None
+    batches = world.simulator.batches  # the stop may have been settled first: then the rescue has asked anew
+    assert len(batches) <= 2
+    assert all(batch.cancel_initiated_at is not None for batch in batches)
 
 
 # ── what is not dead ──────────────────────────────────────────────────────────────────────────────────────────────
