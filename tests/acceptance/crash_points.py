@@ -16,6 +16,7 @@ from gremlins.errors import NotFound
 from gremlins.locks import holder_of
 from gremlins.simulator import Simulator
 from tests.acceptance.mortal import AT, TRACE, WIDTH
+from tests.acceptance.parked import FOREVER
 from tests.acceptance.world import World
 from tests.conftest import make_repo
 
@@ -186,6 +187,46 @@ def one_gremlin(place: Place) -> dict[str, Any]:
 
 CALL = Story("a call", launching("ask"), rescuing("ask"), one_gremlin)
 EDITS = Story("edits", launching("edit"), rescuing("edit"), one_gremlin)
+
+
+# ── a stop ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def stopping(place: Place, mortal: dict[str, str]) -> None:
+    """Launched, parked on a batch that does not end by itself, and stopped."""
+    place.simulator.change(latency=FOREVER)
+    world = place.world
+    if world.run("launch", "ask", TASK, "--id", "g", env=mortal).code == KILLED:
+        return
+    state = world.until("g", "parked", "dead", "detached", deadline=PATIENCE)
+    if state["liveness"]["state"] == "parked":
+        world.run("stop", "g", env=mortal)
+
+
+def stopped_at_last(place: Place) -> None:
+    """What a person does: say it again, until nothing is at work for it any more."""
+    for _ in range(5):
+        ran = place.world.run("stop", "g")
+        if ran.code == 6:  # it was never there
+            return
+        if ran.code == 0 and place.until_over() in ("stopped", "dead"):
+            return
+    raise AssertionError(f"five stops did not stop it: {ran.err}\n{place.world.logs()}")
+
+
+def nothing_at_work(place: Place) -> dict[str, Any]:
+    """What must be true after a stop, however far the gremlin had come."""
+    mine = place.simulator.batches[place.batches_before :]
+    found = [json.loads(path.read_text()) for path in (place.world.home / "gremlins/g/calls").glob("*.json")]
+    return {
+        "at work": [batch.id for batch in mine if batch.ended_at is None],
+        "two": len(mine) > 1,
+        "open": [call["status"]["state"] for call in found if call["status"]["state"] not in ("failed", "collected")],
+        "cost": sum((call["cost"] or {}).get("usd") or 0 for call in found),
+    }
+
+
+STOP = Story("a stop", stopping, stopped_at_last, nothing_at_work)
 
 
 # ── landing ───────────────────────────────────────────────────────────────────────────────────────────────────────

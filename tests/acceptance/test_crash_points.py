@@ -17,7 +17,7 @@ import pytest
 
 from gremlins.simulator import Simulator
 from tests.acceptance import mortal
-from tests.acceptance.crash_points import CALL, EDITS, Place, Story, landing
+from tests.acceptance.crash_points import CALL, EDITS, STOP, Place, Story, landing
 from tests.acceptance.nursery import Nursery
 from tests.acceptance.parked import billed_once, launch_one
 from tests.acceptance.world import World
@@ -69,6 +69,10 @@ def test_a_call_killed_at_any_step_soak(place: Place) -> None:
 
 def test_edits_killed_at_any_step_soak(place: Place) -> None:
     die_everywhere(EDITS, place, 6, least=150)
+
+
+def test_a_stop_killed_at_any_step_leaves_nothing_at_work_soak(place: Place) -> None:
+    die_everywhere(STOP, place, 8, least=150)
 
 
 @pytest.mark.parametrize("story", LANDINGS, ids=lambda story: story.name)
