@@ -34,6 +34,10 @@ ID_TRAILER = "Gremlins-Id"
 LANDING_TRAILER = "Gremlins-Landing"
 
 
+class NothingToLand(Conflict):
+    """The target has all of it already."""
+
+
 @dataclass(frozen=True)
 class Landed:
     """What came of it. `sha` is the commit that holds the work, on `target_branch`."""
@@ -145,7 +149,7 @@ class _Landing:
         """The commit to move to, built aside; the branch's own tip where it is only wound forward."""
         tip = self.tip
         if not self.git.differs(self.base, tip):
-            raise Conflict(f"nothing to land: {self.branch} changes no file")
+            raise NothingToLand(f"nothing to land: {self.branch} changes no file")
         if self.mode == "ff":
             if not self.git.is_ancestor(old, tip):
                 raise Conflict(
@@ -155,7 +159,7 @@ class _Landing:
             return tip
         tree = merge_aside(self.git, old, tip, self.base)
         if tree == self.git.tree(old):
-            raise Conflict(f"nothing to land: {self.target} has all of it already")
+            raise NothingToLand(f"nothing to land: {self.target} has all of it already")
         return self.git.commit_tree(tree, [old], self._full_message())
 
     def _full_message(self) -> str:

@@ -30,6 +30,7 @@ from gremlins.fleet.rescue import rescue
 from gremlins.fleet.stop import request_stop
 from gremlins.fleet.wakeup import wait_for_end
 from gremlins.git import HostGitError
+from gremlins.landing import NothingToLand
 from gremlins.launcher import prepare, start
 from gremlins.locks import GremlinLock, holder_of
 from gremlins.outcome import FailureClass
@@ -125,6 +126,8 @@ class RealFleet:
             raise LandingBusy(gremlin_id)
         try:
             done = land(self.home, gremlin_id, clock=self.clock)
+        except NothingToLand as error:  # somebody did the same, or landed it by hand: what was wanted is there
+            return f"done by gremlin {gremlin_id}; {error.message}"
         except GremlinsError as error:
             seen = self.observe(gremlin_id)
             if seen is not None and seen.state == "landed":

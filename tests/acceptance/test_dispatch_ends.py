@@ -135,6 +135,16 @@ def test_a_landing_that_is_refused_is_a_failure_with_the_conflict_as_reason(proj
     assert project.repo.read("new.txt") == "somebody else's\n"
 
 
+def test_work_that_the_branch_has_already_closes_its_bead_without_a_landing(project: World) -> None:
+    beads = [create(project, f"The same {n}") for n in range(2)]
+    for row in once(project, "--pipeline", "changes")["spawned"]:
+        project.until(row["gremlin"], "finished")
+    report = once(project, "--pipeline", "changes", "--land")
+    assert sorted(row["bead"] for row in report["closed"]) == sorted(beads)
+    assert "main has all of it already" in report["closed"][1]["reason"]
+    assert project.repo.git("rev-list", "--count", "--first-parent", "main") == "3"
+
+
 def test_without_land_the_branch_is_left_and_the_bead_says_so(project: World) -> None:
     bead_id = create(project, "Left")
     gremlin = once(project, "--pipeline", "changes")["spawned"][0]["gremlin"]

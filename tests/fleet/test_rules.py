@@ -19,7 +19,7 @@ from gremlins.errors import Conflict, NotFound
 from gremlins.fleet.admit import BUCKETS, Deny, standing
 from gremlins.fleet.attempts import charged
 from gremlins.fleet.beads import STATUSES
-from gremlins.fleet.breaker import FLEET
+from gremlins.fleet.breaker import FLEET, Episode
 from gremlins.fleet.desk import Desk
 from gremlins.fleet.dispatch import Dispatcher, TickReport, world_of
 from gremlins.fleet.moments import text_of
@@ -149,10 +149,10 @@ class Dispatching(RuleBasedStateMachine):
 
     # --- what people do
 
-    @initialize()
-    def begin(self) -> None:
-        self.project.add("b-0", "b-1")
-        self.count = 2
+    @initialize(count=st.integers(1, 3))
+    def begin(self, count: int) -> None:
+        self.project.add(*(f"b-{n}" for n in range(count)))
+        self.count = count
 
     @precondition(lambda self: self.count < 6)
     @rule(data=st.data(), blocked=st.booleans(), priority=st.integers(0, 4))
@@ -404,7 +404,20 @@ class Dispatching(RuleBasedStateMachine):
 
     @rule()
     def tick(self) -> None:
-        assert self._run(self._dispatcher()) is not None
+        """As long as a breaker is open, one probe goes and nothing else."""
+        before = {(e.scope, e.number): e for e in self._open_breakers()}
+        report = self._run(self._dispatcher())
+        assert report is not None
+        for episode in self._open_breakers():
+            known = before.get((episode.scope, episode.number))
+            if known is not None:
+                assert len(report.spawned) <= 1, "more than one probe"
+                if report.spawned and episode.probe is not None:
+                    assert report.spawned[0][0] == episode.probe.rpartition("#")[0]
+
+    def _open_breakers(self) -> list[Episode]:
+        concerned = (FLEET, self.project.fleet.credential)
+        return [e for e in self.project.store.episodes(PROJECT) if e.open and e.scope in concerned]
 
     @rule(step=st.integers(1, 12))
     def a_loop_is_killed_in_its_tick(self, step: int) -> None:
