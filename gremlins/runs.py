@@ -88,6 +88,8 @@ class Landed(Frozen):
     sha: str
     target: str
     evidence: Evidence
+    tip: str | None = None
+    """Where its branch ended then: what a person adds to a branch that was kept has not landed."""
 
 
 class Bailed(Frozen):

@@ -164,7 +164,8 @@ def _landed(store: RunStore, record: Gremlin, lock: GremlinLock, sha: str, targe
     """On record first, then nothing of it is needed any more."""
     assert isinstance(record.status, Finished)
     now = store.clock.now()
-    status = Landed(since=now, sha=sha, target=target, evidence=record.status.evidence)
+    tip = Git(Path(record.project)).try_commit(f"refs/heads/{record.branch}")
+    status = Landed(since=now, sha=sha, target=target, evidence=record.status.evidence, tip=tip)
     record = store.write(record.model_copy(update={"status": status, "ended_at": now}), lock)
     Journal(store.paths(record.id).log, store.clock)(f"landed on {target} as {sha[:12]}")
     if not keep:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -59,8 +59,6 @@ def _stop_first(home: Home, gremlin_id: str, clock: Clock, env: Mapping[str, str
 
 def refuse_to_lose_commits(record: Gremlin) -> None:
     """Raises Conflict when the branch holds changes that are in no other branch."""
-    if isinstance(record.status, Landed):
-        return
     count = unlanded_commits(record)
     if count:
         raise Conflict(
@@ -70,18 +68,22 @@ def refuse_to_lose_commits(record: Gremlin) -> None:
 
 
 def unlanded_commits(record: Gremlin) -> int:
-    """How many commits the branch has on top of its base. 0 when repository or branch is gone."""
+    """How many commits the branch has on top of its base, or of what landed. 0 when repository or branch is gone."""
     repo = Path(record.project)
     if not repo.is_dir():
         return 0
     git = Git(repo)
     tip = git.try_commit(f"refs/heads/{record.branch}")
-    base = git.try_commit(record.base)
-    if tip is None or base is None:
-        return 0
+    if isinstance(record.status, Landed):
+        return _count(git, [tip], record.status.tip)
     sides = [git.try_commit(side.ref) for side in side_worktrees(_worktree(record))]
-    tips = [sha for sha in (tip, *sides) if sha is not None]
-    return int(git.text("rev-list", "--count", *tips, f"^{base}"))
+    return _count(git, [tip, *sides], record.base)
+
+
+def _count(git: Git, tips: Sequence[str | None], start: str | None) -> int:
+    if tips[0] is None or start is None or git.try_commit(start) is None:
+        return 0
+    return int(git.text("rev-list", "--count", *filter(None, tips), f"^{start}"))
 
 
 def _worktree(record: Gremlin) -> Worktree:
@@ -90,8 +92,6 @@ def _worktree(record: Gremlin) -> Worktree:
 
 def is_clutter(row: Row, record: Gremlin) -> bool:
     """What `clean` takes: what has landed, and what is over without commits."""
-    if row.life.state == "landed":
-        return True
     return row.glance.is_over and row.seen.holder is None and unlanded_commits(record) == 0
 
 

@@ -12,6 +12,7 @@ import pytest
 from gremlins.demo_project import TASK
 from gremlins.pricing import price
 from tests.acceptance.world import World
+from tests.conftest import Repo
 
 pytestmark = pytest.mark.installed
 
@@ -128,6 +129,34 @@ def test_stop_of_a_parked_one_cancels_its_batch(world: World) -> None:
     world.ok("stop", gremlin)
     assert world.life(gremlin) == "stopped"
     assert world.simulator.batches[0].cancel_initiated_at is not None
+
+
+def test_what_a_person_adds_to_a_branch_that_was_kept_is_not_thrown_away(world: World) -> None:
+    world.pipeline(
+        "make", "stages: [{type: exec, cmds: ['echo x > new.txt; git add new.txt; git commit -q -m new']}]\n"
+    )
+    world.ok("launch", "make", "--id", "g")
+    world.until("g", "finished")
+    world.ok("land", "g", "--keep")
+    tree = Repo(world.home / "worktrees/g")
+    tree.commit({"mine.txt": "a person's own\n"}, "More, by hand")
+    assert world.run("rm", "g").code == 4
+    world.ok("clean", "--older-than", "0s")
+    assert world.repo.git("show", "gremlins/g:mine.txt") == "a person's own"
+    world.ok("rm", "--force", "g")
+    assert world.repo.git("branch", "--list", "gremlins/*") == ""
+
+
+def test_what_was_kept_and_left_alone_is_cleaned_away(world: World) -> None:
+    world.pipeline(
+        "make", "stages: [{type: exec, cmds: ['echo x > new.txt; git add new.txt; git commit -q -m new']}]\n"
+    )
+    world.ok("launch", "make", "--id", "g")
+    world.until("g", "finished")
+    world.ok("land", "g", "--keep")
+    world.ok("clean", "--older-than", "0s")
+    assert world.repo.git("branch", "--list", "gremlins/*") == ""
+    assert world.repo.read("new.txt") == "x\n"
 
 
 def test_wait_ends_0_when_it_finished_and_1_otherwise(world: World) -> None:
