@@ -64,20 +64,20 @@ def die_everywhere(story: Story, place: Place, count: int, least: int) -> None:
 
 
 def test_a_call_killed_at_any_step_soak(place: Place) -> None:
-    die_everywhere(CALL, place, 9, least=120)
+    die_everywhere(CALL, place, 7, least=120)
 
 
 def test_edits_killed_at_any_step_soak(place: Place) -> None:
-    die_everywhere(EDITS, place, 6, least=150)
+    die_everywhere(EDITS, place, 5, least=150)
 
 
 def test_a_stop_killed_at_any_step_leaves_nothing_at_work_soak(place: Place) -> None:
-    die_everywhere(STOP, place, 8, least=150)
+    die_everywhere(STOP, place, 5, least=150)
 
 
 @pytest.mark.parametrize("story", LANDINGS, ids=lambda story: story.name)
 def test_a_landing_killed_at_any_step_soak(finished: Place, story: Story) -> None:
-    die_everywhere(story, finished, 4, least=20)
+    die_everywhere(story, finished, 3, least=20)
 
 
 @pytest.mark.parametrize("story", [CALL, EDITS], ids=lambda story: story.name)
@@ -92,7 +92,7 @@ def test_a_landing_killed_twice_soak(finished: Place) -> None:
 def die_twice(story: Story, place: Place) -> None:
     steps, wanted = story.undisturbed(place)
     chance = random.Random(SEED)
-    for _ in range(60 if SOAK else 2):
+    for _ in range(60 if SOAK else 1):
         pair = chance.randint(1, steps), chance.randint(1, steps)
         where, outcome = story.killed(place, *pair)
         assert outcome == wanted, f"killed at {pair}: {where}\n{place.world.logs()}"
@@ -114,7 +114,7 @@ NETWORK: list[dict[str, Any]] = [
 def test_killed_on_a_network_that_fails_soak(place: Place, story: Story) -> None:
     steps, wanted = story.undisturbed(place)
     chance = random.Random(SEED)
-    for _ in range(80 if SOAK else 2):
+    for _ in range(80 if SOAK else 1):
         faults = [(chance.choice(["create", "list", "retrieve", "results"]), chance.choice(NETWORK)) for _ in range(3)]
         for endpoint, fault in faults:
             place.simulator.fault(endpoint, **fault)
