@@ -145,8 +145,8 @@ def test_a_loop_killed_after_the_spawn_changes_no_counter(project: World) -> Non
     with loop(project, "--pipeline", "slow") as process:
         project.wait_for(lambda: bead(project, bead_id)["gremlins"]["gremlin_id"] is not None, "a claim")
         gremlin = bead(project, bead_id)["gremlins"]["gremlin_id"]
-        project.wait_for((project.home / "gremlins" / gremlin / "state.json").exists, "its record")
-        project.until(gremlin, "running")
+        log = project.home / "gremlins" / gremlin / "log"
+        project.wait_for(lambda: log.exists() and "running `sleep" in log.read_text(), "a gremlin at work")
         assert process.end(signal.SIGKILL) == -signal.SIGKILL
     project.until(gremlin, "finished")
     assert [row["bead"] for row in once(project)["closed"]] == [bead_id]

@@ -33,6 +33,7 @@ from tests.fleet.project import PROJECT, Project
 
 CAPS = Policy(retry_cap=3, spawn_cap=6, host_cap=4, max_running=2, max_parked=3, deadline=7200)
 LATE: tuple[FailureClass | None, ...] = (None, "task", "config")
+ENDS = ("task", "unknown", "capacity", "host", "config", "died", "lie")
 WAITING_FOR_A_PERSON = {"held", "blocked", "deferred"}
 
 
@@ -371,14 +372,19 @@ class Dispatching(RuleBasedStateMachine):
     # --- what takes long to come about by single steps
 
     @rule(
-        ends=st.lists(st.sampled_from(["task", "unknown", "capacity", "host", "config", "died", "lie"]), max_size=6),
+        ends=st.lists(st.sampled_from(ENDS), max_size=6)
+        | st.builds(lambda how, times: [how] * times, st.sampled_from(ENDS), st.integers(3, 6)),
         seconds=st.sampled_from([31, 2000, 20_000]),
+        alone=st.booleans(),
     )
-    def attempt_after_attempt_fails(self, ends: list[str], seconds: int) -> None:
-        fleet = self.project.fleet
+    def attempt_after_attempt_fails(self, ends: list[str], seconds: int, alone: bool) -> None:
+        """Of whatever is at work; or of one bead, while the others go on."""
+        fleet, beads = self.project.fleet, self._ids()
         for how in ends:
             self.tick()
-            for gremlin in [g for g in fleet.table.values() if g.alive and g.state == "running"]:
+            running = [g for g in fleet.table.values() if g.alive and g.state == "running"]
+            beads = sorted(g.bead for g in running)[:1] if alone and running and len(beads) != 1 else beads
+            for gremlin in [g for g in running if g.bead in beads]:
                 match how:
                     case "died":
                         fleet.end(gremlin, "dead", reason="vanished")
