@@ -573,7 +573,7 @@ class Dispatching(RuleBasedStateMachine):
             assert denied.bucket in WAITING_FOR_A_PERSON, (bead_id, denied)
 
 
-EXAMPLES = 2000 if os.environ.get("GREMLINS_SOAK") else 40
+EXAMPLES = 2000 if os.environ.get("GREMLINS_SOAK") else 30
 Dispatching.TestCase.settings = settings(
     max_examples=EXAMPLES, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
