@@ -194,14 +194,14 @@ class CallRecord(Frozen):
 
     @property
     def outstanding(self) -> bool:
-        """Whether a batch is, or may be, at work for it, a second one included."""
+        """Whether a batch is, or may be, at work for it, a second one included; or has ended and is not booked yet."""
         match self.status:
             case Submitted():
                 return self.mode == "batch"
             case Intent():
                 return self.mode == "batch" and self.maybe_sent
             case Ended():
-                return bool(self.unsettled_waste)
+                return self.mode == "batch"
             case _:
                 return False
 

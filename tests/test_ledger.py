@@ -305,12 +305,12 @@ def test_whatever_is_done_to_a_record_it_is_read_or_reported(data: st.DataObject
         (Intent(), (Send(began=NOW, outcome="refused"),), False),
         (Intent(), (Send(began=NOW, outcome="absent"),), False),
         (Submitted(), (), True),
-        (Ended(raw="x"), (), False),
+        (Ended(raw="x"), (), True),
         (Collected(reply=Reply(text="")), (), False),
         (CallFailed(failure="task", kind="x", message="x"), (), False),
     ],
 )
-def test_a_call_is_outstanding_while_a_batch_is_or_may_be_at_work(
+def test_a_call_is_outstanding_until_it_is_known_what_it_cost(
     status: CallStatus, sends: tuple[Send, ...], outstanding: bool
 ) -> None:
     assert record(status=status, sends=sends).outstanding == outstanding
@@ -323,7 +323,7 @@ def test_a_call_waits_for_its_second_batch_once_its_own_has_ended() -> None:
     assert one.outstanding
     assert one.parked().batch_id == "second"
     settled = record(status=Ended(raw="x"), batch=batch, waste=(Waste(batch_id="second", settled=True),))
-    assert not settled.outstanding
+    assert settled.parked().batch_id == "first"
 
 
 # ── cost ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -266,10 +266,10 @@ def outstanding_call(path: Path) -> Mapping[str, Any] | None:
         state, batch = row["status"]["state"], row.get("batch")
         second = [waste for waste in row.get("waste") or () if not waste.get("settled")]
         maybe_sent = any(send.get("outcome") in (None, "ambiguous") for send in row["sends"])
-        waits = row["mode"] == "batch" and (state == "submitted" or (state == "intent" and maybe_sent))
-        if not waits and not (state == "ended" and second):
+        waits = state in ("submitted", "ended") or (state == "intent" and maybe_sent)
+        if row["mode"] != "batch" or not waits:
             return None
-        if state == "ended" and batch:
+        if second and state == "ended" and batch:
             batch = {**batch, "batch_id": second[0]["batch_id"], "expires_at": None}
         key = row["key"]
         return _call({"stage": key["stage"], "turn": key["turn"], "custom_id": row["custom_id"]}, batch or {})

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from gremlins.demo_project import FILES, TASK
 from gremlins.errors import NotFound
 from gremlins.locks import holder_of
+from gremlins.pricing import price
 from gremlins.simulator import Simulator
 from tests.acceptance.mortal import AT, TRACE, WIDTH
 from tests.acceptance.parked import FOREVER
@@ -204,9 +205,12 @@ def stopping(place: Place, mortal: dict[str, str]) -> None:
 
 
 def stopped_at_last(place: Place) -> None:
-    """What a person does: say it again, until nothing is at work for it any more."""
+    """What a person does: say it again, until nothing is at work for it any more. A batch that may be the gremlin's,
+    and that nothing proves to be, is not canceled: its end has to be waited for."""
     for _ in range(5):
-        ran = place.world.run("stop", "g")
+        ran = place.world.run("stop", "g", env={"GREMLINS_BATCH__STOP_WAIT": "5"})
+        if ran.code == 1 and place.world.peek("g")["batch"]["batch_id"] is None:
+            place.simulator.advance(FOREVER + 1)
         if ran.code == 6:  # it was never there
             return
         if ran.code == 0 and place.until_over() in ("stopped", "dead"):
@@ -218,14 +222,41 @@ def nothing_at_work(place: Place) -> dict[str, Any]:
     """What must be true after a stop, however far the gremlin had come."""
     mine = place.simulator.batches[place.batches_before :]
     found = [json.loads(path.read_text()) for path in (place.world.home / "gremlins/g/calls").glob("*.json")]
+    sent = [call for call in found if call["sends"]]  # one that never was is nothing to be stopped
     return {
         "at work": [batch.id for batch in mine if batch.ended_at is None],
         "two": len(mine) > 1,
-        "open": [call["status"]["state"] for call in found if call["status"]["state"] not in ("failed", "collected")],
-        "cost": sum((call["cost"] or {}).get("usd") or 0 for call in found),
+        "open": [call["status"]["state"] for call in sent if call["status"]["state"] not in ("failed", "collected")],
+        "not booked": not_booked(place, [(call["cost"] or {}).get("usd") for call in found]),
     }
 
 
+def not_booked(place: Place, booked: Iterable[float | None]) -> float:
+    """USD that the API has billed since the place was set back, less what is on record."""
+    mine = {request.custom_id for b in place.simulator.batches[place.batches_before :] for request in b.requests}
+    due = [price(b.model, b.usage, batch=True, at=b.at) for b in place.simulator.billed if b.custom_id in mine]
+    return round(sum(cost.usd for cost in due if cost) - sum(usd or 0 for usd in booked), 9)
+
+
+def thrown_away(place: Place) -> None:
+    """A person has no more use for it, whatever it is."""
+    for _ in range(5):
+        if place.world.run("rm", "--force", "g").code in (0, 6):
+            return
+    raise AssertionError(f"it cannot be removed\n{place.world.logs()}")
+
+
+def books(place: Place) -> dict[str, Any]:
+    """What is left of a gremlin that is gone: its costs, as the API has billed them, and nothing at work."""
+    spend = place.world.home / "spend.jsonl"
+    rows = [json.loads(line) for line in spend.read_text().splitlines()] if spend.exists() else []
+    return {
+        "not booked": not_booked(place, [row.get("usd") for row in rows]),
+        "at work": [b.id for b in place.simulator.batches[place.batches_before :] if b.ended_at is None],
+    }
+
+
+REMOVAL = Story("a removal", launching("ask"), thrown_away, books)
 STOP = Story("a stop", stopping, stopped_at_last, nothing_at_work)
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from gremlins.simulator import Simulator
 from tests.acceptance import mortal
-from tests.acceptance.crash_points import CALL, EDITS, STOP, Place, Story, landing
+from tests.acceptance.crash_points import CALL, EDITS, REMOVAL, STOP, Place, Story, landing
 from tests.acceptance.nursery import Nursery
 from tests.acceptance.parked import billed_once, launch_one
 from tests.acceptance.world import World
@@ -73,6 +73,10 @@ def test_edits_killed_at_any_step_soak(place: Place) -> None:
 
 def test_a_stop_killed_at_any_step_leaves_nothing_at_work_soak(place: Place) -> None:
     die_everywhere(STOP, place, 5, least=150)
+
+
+def test_what_is_removed_after_a_kill_at_any_step_leaves_its_costs_soak(place: Place) -> None:
+    die_everywhere(REMOVAL, place, 5, least=120)
 
 
 @pytest.mark.parametrize("story", LANDINGS, ids=lambda story: story.name)
