@@ -6,6 +6,7 @@ not the worktree's is never applied and never asked again; what does not match c
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -289,6 +290,8 @@ def _place(root: Path, edit: Edit) -> str:
     try:
         # A link itself can be deleted; everything else is meant for what the link points to.
         real = path.parent.resolve() / path.name if isinstance(edit, Delete) else path.resolve()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            real.parent.stat()  # from Python 3.13 on, `resolve` leaves a loop of links as it is
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links
         raise _Refusal(f"{named!r} is not a path that can be followed: {error}") from None
     if not real.is_relative_to(real_root) or real == real_root:

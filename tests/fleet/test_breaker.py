@@ -20,11 +20,6 @@ from tests.fleet.fake_fleet import FakeGremlin
 from tests.fleet.project import PROJECT, Project
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project.at(tmp_path)
-
-
 def fail_all(project: Project, failure: str, **more: float) -> None:
     for gremlin in list(project.fleet.table.values()):
         if gremlin.alive:

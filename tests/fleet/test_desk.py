@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pytest
 
 from gremlins.errors import Conflict, GremlinsError, NotFound
 from gremlins.fleet.desk import Desk
 from tests.fleet.project import PROJECT, Project
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project.at(tmp_path)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -12,11 +11,6 @@ from gremlins.fleet.beads import Hold
 from gremlins.fleet.observation import Missing, Ready, SpawnFailed
 from gremlins.fleet.store.interface import PutBead
 from tests.fleet.project import PROJECT, Project
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project.at(tmp_path)
 
 
 def test_a_ready_bead_is_given_a_gremlin_and_closes_when_it_finishes(project: Project) -> None:

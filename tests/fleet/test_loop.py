@@ -36,11 +36,6 @@ sys.stdin.read()
 """
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project.at(tmp_path)
-
-
 def loop_of(project: Project, rounds: int) -> tuple[Loop, list[TickReport]]:
     """A loop that drains after so many good ticks."""
     reports: list[TickReport] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -11,11 +10,6 @@ from gremlins.fleet.attempts import Cap
 from gremlins.fleet.observation import Observation
 from gremlins.fleet.spending import expected_usd
 from tests.fleet.project import Project
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project.at(tmp_path)
 
 
 def finish_all(project: Project, cost: float) -> None:
