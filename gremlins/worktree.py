@@ -445,6 +445,11 @@ def save_interrupted(worktree: Worktree, ref: str, *, to: str | None = None) -> 
     return saved
 
 
+def has_uncommitted(worktree: Worktree) -> bool:
+    """Whether tracked files were changed and not committed, by a person say. What test runs drop does not count."""
+    return is_whole(worktree) and bool(worktree.git.dirty_paths())
+
+
 def interrupted_ref(worktree: Worktree) -> str:
     """The next free name for `save_interrupted`: `refs/gremlins/ID/interrupted-N`."""
     prefix = f"refs/gremlins/{worktree.branch.removeprefix(BRANCH_PREFIX)}/interrupted-"

@@ -19,7 +19,7 @@ from gremlins.locks import GremlinLock
 from gremlins.paths import GremlinPaths, Home
 from gremlins.runs import Finished, Gremlin, Landed, RunStore
 from gremlins.stages.pull_request import PULL_REQUEST, find_ours
-from gremlins.worktree import Worktree, remove
+from gremlins.worktree import Worktree, has_uncommitted, interrupted_ref, remove, save_interrupted
 
 
 @dataclass(frozen=True)
@@ -167,13 +167,19 @@ def _landed(store: RunStore, record: Gremlin, lock: GremlinLock, sha: str, targe
     tip = Git(Path(record.project)).try_commit(f"refs/heads/{record.branch}")
     status = Landed(since=now, sha=sha, target=target, evidence=record.status.evidence, tip=tip)
     record = store.write(record.model_copy(update={"status": status, "ended_at": now}), lock)
-    Journal(store.paths(record.id).log, store.clock)(f"landed on {target} as {sha[:12]}")
+    journal = Journal(store.paths(record.id).log, store.clock)
+    journal(f"landed on {target} as {sha[:12]}")
     if not keep:
-        _clear_away(record)
+        _clear_away(record, journal)
 
 
-def _clear_away(record: Gremlin) -> None:
+def _clear_away(record: Gremlin, journal: Journal) -> None:
     """Worktree and branch, now that what they held is safe."""
+    worktree = Worktree(Path(record.project), Path(record.worktree), record.branch, record.base)
+    if has_uncommitted(worktree):
+        ref = interrupted_ref(worktree)
+        save_interrupted(worktree, ref)
+        journal(f"what nobody had committed in its worktree is kept as {ref}")
     try:
         remove(Path(record.project), Path(record.worktree), record.branch, delete_branch=True)
     except OSError as error:

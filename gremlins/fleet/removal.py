@@ -18,7 +18,7 @@ from gremlins.locks import GremlinLock
 from gremlins.paths import Home
 from gremlins.runs import Gremlin, Landed, RunStore
 from gremlins.spend import archive
-from gremlins.worktree import SIDE, Worktree, remove, side_worktrees
+from gremlins.worktree import SIDE, Worktree, has_uncommitted, remove, side_worktrees
 
 GRAVE = ".{}.removed"
 """Where a gremlin's folder goes first: gone at once for everybody who looks, however long it takes to empty."""
@@ -91,8 +91,10 @@ def _worktree(record: Gremlin) -> Worktree:
 
 
 def is_clutter(row: Row, record: Gremlin) -> bool:
-    """What `clean` takes: what has landed, and what is over without commits."""
-    return row.glance.is_over and row.seen.holder is None and unlanded_commits(record) == 0
+    """What `clean` takes: what has landed, and what is over without commits, or changes that nobody committed."""
+    if not row.glance.is_over or row.seen.holder is not None or unlanded_commits(record):
+        return False
+    return not has_uncommitted(_worktree(record))
 
 
 def clean(home: Home, *, older_than: float, clock: Clock) -> tuple[list[str], list[GremlinsError]]:

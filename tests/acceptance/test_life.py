@@ -70,6 +70,16 @@ def test_an_unknown_model_is_sent_as_it_is_and_unpriced_not_free(world: World) -
     assert world.simulator.batches[0].requests[0].params["model"] == "claude-nobody-9"
 
 
+def test_what_a_person_left_uncommitted_in_a_worktree_outlives_it(world: World) -> None:
+    gremlin = world.ok("launch", "batch", TASK, "--wait").splitlines()[0].split()[1]
+    readme = world.home / "worktrees" / gremlin / "README.md"
+    readme.write_text("mine\n")
+    world.ok("land", gremlin)
+    assert not readme.exists()
+    assert world.repo.git("show", f"refs/gremlins/{gremlin}/interrupted-1:README.md") == "mine"
+    assert f"refs/gremlins/{gremlin}/interrupted-1" in world.ok("log", gremlin)
+
+
 def test_it_is_parked_while_its_batch_is_outstanding(world: World) -> None:
     world.simulator.change(latency=3600.0)
     one_call(world)
