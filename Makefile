@@ -39,7 +39,7 @@ SCRATCH := TMPDIR=$(or $(SHM),$(TMPDIR),/tmp)
 KEEP := -o tmp_path_retention_policy=failed
 
 test: $(DEV_STAMP) ## the test suite
-	@$(SCRATCH) $(BIN)/python -m pytest -n 2 --dist worksteal $(KEEP)
+	@$(SCRATCH) $(BIN)/python -m pytest -n 3 --dist worksteal $(KEEP)
 
 check: $(DEV_STAMP) ## format, lint, strict types
 	@$(BIN)/ruff format --check .

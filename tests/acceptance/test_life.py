@@ -14,8 +14,6 @@ from gremlins.pricing import price
 from tests.acceptance.world import World
 from tests.conftest import Repo
 
-pytestmark = pytest.mark.installed
-
 ASK = """
 stages:
   - {type: agent, name: summary, prompt: .gremlins/prompts/summary.md, mode: batch}
@@ -28,6 +26,7 @@ def one_call(world: World, stages: str = ASK) -> None:
     world.pipeline("ask", stages)
 
 
+@pytest.mark.installed
 def test_a_whole_pipeline_in_batch_mode_fixes_the_bug_and_lands(world: World) -> None:
     gremlin = world.ok("launch", "batch", TASK).strip()
     state = world.until(gremlin, "finished", "bailed", "dead", "detached")
@@ -95,6 +94,7 @@ def test_it_is_parked_while_its_batch_is_outstanding(world: World) -> None:
     world.ok("stop", gremlin)
 
 
+@pytest.mark.installed
 def test_a_parked_process_has_neither_the_sdk_nor_us_in_memory(world: World) -> None:
     world.simulator.change(latency=3600.0)
     one_call(world)
@@ -111,6 +111,7 @@ def _cmdline(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
+@pytest.mark.installed
 def test_killed_while_parked_it_is_detached_and_a_rescue_pays_for_nothing_again(world: World) -> None:
     world.simulator.change(latency=3600.0)
     one_call(world)
@@ -169,6 +170,7 @@ def test_what_was_kept_and_left_alone_is_cleaned_away(world: World) -> None:
     assert world.repo.read("new.txt") == "x\n"
 
 
+@pytest.mark.installed
 def test_wait_ends_0_when_it_finished_and_1_otherwise(world: World) -> None:
     world.pipeline("good", "stages: [{type: exec, cmds: ['true']}]\n")
     world.pipeline("bad", "stages: [{type: exec, cmds: ['exit 7']}]\n")

@@ -15,7 +15,7 @@ from gremlins.clock import FakeClock
 from gremlins.simulator import Simulator
 from tests.clients.schedules import SCHEDULES, Schedule, Theatre
 
-EXAMPLES = int(os.environ.get("GREMLINS_SOAK_EXAMPLES", "10000")) if os.environ.get("GREMLINS_SOAK") else 150
+EXAMPLES = int(os.environ.get("GREMLINS_SOAK_EXAMPLES", "10000")) if os.environ.get("GREMLINS_SOAK") else 80
 CHANGE_AFTER = 200
 """Schedules on one simulator: it keeps every batch there ever was."""
 
