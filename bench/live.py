@@ -138,6 +138,15 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024 * 1024)
 
 
+def measure_apart() -> list[Figure]:
+    """The same in a process of its own, whose memory nothing else has used."""
+    done = subprocess.run([sys.executable, "-m", "bench.live", "--json"], check=True, stdout=subprocess.PIPE)
+    return [Figure(**row) for row in json.loads(done.stdout)]
+
+
 if __name__ == "__main__":
-    for figure in measure():
-        print(figure)
+    if "--json" in sys.argv:
+        print(json.dumps([vars(figure) for figure in measure()]))
+    else:
+        for figure in measure():
+            print(figure)
