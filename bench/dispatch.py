@@ -17,16 +17,16 @@ from pathlib import Path
 
 from bench.timing import Figure
 from gremlins.clock import SystemClock
-from gremlins.fleet.attempts import Attempt
-from gremlins.fleet.beads import Bead, Dependency, Issue, Status
-from gremlins.fleet.dispatch import Dispatcher
-from gremlins.fleet.moments import text_of
-from gremlins.fleet.observation import Missing, Observation, Ready, SpawnOrder
-from gremlins.fleet.policy import Policy
-from gremlins.fleet.store.interface import AddAttempt, MoveBead, PutBead, Query
-from gremlins.fleet.store.schema import attempt_row
-from gremlins.fleet.store.sqlite import SqliteStore
-from gremlins.fleet.wakeup import wait_for_end
+from gremlins.fleet.beads.attempts import Attempt
+from gremlins.fleet.beads.bead import Bead, Dependency, Issue, Status
+from gremlins.fleet.beads.store.interface import AddAttempt, MoveBead, PutBead, Query
+from gremlins.fleet.beads.store.schema import attempt_row
+from gremlins.fleet.beads.store.sqlite import SqliteStore
+from gremlins.fleet.dispatch.observation import Missing, Observation, Ready, SpawnOrder
+from gremlins.fleet.dispatch.policy import Policy
+from gremlins.fleet.dispatch.tick import Dispatcher
+from gremlins.fleet.times import text_of
+from gremlins.processes.exits import wait_for_end
 
 PROJECT = "/bench/project"
 STAMP = "2026-11-21T10:00:00Z"

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from gremlins.paths import Home
-from gremlins.runs import Bailed, Failed, Parked, Status, Stopped
+from gremlins.records.gremlin import Bailed, Failed, Parked, Status, Stopped
 from tests.fleet.records import Root, ago, call, parked_call, record
 
 TITLE = "Fix the parser: it drops the last line of a file without a line break"

@@ -23,8 +23,8 @@ from gremlins.clients.claude import ClaudeClient
 from gremlins.clock import SystemClock
 from gremlins.config import Settings
 from gremlins.files import make_private_dir
-from gremlins.ledger import Cost, Ledger
 from gremlins.paths import GremlinPaths
+from gremlins.records.calls import Cost, Ledger
 from gremlins.simulator import Simulator
 
 MODEL = "claude-sonnet-5-5"

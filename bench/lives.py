@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.timing import clean_env
-from gremlins.demo_project import TASK, make_project
 from gremlins.simulator import Options, Simulator
+from gremlins.simulator.demo_project import TASK, make_project
 
 PATIENCE = 120.0
 

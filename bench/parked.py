@@ -19,11 +19,11 @@ from pathlib import Path
 from bench.lives import pss_mb
 from bench.timing import clean_env
 from gremlins.clock import SystemClock
-from gremlins.demo_project import make_project
 from gremlins.fleet.status import as_json, look
-from gremlins.locks import holder_of
 from gremlins.paths import Home
+from gremlins.processes.locks import holder_of
 from gremlins.simulator import Options, Simulator
+from gremlins.simulator.demo_project import make_project
 from tests.acceptance.nursery import Nursery
 
 COUNTS = (1, 10, 100, 200)

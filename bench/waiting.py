@@ -17,19 +17,19 @@ from pathlib import Path
 from bench.timing import Figure
 from gremlins.clients.account import Account as Credentials
 from gremlins.clients.account import find_account
-from gremlins.clients.api import AnthropicBatchApi
 from gremlins.clients.base import Wait
-from gremlins.clients.poll import Account, ask
-from gremlins.clients.wire import ApiFailure
+from gremlins.clients.batch.api import AnthropicBatchApi
+from gremlins.clients.batch.hand_over import account_here, write_plan
+from gremlins.clients.batch.shared_poll import Account, ask
+from gremlins.clients.batch.waiter import FRESH_SHARE, NOTHING_LEARNED, NOTHING_NEW, SOMETHING_TO_DO, Waiter
+from gremlins.clients.transport import ApiFailure
 from gremlins.clock import FakeClock, Jitter, spread
 from gremlins.config import BatchSettings
 from gremlins.files import make_private_dir
-from gremlins.hibernate import account_here, write_plan
 from gremlins.paths import GremlinPaths
+from gremlins.records.gremlin import ParkedCall
 from gremlins.retry import poll_interval
-from gremlins.runs import ParkedCall
 from gremlins.simulator import Simulator
-from gremlins.waiter import FRESH_SHARE, NOTHING_LEARNED, NOTHING_NEW, SOMETHING_TO_DO, Waiter
 
 REQUEST = {"model": "claude-sonnet-5-5", "max_tokens": 10, "messages": [{"role": "user", "content": "a plan"}]}
 

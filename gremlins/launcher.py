@@ -16,22 +16,22 @@ from pathlib import Path
 from gremlins import __version__
 from gremlins.clients.account import find_account
 from gremlins.clients.registry import client_class, known_providers
-from gremlins.clients.wire import ApiFailure, Wire
+from gremlins.clients.transport import ApiFailure, Wire
 from gremlins.clock import Clock
 from gremlins.config import LoadedSettings, load_settings
 from gremlins.errors import GremlinsError, NotReady
 from gremlins.files import make_private_dir, write_atomic
-from gremlins.frozen import FrozenLaunch, write_frozen
-from gremlins.git import Git, find_root
-from gremlins.github import GitHub
-from gremlins.journal import Journal
-from gremlins.locks import GremlinLock
 from gremlins.paths import GREMLIN_ID, Home
-from gremlins.pipeline import FrozenPipeline, find_pipeline, freeze, load_pipeline
-from gremlins.runs import Gremlin, Mode, Queued, RunStore, StageRun
-from gremlins.spawning import spawn_runner
+from gremlins.pipeline.file import FrozenPipeline, find_pipeline, freeze, load_pipeline
+from gremlins.pipeline.freezing import FrozenLaunch, write_frozen
+from gremlins.processes.locks import GremlinLock
+from gremlins.processes.spawn import spawn_runner
+from gremlins.records.gremlin import Gremlin, Mode, Queued, RunStore, StageRun
+from gremlins.records.journal import Journal
+from gremlins.repository.git import Git, find_root
+from gremlins.repository.github import GitHub
+from gremlins.repository.worktree import branch_name, create, remove
 from gremlins.stages.spec import AgentStage, Handoff, Implement, OpenPr, Plan, WaitCi, WaitReview, walk
-from gremlins.worktree import branch_name, create, remove
 
 ANTHROPIC = frozenset({"claude", "anthropic"})
 KEY_PROOF_TIMEOUT = 10.0

@@ -12,7 +12,7 @@ GREMLIN_ID = re.compile(r"[a-z0-9-]{1,64}")
 
 STATE, FROZEN, STOP, WAIT = "state.json", "frozen.json", "stop.json", "wait.json"
 LOCK, ACTIVITY, LOG, CALLS = "lock", "activity", "log", "calls"
-"""Names in a gremlin's folder, for `gremlins.fleet.glance`: at ten thousand gremlins `Path` itself takes a second."""
+"""Names in a gremlin's folder, for `gremlins.fleet.observe`: at ten thousand gremlins `Path` itself takes a second."""
 
 
 class GremlinPaths(NamedTuple):
@@ -31,7 +31,7 @@ class GremlinPaths(NamedTuple):
 
     @property
     def lock(self) -> Path:
-        """Held by whoever may write the record; see `gremlins.locks`."""
+        """Held by whoever may write the record; see `gremlins.processes.locks`."""
         return self.root / LOCK
 
     @property

@@ -17,25 +17,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, assert_never
 
-from gremlins.caps import cap_reached
 from gremlins.clients.base import CallUnsuccessful, Client, Detach, Park, Session, Wait
+from gremlins.clients.batch.hand_over import Hibernate, hibernate_by_exec, keep_turn_for_a_while, leave_account
+from gremlins.clients.batch.settling import settle_stopped_calls
 from gremlins.clock import Clock, Jitter, SystemClock, spread
 from gremlins.config import SpendSettings, load_settings
 from gremlins.errors import GremlinsError, NotReady
 from gremlins.files import make_private_dir, write_atomic
-from gremlins.frozen import FrozenLaunch, read_frozen
-from gremlins.halfway import undo_half_made
-from gremlins.hibernate import Hibernate, hibernate_by_exec, keep_turn_for_a_while, leave_account
-from gremlins.intention import clear_stop, read_stop
-from gremlins.interrupt import Interrupt, InterruptibleClock, Terminated, nothing_to_check
-from gremlins.journal import Journal
-from gremlins.ledger import Cost, Ledger, summarize
-from gremlins.locks import LOCK_FD_VARIABLE, GremlinLock, hold_work_lock
-from gremlins.notify import event_of, notify
 from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.paths import Home
-from gremlins.retry import RETRY_AFTER_CEILING, seconds_until
-from gremlins.runs import (
+from gremlins.pipeline.freezing import FrozenLaunch, read_frozen
+from gremlins.processes.interrupt import Interrupt, InterruptibleClock, Terminated, nothing_to_check
+from gremlins.processes.locks import LOCK_FD_VARIABLE, GremlinLock, hold_work_lock
+from gremlins.processes.notify import event_of, notify
+from gremlins.records.calls import Cost, Ledger, summarize
+from gremlins.records.caps import cap_reached
+from gremlins.records.gremlin import (
     Bailed,
     Evidence,
     Finished,
@@ -48,12 +45,15 @@ from gremlins.runs import (
     Status,
     Stopped,
 )
-from gremlins.runs import Failed as FailedStatus
-from gremlins.settling import settle_stopped_calls
+from gremlins.records.gremlin import Failed as FailedStatus
+from gremlins.records.journal import Journal
+from gremlins.records.stop_request import clear_stop, read_stop
+from gremlins.repository.interrupted import undo_half_made
+from gremlins.repository.worktree import Worktree, clear_stale_locks, quiet_env, restore, tree_differs
+from gremlins.retry import RETRY_AFTER_CEILING, seconds_until
 from gremlins.stages.base import StageContext
 from gremlins.stages.spec import AgentStage, Stage
 from gremlins.stages.table import stage_function
-from gremlins.worktree import Worktree, clear_stale_locks, quiet_env, restore, tree_differs
 
 EXIT_PARKED = 0
 JITTER_ROOM = 1.2
@@ -250,7 +250,7 @@ class Run:
     # ── surroundings ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _session(self, worktree: Path | None = None) -> Session:
-        from gremlins.claims import adoption_lock, claimed_batches  # needed by the few calls that reconcile
+        from gremlins.records.claims import adoption_lock, claimed_batches  # needed by the few calls that reconcile
 
         return Session(
             gremlin_id=self.gremlin_id,
@@ -453,7 +453,7 @@ def stage_type(spec: Stage) -> str:
 
 def price_call(model: str, usage: Mapping[str, Any], *, batch: bool, at: datetime) -> Cost:
     """The cost of a call from the price table. Unknown models are unpriced, never free."""
-    from gremlins.pricing import price  # 0.3 s: only where a reply has come
+    from gremlins.records.prices import price  # 0.3 s: only where a reply has come
 
     found = price(model, usage, batch=batch, at=at)
     return Cost(usd=None) if found is None else Cost(usd=found.usd, live_usd=found.live_usd)

@@ -13,13 +13,13 @@ from gremlins.clients.base import Wait
 from gremlins.clients.registry import make_client
 from gremlins.clock import FakeClock, no_jitter
 from gremlins.config import BatchSettings
-from gremlins.interrupt import Interrupt
 from gremlins.launcher import LaunchRequest, _make, new_id, prepare
-from gremlins.ledger import CallRecord, Ledger
-from gremlins.locks import GremlinLock
 from gremlins.paths import GremlinPaths, Home
+from gremlins.processes.interrupt import Interrupt
+from gremlins.processes.locks import GremlinLock
+from gremlins.records.calls import CallRecord, Ledger
+from gremlins.records.gremlin import Gremlin, Parked, Queued, Running, RunStore
 from gremlins.runner import Run
-from gremlins.runs import Gremlin, Parked, Queued, Running, RunStore
 from gremlins.simulator import Simulator
 from tests.conftest import Repo
 

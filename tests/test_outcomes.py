@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from gremlins.cli.story import show
+from gremlins.cli.show import show
 from gremlins.clock import SystemClock
 from gremlins.fleet.status import as_json, look
 from gremlins.paths import Home
-from gremlins.runs import Finished
+from gremlins.records.gremlin import Finished
 from gremlins.simulator import Reply, ScriptedModel, Simulator
 from tests.conftest import Repo
 from tests.living import Lab

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from gremlins.errors import GremlinsError
-from gremlins.fleet.glance import ids, read_glance
+from gremlins.fleet.observe import ids, read_glance
 from gremlins.paths import Home
 
 PROJECT_PIPELINES = Path(".gremlins") / "pipelines"

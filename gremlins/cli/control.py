@@ -12,7 +12,7 @@ from gremlins.cli.completion import complete_ids
 from gremlins.cli.out import note, say
 from gremlins.clock import SystemClock
 from gremlins.errors import GremlinsError
-from gremlins.fleet.glance import resolve
+from gremlins.fleet.observe import resolve
 from gremlins.fleet.status import survey
 from gremlins.paths import Home
 
@@ -71,7 +71,7 @@ def rescue(
     from_stage: str = typer.Option(None, "--from", metavar="STAGE", help="Ask this stage and all after it anew."),
 ) -> int:
     """Bring gremlins back to life where they were."""
-    from gremlins.fleet.bond import take_up
+    from gremlins.fleet.dispatch.ownership import take_up
     from gremlins.fleet.rescue import rescue as bring_back  # pydantic: only for the verbs that act
 
     home, clock, env = Home.from_env(), SystemClock(), dict(os.environ)
@@ -100,7 +100,7 @@ def rescue(
 def ack(gremlin_id: str = typer.Argument(..., metavar="ID", autocompletion=complete_ids)) -> int:
     """Accept a bail: its stage counts as done, and the gremlin goes on with the next."""
     from gremlins.fleet.ack import acknowledge  # pydantic: only for the verbs that act
-    from gremlins.fleet.bond import take_up
+    from gremlins.fleet.dispatch.ownership import take_up
 
     home, clock = Home.from_env(), SystemClock()
     name = resolve(home, gremlin_id)
@@ -143,7 +143,7 @@ def rm(
 ) -> int:
     """Remove gremlins. Their costs are kept."""
     from gremlins.config import load_settings  # pydantic: only for the verbs that act
-    from gremlins.fleet.removal import remove_gremlin
+    from gremlins.fleet.remove import remove_gremlin
 
     home, clock, env = Home.from_env(), SystemClock(), dict(os.environ)
     wait = load_settings(None, home, env).settings.batch.stop_wait
@@ -157,7 +157,7 @@ def clean(
     older_than: str = typer.Option("0s", "--older-than", metavar="7d", help="Only what ended so long ago."),
 ) -> int:
     """Remove what has landed, and what is over without commits."""
-    from gremlins.fleet.removal import clean as sweep  # pydantic: only for the verbs that act
+    from gremlins.fleet.remove import clean as sweep  # pydantic: only for the verbs that act
 
     removed, problems = sweep(Home.from_env(), older_than=_seconds(older_than), clock=SystemClock())
     for name in removed:

@@ -76,7 +76,7 @@ def _environment(root: Path, url: str, key: str) -> dict[str, str]:
 
 def _play(root: Path, env: dict[str, str]) -> int:
     from gremlins.cli.watch import watch_launch
-    from gremlins.demo_project import TASK, make_project, run_tests
+    from gremlins.simulator.demo_project import TASK, make_project, run_tests
 
     project, clock = root / "orchard", SystemClock()
     say("This is a demo. The repository, the git work, the processes and the HTTP are real; the model is SIMULATED.")

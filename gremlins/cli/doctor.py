@@ -13,7 +13,7 @@ from gremlins.cli.out import columns, dump, in_colour, printable, say
 from gremlins.paths import Home
 
 if TYPE_CHECKING:
-    from gremlins.fleet.health import Check, Health
+    from gremlins.fleet.doctor import Check, Health
 
 MARKS = {"ok": "ok", "info": "note", "warning": "warning", "problem": "problem", "not_ready": "NOT READY"}
 COLOURS = {"ok": "32", "info": "2", "warning": "33", "problem": "31", "not_ready": "1;31"}
@@ -21,7 +21,7 @@ COLOURS = {"ok": "32", "info": "2", "warning": "33", "problem": "31", "not_ready
 
 def doctor(json: bool = typer.Option(False, "--json", help="One JSON document.")) -> int:
     """Look at git, credentials (by a call that costs nothing), binaries, settings, disk and records."""
-    from gremlins.fleet.health import examine  # pydantic, the providers: only here are all of them looked at
+    from gremlins.fleet.doctor import examine  # pydantic, the providers: only here are all of them looked at
 
     health = examine(Home.from_env(), Path.cwd(), dict(os.environ))
     if json:

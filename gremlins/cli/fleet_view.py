@@ -47,7 +47,7 @@ def show_fleet(
 
 
 def _here() -> Path:
-    from gremlins.git import find_root  # a subprocess: only when asked for
+    from gremlins.repository.git import find_root  # a subprocess: only when asked for
 
     return find_root(Path.cwd())
 

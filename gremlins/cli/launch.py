@@ -64,7 +64,7 @@ def launch(
 def _read_plan(path: str | None) -> str | None:
     if path is None:
         return None
-    from gremlins.github import ISSUE, GitHub  # only where a plan is given
+    from gremlins.repository.github import ISSUE, GitHub  # only where a plan is given
 
     if ISSUE.fullmatch(path) and not Path(path).exists():
         return GitHub(Path.cwd(), dict(os.environ)).issue(path).text
@@ -103,8 +103,8 @@ def _wait(home: Home, gremlin_id: str, json: bool) -> int:
 
 def pipelines(json: bool = typer.Option(False, "--json", help="One JSON array.")) -> None:
     """List the pipelines."""
-    from gremlins.git import find_root  # only where it is asked for
-    from gremlins.pipeline import list_pipelines
+    from gremlins.pipeline.file import list_pipelines
+    from gremlins.repository.git import find_root  # only where it is asked for
 
     try:
         repo = find_root(Path.cwd())

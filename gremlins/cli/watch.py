@@ -17,7 +17,7 @@ from gremlins.paths import Home
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from gremlins.runs import Gremlin, StageRun
+    from gremlins.records.gremlin import Gremlin, StageRun
 
 INTERRUPTED = 130
 LOOK_EVERY = 0.25
@@ -125,7 +125,7 @@ def watch_launch(home: Home, gremlin_id: str, clock: Clock, *, quiet: bool = Fal
     plan = _stage_names(home, gremlin_id)
 
     def progress() -> Progress:
-        from gremlins.runs import RunStore  # pydantic: who launches has it already
+        from gremlins.records.gremlin import RunStore  # pydantic: who launches has it already
 
         return Progress(look(home, gremlin_id, clock), RunStore(home, clock).read(gremlin_id), plan)
 
@@ -140,7 +140,7 @@ def watch_launch(home: Home, gremlin_id: str, clock: Clock, *, quiet: bool = Fal
 
 
 def _stage_names(home: Home, gremlin_id: str) -> tuple[str, ...]:
-    from gremlins.frozen import read_frozen  # pydantic: who launches has it already
+    from gremlins.pipeline.freezing import read_frozen  # pydantic: who launches has it already
 
     try:
         return tuple(stage.name for stage in read_frozen(home.gremlin(gremlin_id).frozen).pipeline.stages)

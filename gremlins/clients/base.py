@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Literal, Protocol
 from gremlins.clock import Clock, Jitter, no_jitter
 from gremlins.config import Settings
 from gremlins.errors import GremlinsError
-from gremlins.interrupt import Check, nothing_to_check
-from gremlins.ledger import CallRecord, Cost, Ledger
 from gremlins.outcome import Bail, Failed, FailureClass
-from gremlins.runs import Mode, ParkedCall
+from gremlins.processes.interrupt import Check, nothing_to_check
+from gremlins.records.calls import CallRecord, Cost, Ledger
+from gremlins.records.gremlin import Mode, ParkedCall
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from gremlins.clients.account import find_account
-from gremlins.clients.api import AnthropicBatchApi, BatchApi
 from gremlins.clients.base import Answer, BatchSupport, Client, PromptSource, Session
-from gremlins.clients.batch import BatchEngine, prompt_of
-from gremlins.clients.decide import AskLive
+from gremlins.clients.batch.api import AnthropicBatchApi, BatchApi
+from gremlins.clients.batch.engine import BatchEngine, prompt_of
+from gremlins.clients.batch.next_step import AskLive
 from gremlins.config import Settings
-from gremlins.runs import Mode
+from gremlins.records.gremlin import Mode
 
 
 class BatchCapable(Client):
@@ -60,14 +60,14 @@ class ClaudeClient(BatchCapable):
     provider: ClassVar[str] = "claude"
 
     def live_available(self) -> bool:
-        from gremlins.clients.claude_code import find_claude  # only where live is possible at all
+        from gremlins.clients.providers.claude_code import find_claude  # only where live is possible at all
 
         return find_claude(self.session.env) is not None
 
     def run_live(
         self, prompt: PromptSource, *, label: str, max_tokens: int | None, revision: int, edits_worktree: bool
     ) -> Answer:
-        from gremlins.clients.claude_code import run_live  # a batch-only process never needs it
+        from gremlins.clients.providers.claude_code import run_live  # a batch-only process never needs it
 
         return run_live(
             self.session,
@@ -84,6 +84,6 @@ class ClaudeClient(BatchCapable):
     def check_ready(cls, model: str, mode: Mode, env: Mapping[str, str], settings: Settings) -> None:
         super().check_ready(model, mode, env, settings)
         if mode == "live":
-            from gremlins.clients.claude_code import check_live
+            from gremlins.clients.providers.claude_code import check_live
 
             check_live(env, settings)

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from gremlins.clients.agent_env import agent_env
-from gremlins.clients.agents import FallsBackToLive, reply_text, whole_text
-from gremlins.clients.batch import prompt_of
-from gremlins.clients.copilot_stream import CopilotStream, tokens_of, verdict
-from gremlins.clients.live import Exit, Launch
-from gremlins.clients.live_calls import Heard, Order
-from gremlins.clients.live_records import Booked
-from gremlins.clients.process_agent import CONTINUE, ProcessAgent
+from gremlins.clients.batch.engine import prompt_of
+from gremlins.clients.live.agents import FallsBackToLive, reply_text, whole_text
+from gremlins.clients.live.engine import Heard, Order
+from gremlins.clients.live.process import Exit, Launch
+from gremlins.clients.live.process_agent import CONTINUE, ProcessAgent
+from gremlins.clients.live.records import Booked
+from gremlins.clients.providers.copilot_stream import CopilotStream, tokens_of, verdict
 from gremlins.config import Settings
 from gremlins.errors import NotReady
-from gremlins.ledger import CallFailed, CallRecord, Cost, Reply, Usage
-from gremlins.runs import Mode
+from gremlins.records.calls import CallFailed, CallRecord, Cost, Reply, Usage
+from gremlins.records.gremlin import Mode
 
 BIN_VARIABLE = "GREMLINS_COPILOT_BIN"
 READ_TOOLS = ("view", "grep", "glob")

@@ -22,12 +22,12 @@ class BuiltIn:
 
 
 BUILT_IN = {
-    "anthropic": BuiltIn("gremlins.clients.anthropic_live", "AnthropicClient"),
+    "anthropic": BuiltIn("gremlins.clients.providers.anthropic", "AnthropicClient"),
     "claude": BuiltIn("gremlins.clients.claude", "ClaudeClient"),
     "copilot": BuiltIn("gremlins.clients.copilot", "CopilotClient"),
-    "kilo": BuiltIn("gremlins.clients.kilo", "KiloClient"),
-    "openai": BuiltIn("gremlins.clients.openai_agents", "OpenAIClient"),
-    "scripted": BuiltIn("gremlins.clients.scripted", "ScriptedClient"),
+    "kilo": BuiltIn("gremlins.clients.providers.kilo", "KiloClient"),
+    "openai": BuiltIn("gremlins.clients.providers.openai", "OpenAIClient"),
+    "scripted": BuiltIn("gremlins.clients.providers.scripted", "ScriptedClient"),
 }
 
 

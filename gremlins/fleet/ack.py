@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from gremlins.clock import Clock
 from gremlins.errors import Conflict
 from gremlins.fleet.status import look
-from gremlins.intention import clear_stop
-from gremlins.journal import Journal
-from gremlins.leftovers import end_leftovers
-from gremlins.locks import GremlinLock
 from gremlins.paths import Home
-from gremlins.runs import Bailed, Gremlin, Queued, RunStore
-from gremlins.spawning import spawn_runner
+from gremlins.processes.locks import GremlinLock
+from gremlins.processes.spawn import spawn_runner
+from gremlins.processes.survivors import end_leftovers
+from gremlins.records.gremlin import Bailed, Gremlin, Queued, RunStore
+from gremlins.records.journal import Journal
+from gremlins.records.stop_request import clear_stop
 
 
 def acknowledge(home: Home, gremlin_id: str, *, clock: Clock, env: Mapping[str, str]) -> str:

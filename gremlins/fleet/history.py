@@ -10,10 +10,10 @@ from typing import Any
 from gremlins.clock import Clock, rfc3339
 from gremlins.errors import CorruptRecord
 from gremlins.fleet.status import Row, as_json, look
-from gremlins.ledger import CallFailed, CallRecord, Collected, Ledger
 from gremlins.paths import GremlinPaths, Home
-from gremlins.runs import Failed, Finished, Gremlin, Landed, Parked, StageRun, read_record
-from gremlins.spend import model_of
+from gremlins.records.calls import CallFailed, CallRecord, Collected, Ledger
+from gremlins.records.gremlin import Failed, Finished, Gremlin, Landed, Parked, StageRun, read_record
+from gremlins.records.spend import model_of
 
 LAST_WORDS = 5
 """Lines of what a process printed that are told of one that died without a word."""

@@ -11,15 +11,15 @@ from typing import Literal
 from gremlins.clock import Clock
 from gremlins.errors import Conflict, GremlinsError
 from gremlins.fleet.status import look
-from gremlins.git import Git
-from gremlins.github import GitHub, PullRequest, remote_of
-from gremlins.journal import Journal
-from gremlins.landing import land as land_branch
-from gremlins.locks import GremlinLock
 from gremlins.paths import GremlinPaths, Home
-from gremlins.runs import Finished, Gremlin, Landed, RunStore
+from gremlins.processes.locks import GremlinLock
+from gremlins.records.gremlin import Finished, Gremlin, Landed, RunStore
+from gremlins.records.journal import Journal
+from gremlins.repository.git import Git
+from gremlins.repository.github import GitHub, PullRequest, remote_of
+from gremlins.repository.landing import land as land_branch
+from gremlins.repository.worktree import Worktree, has_uncommitted, interrupted_ref, remove, save_interrupted
 from gremlins.stages.pull_request import PULL_REQUEST, find_ours
-from gremlins.worktree import Worktree, has_uncommitted, interrupted_ref, remove, save_interrupted
 
 
 @dataclass(frozen=True)

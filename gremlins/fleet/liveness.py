@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 
 from gremlins.clock import parse_time
-from gremlins.fleet.glance import Glance, Sighting
+from gremlins.fleet.observe import Glance, Sighting
 
 State = Literal[
     "running",

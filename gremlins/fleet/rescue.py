@@ -10,26 +10,26 @@ from functools import partial
 from pathlib import Path
 
 from gremlins.clients.account import find_account
-from gremlins.clients.api import AnthropicBatchApi
-from gremlins.clients.wire import ApiFailure
+from gremlins.clients.batch.api import AnthropicBatchApi
+from gremlins.clients.transport import ApiFailure
 from gremlins.clock import Clock
 from gremlins.errors import Conflict, GremlinsError, NotReady
 from gremlins.files import make_private_dir, sweep_drafts
 from gremlins.fleet.liveness import RESCUABLE
 from gremlins.fleet.status import Row, look
 from gremlins.fleet.stop import await_stop, request_stop
-from gremlins.frozen import FrozenLaunch, read_frozen
-from gremlins.git import Git
-from gremlins.intention import StopIntention, clear_stop, read_stop, write_stop
-from gremlins.ledger import CallRecord, Intent, Ledger
-from gremlins.leftovers import end_leftovers
-from gremlins.locks import GremlinLock
 from gremlins.outcome import KEEPS_ATTEMPT
 from gremlins.paths import GremlinPaths, Home
-from gremlins.runs import Bailed, Failed, Gremlin, Queued, RunStore, StageRun
-from gremlins.spawning import spawn_runner
+from gremlins.pipeline.freezing import FrozenLaunch, read_frozen
+from gremlins.processes.locks import GremlinLock
+from gremlins.processes.spawn import spawn_runner
+from gremlins.processes.survivors import end_leftovers
+from gremlins.records.calls import CallRecord, Intent, Ledger
+from gremlins.records.gremlin import Bailed, Failed, Gremlin, Queued, RunStore, StageRun
+from gremlins.records.stop_request import StopIntention, clear_stop, read_stop, write_stop
+from gremlins.repository.git import Git
+from gremlins.repository.worktree import SIDE, Worktree, remove, side_worktrees
 from gremlins.stages.spec import children
-from gremlins.worktree import SIDE, Worktree, remove, side_worktrees
 
 
 @dataclass(frozen=True)

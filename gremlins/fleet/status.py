@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from gremlins.clock import Clock, parse_time, rfc3339
 from gremlins.errors import CorruptRecord, NotFound
-from gremlins.fleet.glance import Glance, Sighting, ids, resolve, sight_folder
 from gremlins.fleet.liveness import Liveness, liveness
+from gremlins.fleet.observe import Glance, Sighting, ids, resolve, sight_folder
 from gremlins.paths import Home
 
 HIDDEN = frozenset({"finished", "landed"})

@@ -12,11 +12,11 @@ from typing import Literal
 from gremlins.clock import Clock
 from gremlins.errors import Conflict
 from gremlins.fleet.status import Row, look
-from gremlins.intention import StopIntention, read_stop, write_stop
-from gremlins.leftovers import end_leftovers
-from gremlins.locks import GremlinLock, work_lock_is_free
 from gremlins.paths import Home
-from gremlins.spawning import spawn_runner
+from gremlins.processes.locks import GremlinLock, work_lock_is_free
+from gremlins.processes.spawn import spawn_runner
+from gremlins.processes.survivors import end_leftovers
+from gremlins.records.stop_request import StopIntention, read_stop, write_stop
 
 LOOK_EVERY = 0.03
 START_PATIENCE = 20.0

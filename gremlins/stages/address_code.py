@@ -6,8 +6,8 @@ import re
 
 from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.stages.base import StageContext
-from gremlins.stages.briefing import Briefing, prompt_for
-from gremlins.stages.code_change import change_code
+from gremlins.stages.context.briefing import Briefing, prompt_for
+from gremlins.stages.edits.code_change import change_code
 from gremlins.stages.review_code import diff_under_review
 from gremlins.stages.spec import AddressCode
 

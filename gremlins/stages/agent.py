@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.stages.base import StageContext
-from gremlins.stages.briefing import Briefing, prompt_for
-from gremlins.stages.edits import parse_verdict
+from gremlins.stages.context.briefing import Briefing, prompt_for
+from gremlins.stages.edits.edits import parse_verdict
 from gremlins.stages.review_code import diff_under_review
 from gremlins.stages.spec import Agent
 

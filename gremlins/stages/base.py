@@ -13,8 +13,8 @@ from gremlins.clock import Clock
 from gremlins.config import Settings
 from gremlins.files import make_private_dir, write_atomic
 from gremlins.outcome import Outcome
+from gremlins.repository.worktree import Worktree
 from gremlins.stages.spec import AgentStage, Stage
-from gremlins.worktree import Worktree
 
 
 class Steps(Protocol):

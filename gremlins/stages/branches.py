@@ -11,12 +11,9 @@ from typing import Any
 
 from gremlins.errors import Conflict
 from gremlins.files import make_private_dir, write_json
-from gremlins.halfway import undo_half_made
 from gremlins.outcome import Bail, Failed
-from gremlins.stages.base import StageContext
-from gremlins.stages.code_change import remember_start, start_ref
-from gremlins.stages.spec import Parallel, StageSpec
-from gremlins.worktree import (
+from gremlins.repository.interrupted import undo_half_made
+from gremlins.repository.worktree import (
     Worktree,
     clear_stale_locks,
     create,
@@ -26,6 +23,9 @@ from gremlins.worktree import (
     restore,
     side_worktree,
 )
+from gremlins.stages.base import StageContext
+from gremlins.stages.edits.code_change import remember_start, start_ref
+from gremlins.stages.spec import Parallel, StageSpec
 
 BRANCH_TRAILER = "Gremlins-Branch"
 

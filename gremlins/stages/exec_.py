@@ -15,12 +15,12 @@ from typing import IO
 
 from gremlins.clock import SystemClock
 from gremlins.files import make_private_dir
-from gremlins.halfway import remembering
 from gremlins.outcome import Done, Failed, Outcome
-from gremlins.proc import command_env, start, terminate_group
+from gremlins.processes.children import command_env, start, terminate_group
+from gremlins.repository.interrupted import remembering
+from gremlins.repository.worktree import quiet_env
 from gremlins.stages.base import StageContext
 from gremlins.stages.spec import Exec
-from gremlins.worktree import quiet_env
 
 GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL for a command that ran too long or was stopped."""

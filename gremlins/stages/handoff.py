@@ -18,8 +18,8 @@ from gremlins.errors import GremlinsError
 from gremlins.files import make_private_dir, write_atomic
 from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.stages.base import StageContext
-from gremlins.stages.briefing import Briefing, prompt_for
-from gremlins.stages.code_change import corrected
+from gremlins.stages.context.briefing import Briefing, prompt_for
+from gremlins.stages.edits.code_change import corrected
 from gremlins.stages.spec import Handoff
 
 LANDED_LIMIT = 120_000

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.stages.base import StageContext
-from gremlins.stages.briefing import Briefing, prompt_for
-from gremlins.stages.code_change import change_code
-from gremlins.stages.edits import NothingToDo
+from gremlins.stages.context.briefing import Briefing, prompt_for
+from gremlins.stages.edits.code_change import change_code
+from gremlins.stages.edits.edits import NothingToDo
 from gremlins.stages.spec import Implement
 
 

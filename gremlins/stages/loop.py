@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from gremlins.files import make_private_dir
-from gremlins.halfway import remembering
-from gremlins.ledger import CallRecord, summarize
 from gremlins.outcome import Bail, Done, Outcome
+from gremlins.records.calls import CallRecord, summarize
+from gremlins.repository.interrupted import remembering
 from gremlins.stages.base import Round, StageContext
-from gremlins.stages.code_change import remember_start, start_ref
+from gremlins.stages.edits.code_change import remember_start, start_ref
 from gremlins.stages.exec_ import run_command
 from gremlins.stages.handoff import CHILD_PLAN, decision_in
 from gremlins.stages.spec import Handoff, Loop, Stage

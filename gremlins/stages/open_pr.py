@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from gremlins.github import GhFailed, PullRequest
 from gremlins.outcome import Bail, Done, Failed, Outcome
+from gremlins.repository.github import GhFailed, PullRequest
 from gremlins.stages.base import StageContext
 from gremlins.stages.pull_request import PULL_REQUEST, bring_up, find_ours, github, over, own_branch
 from gremlins.stages.spec import OpenPr

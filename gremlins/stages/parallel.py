@@ -15,9 +15,9 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from gremlins.clients.base import Detach, Park, Wait
-from gremlins.interrupt import Terminated
+from gremlins.clients.batch.settling import settle_round
 from gremlins.outcome import Bail, Done, Failed, Outcome
-from gremlins.settling import settle_round
+from gremlins.processes.interrupt import Terminated
 from gremlins.stages.base import StageContext
 from gremlins.stages.branches import (
     Branch,

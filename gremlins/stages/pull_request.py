@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 from gremlins.clients.base import Park, Wait
 from gremlins.files import make_private_dir, write_json
-from gremlins.github import GhFailed, GitHub, PullRequest, PushRefused, push
 from gremlins.outcome import Bail, Done, Failed, Outcome
+from gremlins.repository.github import GhFailed, GitHub, PullRequest, PushRefused, push
+from gremlins.repository.worktree import Worktree
 from gremlins.stages.base import StageContext
-from gremlins.worktree import Worktree
 
 PULL_REQUEST = "pull-request.json"
 LONGEST = 300.0

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 
 from gremlins.config import ClientSpec, Command, Count, Dollars, Seconds
 from gremlins.errors import ConfigError
-from gremlins.runs import Mode
+from gremlins.records.gremlin import Mode
 
 StageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """Part of paths in records and of artifacts' file names."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from gremlins.halfway import remembering
 from gremlins.outcome import Bail, Done, Failed, Outcome
+from gremlins.repository.interrupted import remembering
 from gremlins.stages.base import StageContext
-from gremlins.stages.briefing import Briefing, prompt_for
-from gremlins.stages.code_change import change_code
-from gremlins.stages.edits import NothingToDo
+from gremlins.stages.context.briefing import Briefing, prompt_for
+from gremlins.stages.edits.code_change import change_code
+from gremlins.stages.edits.edits import NothingToDo
 from gremlins.stages.exec_ import CommandResult, failure_sentence, run_command
 from gremlins.stages.spec import Verify
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 
 from gremlins.files import make_private_dir, write_json
-from gremlins.github import Comment, PullRequest, Review
 from gremlins.outcome import Done, Failed, Outcome
+from gremlins.repository.github import Comment, PullRequest, Review
 from gremlins.stages.base import StageContext
 from gremlins.stages.pull_request import Waiting, github, over, patiently, the_pull_request
 from gremlins.stages.spec import WaitReview

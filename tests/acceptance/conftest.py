@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gremlins.demo_project import FILES
 from gremlins.simulator import Simulator
+from gremlins.simulator.demo_project import FILES
 from tests.acceptance.nursery import Nursery
 from tests.acceptance.world import World
 from tests.conftest import make_repo

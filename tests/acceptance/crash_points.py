@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gremlins.demo_project import FILES, TASK
 from gremlins.errors import NotFound
-from gremlins.locks import holder_of
-from gremlins.pricing import price
+from gremlins.processes.locks import holder_of
+from gremlins.records.prices import price
 from gremlins.simulator import Simulator
+from gremlins.simulator.demo_project import FILES, TASK
 from tests.acceptance.mortal import AT, TRACE, WIDTH
 from tests.acceptance.parked import FOREVER
 from tests.acceptance.world import World

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from gremlins.clock import SystemClock
-from gremlins.fleet.beadview import bead_json, history_json, place
-from gremlins.fleet.doorlocks import loop_lock, loop_pid
-from gremlins.fleet.lookout import Lookout
-from gremlins.fleet.policy import Policy
-from gremlins.fleet.store.interface import Query
-from gremlins.fleet.store.sqlite import SqliteStore
+from gremlins.fleet.beads.store.interface import Query
+from gremlins.fleet.beads.store.sqlite import SqliteStore
+from gremlins.fleet.beads.view import bead_json, history_json, place
+from gremlins.fleet.dispatch.locks import loop_lock, loop_pid
+from gremlins.fleet.dispatch.observer import Lookout
+from gremlins.fleet.dispatch.policy import Policy
 from gremlins.paths import Home
 from tests.acceptance.world import DEADLINE, World
 

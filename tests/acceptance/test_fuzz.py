@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gremlins.cli.door import run
 from gremlins.errors import GremlinsError
-from gremlins.locks import holder_of
+from gremlins.processes.locks import holder_of
 from gremlins.simulator import Simulator
 from tests.acceptance.crash_points import ASK, Place
 from tests.acceptance.nursery import Nursery

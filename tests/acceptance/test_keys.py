@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gremlins.demo_project import TASK
 from gremlins.simulator import Simulator
+from gremlins.simulator.demo_project import TASK
 from tests.acceptance.parked import billed_once, calls, end_batches, launch_one, park_one
 from tests.acceptance.world import Ran, World
 

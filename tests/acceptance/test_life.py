@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gremlins.demo_project import TASK
-from gremlins.pricing import price
+from gremlins.records.prices import price
+from gremlins.simulator.demo_project import TASK
 from tests.acceptance.world import World
 from tests.conftest import Repo
 

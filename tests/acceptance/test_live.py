@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gremlins import proc
+from gremlins.processes import children as proc
 from tests.acceptance.world import World
-from tests.clients.fake_claude import FakeClaude, Step, answers, assistant, init, result
-from tests.clients.fake_kilo import FakeKilo, says
+from tests.clients.providers.fake_claude import FakeClaude, Step, answers, assistant, init, result
+from tests.clients.providers.fake_kilo import FakeKilo, says
 
 WORKS: list[Step] = [init(), assistant(), ("write", ["done.txt", "done\n"]), result("Wrote done.txt.")]
 AT_WORK: list[Step] = [init(), assistant(), ("write", ["half.txt", "half\n"]), ("sleep", 60)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gremlins import proc
+from gremlins.processes import children as proc
 from tests.acceptance.parked import billed_once, end_batches, launch_one, park_one
 from tests.acceptance.world import World
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from gremlins.clock import SystemClock
 from gremlins.fleet.status import as_json, look
-from gremlins.locks import holder_of
 from gremlins.paths import Home
+from gremlins.processes.locks import holder_of
 from gremlins.simulator import Simulator
 from tests.conftest import Repo
 

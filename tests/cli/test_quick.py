@@ -15,7 +15,7 @@ from gremlins.cli.app import build
 from gremlins.cli.fleet_view import show_fleet
 from gremlins.cli.verbs import GLOBALS, VERBS, normalise
 from gremlins.errors import GremlinsError
-from gremlins.runs import Evidence, Finished
+from gremlins.records.gremlin import Evidence, Finished
 from tests.fleet.records import Root, ago, record, state_root
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from gremlins.runs import Bailed
+from gremlins.records.gremlin import Bailed
 from tests.fleet.records import Root, ago, record, state_root
 
 PATIENCE = 30.0

@@ -9,7 +9,7 @@ import pytest
 from gremlins.cli.watch import Progress, changes, stage_lines, watch_fleet
 from gremlins.clock import FakeClock
 from gremlins.fleet.status import Fleet
-from gremlins.runs import StageRun
+from gremlins.records.gremlin import StageRun
 from tests.cli.views import fleet, row
 from tests.fleet.records import NOON, ago, record
 

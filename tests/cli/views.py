@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from gremlins.errors import CorruptRecord
-from gremlins.fleet.glance import Glance, Sighting
 from gremlins.fleet.liveness import Liveness, State
+from gremlins.fleet.observe import Glance, Sighting
 from gremlins.fleet.status import Fleet, Row
-from gremlins.locks import Holder
+from gremlins.processes.locks import Holder
 from tests.fleet.records import NOON, ago
 
 REASONS: dict[str, str] = {

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from gremlins.clients.account import Account
-from gremlins.clients.api import AnthropicBatchApi, Batch, BatchApi, Page
 from gremlins.clients.base import Answer, Session, Wait
-from gremlins.clients.batch import BatchEngine
-from gremlins.clients.decide import AskLive
-from gremlins.clients.wire import Transport, urllib_transport
+from gremlins.clients.batch.api import AnthropicBatchApi, Batch, BatchApi, Page
+from gremlins.clients.batch.engine import BatchEngine
+from gremlins.clients.batch.next_step import AskLive
+from gremlins.clients.transport import Transport, urllib_transport
 from gremlins.clock import FakeClock, no_jitter
 from gremlins.config import BatchSettings, Settings
 from gremlins.files import make_private_dir
-from gremlins.ledger import CallKey, CallRecord, Cost, Ledger
 from gremlins.paths import GremlinPaths
+from gremlins.records.calls import CallKey, CallRecord, Cost, Ledger
 from gremlins.simulator import Simulator
 
 MODEL = "claude-sonnet-5-5"

@@ -12,10 +12,10 @@ import yaml
 from gremlins.clients.base import Client
 from gremlins.clients.registry import make_client
 from gremlins.simulator import ScriptedModel, Simulator
-from tests.clients import fake_kilo
-from tests.clients.fake_claude import FakeClaude, answers, assistant, init, result
-from tests.clients.fake_kilo import FakeKilo
-from tests.clients.responses_api import ResponsesApi, says
+from tests.clients.providers import fake_kilo
+from tests.clients.providers.fake_claude import FakeClaude, answers, assistant, init, result
+from tests.clients.providers.fake_kilo import FakeKilo
+from tests.clients.providers.responses_api import ResponsesApi, says
 from tests.clients.surroundings import SECRET, Surroundings
 
 

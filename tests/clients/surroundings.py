@@ -13,8 +13,8 @@ from gremlins.clients.base import Session, Wait
 from gremlins.clock import Clock, FakeClock, SystemClock
 from gremlins.config import LiveSettings, Settings
 from gremlins.files import make_private_dir
-from gremlins.ledger import CallRecord, Cost, Ledger
 from gremlins.paths import GremlinPaths
+from gremlins.records.calls import CallRecord, Cost, Ledger
 
 QUICK = LiveSettings(resume_backoff=(0.0, 0.0, 0.0))
 SECRET = "sk-ant-test-0123456789abcdef"

@@ -11,9 +11,9 @@ from gremlins.clients.base import CallUnsuccessful, Client, Prompt
 from gremlins.clients.registry import BUILT_IN, client_class
 from gremlins.config import Settings
 from gremlins.errors import NotReady
-from gremlins.interrupt import Terminated
-from gremlins.ledger import CallFailed, Collected, Intent
 from gremlins.outcome import Failed
+from gremlins.processes.interrupt import Terminated
+from gremlins.records.calls import CallFailed, Collected, Intent
 from tests.clients.rigs import HAS_OPENAI, RIGS, Rig
 from tests.clients.surroundings import SECRET, Surroundings
 from tests.conftest import Repo

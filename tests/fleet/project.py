@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gremlins.clock import FakeClock, rfc3339
-from gremlins.fleet.attempts import Attempt, Work, charged
-from gremlins.fleet.beads import Bead, Dependency, Issue
-from gremlins.fleet.breaker import Episode
-from gremlins.fleet.dispatch import Dispatcher, Happening, TickReport
-from gremlins.fleet.policy import Policy
-from gremlins.fleet.store.interface import Notice, PutBead
-from gremlins.fleet.store.sqlite import SqliteStore
-from tests.fleet.fake_fleet import FakeFleet
+from gremlins.fleet.beads.attempts import Attempt, Work, charged
+from gremlins.fleet.beads.bead import Bead, Dependency, Issue
+from gremlins.fleet.beads.store.interface import Notice, PutBead
+from gremlins.fleet.beads.store.sqlite import SqliteStore
+from gremlins.fleet.dispatch.breaker import Episode
+from gremlins.fleet.dispatch.policy import Policy
+from gremlins.fleet.dispatch.tick import Dispatcher, Happening, TickReport
+from tests.fleet.dispatch.fake_fleet import FakeFleet
 
 PROJECT = "/somewhere/project"
 

@@ -11,7 +11,9 @@ from typing import Any
 
 from gremlins.clock import FakeClock
 from gremlins.files import make_private_dir
-from gremlins.ledger import (
+from gremlins.paths import Home
+from gremlins.processes.locks import GremlinLock
+from gremlins.records.calls import (
     BatchRef,
     CallKey,
     CallRecord,
@@ -24,9 +26,7 @@ from gremlins.ledger import (
     hash_request,
     summarize,
 )
-from gremlins.locks import GremlinLock
-from gremlins.paths import Home
-from gremlins.runs import Gremlin, ParkedCall, Running, RunStore, StageRun, Status
+from gremlins.records.gremlin import Gremlin, ParkedCall, Running, RunStore, StageRun, Status
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 MODEL = "claude-sonnet-5-5"

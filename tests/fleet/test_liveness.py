@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from gremlins.clock import rfc3339
-from gremlins.fleet.glance import Glance, Sighting
 from gremlins.fleet.liveness import ALIVE, RESCUABLE, Liveness, liveness
-from gremlins.locks import Holder
+from gremlins.fleet.observe import Glance, Sighting
+from gremlins.processes.locks import Holder
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 IDLE = 360.0

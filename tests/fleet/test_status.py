@@ -12,8 +12,8 @@ import pytest
 from gremlins.clock import rfc3339
 from gremlins.errors import CorruptRecord, NotFound
 from gremlins.fleet.status import Fleet, as_json, look, survey
-from gremlins.ledger import Submitted
-from gremlins.runs import Bailed, CostSummary, Evidence, Failed, Finished, Landed, Parked
+from gremlins.records.calls import Submitted
+from gremlins.records.gremlin import Bailed, CostSummary, Evidence, Failed, Finished, Landed, Parked
 from tests.fleet.records import NOON, Root, ago, call, parked_call, record, state_root
 
 PROOF = Evidence(kind="commits", base="0" * 40, tip="1" * 40, holds=True)

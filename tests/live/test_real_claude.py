@@ -12,13 +12,13 @@ import pytest
 
 from gremlins.clients.base import CallUnsuccessful, Prompt
 from gremlins.clients.claude import ClaudeClient
-from gremlins.clients.claude_code import check_live
+from gremlins.clients.providers.claude_code import check_live
 from gremlins.clock import SystemClock
 from gremlins.config import Settings
 from gremlins.errors import NotReady
-from gremlins.interrupt import Interrupt, InterruptibleClock, Terminated
-from gremlins.ledger import CallFailed, Collected
 from gremlins.outcome import Bail, Failed
+from gremlins.processes.interrupt import Interrupt, InterruptibleClock, Terminated
+from gremlins.records.calls import CallFailed, Collected
 from tests.clients.surroundings import QUICK
 from tests.conftest import Repo
 from tests.live.conftest import Live, Start, binary, use

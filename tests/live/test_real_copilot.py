@@ -11,8 +11,8 @@ from gremlins.clients.base import CallUnsuccessful
 from gremlins.clients.copilot import CopilotClient
 from gremlins.config import Settings
 from gremlins.errors import NotReady
-from gremlins.ledger import Intent
 from gremlins.outcome import Failed
+from gremlins.records.calls import Intent
 from tests.conftest import Repo
 from tests.live.conftest import Live, Start, binary, use
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from gremlins.clients.base import CallUnsuccessful
-from gremlins.clients.kilo import KiloClient
-from gremlins.ledger import Intent
+from gremlins.clients.providers.kilo import KiloClient
 from gremlins.outcome import Failed
+from gremlins.records.calls import Intent
 from tests.clients.surroundings import QUICK
 from tests.conftest import Repo
 from tests.live.conftest import Live, Start, binary, use

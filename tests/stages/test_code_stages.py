@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gremlins.paths import Home
-from gremlins.runs import Bailed, Failed, Finished
+from gremlins.records.gremlin import Bailed, Failed, Finished
 from gremlins.simulator import ScriptedModel, Simulator
 from tests.conftest import Repo
 from tests.living import Lab

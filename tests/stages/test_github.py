@@ -17,13 +17,13 @@ import pytest
 from gremlins.cli.launch import _read_plan
 from gremlins.errors import Conflict, GremlinsError, NotFound, NotReady
 from gremlins.fleet.land import land_pr
-from gremlins.github import GitHub, _pull_request
-from gremlins.locks import GremlinLock
+from gremlins.processes.locks import GremlinLock
+from gremlins.records.gremlin import Bailed, Failed, Finished, Interrupted, Landed
+from gremlins.repository.github import GitHub, _pull_request
 from gremlins.runner import Run
-from gremlins.runs import Bailed, Failed, Finished, Interrupted, Landed
 from tests.conftest import Repo, put_gh
-from tests.hanging import must_end
 from tests.living import Lab
+from tests.processes.hanging import must_end
 from tests.stages.conftest import MakeScripted
 from tests.stages.test_loop import rescued
 

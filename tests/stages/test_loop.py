@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from gremlins.fleet.rescue import _next_attempt, forget_progress, restart_from
-from gremlins.frozen import read_frozen
-from gremlins.locks import GremlinLock
-from gremlins.runs import Bailed, Failed, Finished, Gremlin, Queued, RunStore
+from gremlins.pipeline.freezing import read_frozen
+from gremlins.processes.locks import GremlinLock
+from gremlins.records.gremlin import Bailed, Failed, Finished, Gremlin, Queued, RunStore
 from gremlins.stages.handoff import has_tasks, parse_decision
 from tests.living import Lab
 from tests.stages.conftest import MakeScripted

@@ -14,11 +14,11 @@ import pytest
 
 from gremlins.clients.base import Wait
 from gremlins.errors import Conflict
-from gremlins.fleet.removal import refuse_to_lose_commits
+from gremlins.fleet.remove import refuse_to_lose_commits
 from gremlins.fleet.status import as_json, look
-from gremlins.ledger import CallFailed
-from gremlins.locks import GremlinLock
-from gremlins.runs import Bailed, Failed, Finished, Interrupted, ParkedCall, StageRun
+from gremlins.processes.locks import GremlinLock
+from gremlins.records.calls import CallFailed
+from gremlins.records.gremlin import Bailed, Failed, Finished, Interrupted, ParkedCall, StageRun
 from gremlins.stages.address_code import is_clean
 from gremlins.stages.parallel import _combined
 from tests.conftest import CrashingGit, Repo

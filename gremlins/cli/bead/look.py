@@ -1,0 +1,188 @@
+"""`gremlins bead list`, `ready`, `blocked` and `show`: how the work stands."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import typer
+
+from gremlins.cli.bead.text import LABELS, page, table
+from gremlins.cli.current_project import Here
+from gremlins.cli.out import dump, note, on_terminal, say
+from gremlins.errors import GremlinsError
+from gremlins.fleet.beads.bead import STATUSES, Bead, parse_priority, words
+from gremlins.fleet.beads.store.interface import Listed, Query
+from gremlins.fleet.beads.view import Placed, bead_json, history_json, place, place_works
+from gremlins.fleet.dispatch.admit import BUCKETS, Deny
+
+ID = typer.Argument(..., metavar="ID", help="Unique beginning of an id.")
+IDS = typer.Argument(..., metavar="ID…", help="Unique beginnings of ids.")
+JSON = typer.Option(False, "--json", help="Print JSON.")
+
+
+def list_(
+    status: list[str] = typer.Option(None, "-s", "--status", help="Comma-separated."),
+    issue_type: list[str] = typer.Option(None, "-t", "--type"),
+    priority: list[str] = typer.Option(None, "-p", "--priority"),
+    label: list[str] = typer.Option(None, "-l", "--label", "--labels", help="All of these."),
+    assignee: str = typer.Option(None, "-a", "--assignee"),
+    bucket: list[str] = typer.Option(None, "-b", "--bucket", help="ready, blocked, held, running …"),
+    limit: int = typer.Option(None, "-n", "--limit", min=0),
+    everything: bool = typer.Option(False, "--all", help="Closed ones too, in the table."),
+    json: bool = JSON,
+) -> int:
+    """List beads, in the order they would be worked on. JSON has the closed ones too."""
+    here = Here.find()
+    statuses = words(status or ())
+    for word in statuses:
+        check_status(word)
+    priorities = [priority_of(text) for text in words(priority or ())]
+    buckets = _buckets(words(bucket or ()))
+    query = Query(
+        statuses=statuses or ([] if json or everything or buckets else [s for s in STATUSES if s != "closed"]),
+        issue_types=words(issue_type or ()),
+        priorities=priorities,
+        labels=words(label or ()),
+        assignee=assignee,
+    )
+    _list(here, query, buckets, limit, json)
+    if not (json or everything or buckets or statuses) and (closed := here.store.count(here.project).get("closed")):
+        note(f"{closed} closed, shown with --all")
+    return 0
+
+
+def ready(
+    limit: int = typer.Option(None, "-n", "--limit", min=0),
+    assignee: str = typer.Option(None, "-a", "--assignee"),
+    label: list[str] = typer.Option(None, "-l", "--label", "--labels", help="All of these."),
+    json: bool = JSON,
+) -> int:
+    """List what could be started now."""
+    here = Here.find()
+    query = Query(statuses=("open", "deferred"), labels=words(label or ()), assignee=assignee, blocked=False)
+    _list(here, query, {"ready"}, limit, json)
+    return 0
+
+
+def blocked(json: bool = JSON) -> int:
+    """List what waits for other beads, and for which."""
+    here = Here.find()
+    query = Query(statuses=("open", "in_progress", "deferred"), blocked=True)
+    if not json:
+        _list(here, query, set(), None, json)
+        return 0
+    known = here.store.all_blockers(here.project)
+    shown = []
+    for placed in place_all(here, list(here.store.beads(here.project, query))):
+        blockers = sorted({row[0] for row in known.get(placed.bead.id, ())})
+        shown.append(bead_json(placed) | {"blocked_by": blockers, "blocked_by_count": len(blockers)})
+    dump(shown)
+    return 0
+
+
+def show(bead_id: list[str] = IDS, json: bool = JSON) -> int:
+    """All about a bead: its text, every attempt and why it ended, what happened to it."""
+    here = Here.find()
+    beads = [here.desk.get(here.desk.resolve(name)) for name in bead_id]
+    shown: list[dict[str, Any]] = []
+    for number, placed in enumerate(place_all(here, beads)):
+        events = here.store.events(here.project, placed.bead.id)
+        if json:
+            found = bead_json(placed)
+            found["gremlins"] |= history_json(placed, events)
+            shown.append(found)
+            continue
+        if number:
+            say()
+        for line in page(placed, events, here.store.dependents(here.project, placed.bead.id)):
+            say(line)
+    if json:
+        dump(shown[0] if len(bead_id) == 1 and shown else shown)
+    return 0
+
+
+# --- parts
+
+
+def help_alone(context: typer.Context) -> None:
+    """What a group of verbs says when it is called without one."""
+    if context.invoked_subcommand is None:
+        say(context.get_help())
+
+
+def check_status(word: str) -> None:
+    """Raises BadParameter."""
+    if word not in STATUSES:
+        raise typer.BadParameter(f"`{word}` is not one of {', '.join(STATUSES)}", param_hint="--status")
+
+
+def priority_of(text: str) -> int:
+    """Raises BadParameter."""
+    try:
+        return parse_priority(text)
+    except GremlinsError as error:
+        raise typer.BadParameter(error.message, param_hint="--priority") from None
+
+
+def _buckets(names: Sequence[str]) -> set[str]:
+    """As they are called in the table or in JSON. Raises BadParameter."""
+    spoken = {label: bucket for bucket, label in LABELS.items()}
+    found = {spoken.get(name, name).replace(" ", "_").replace("-", "_") for name in names}
+    if wrong := found - {*BUCKETS}:
+        raise typer.BadParameter(f"`{min(wrong)}` is not one of {', '.join(BUCKETS)}", param_hint="--bucket")
+    return found
+
+
+def place_all(here: Here, beads: Sequence[Bead]) -> list[Placed]:
+    return list(place(here.store, here, here.project, here.policy, beads, here.clock.now().timestamp()))
+
+
+def show_json(here: Here, beads: Sequence[Bead], *, many: bool) -> None:
+    """One object where one bead was named, an array for several."""
+    shown = [bead_json(placed) for placed in place_all(here, beads)]
+    dump(shown if many or not shown else shown[0])
+
+
+def _list(here: Here, query: Query, buckets: set[str], limit: int | None, json: bool) -> None:
+    """A bare array, or a table. The table is made without reading the beads' texts, and so is the choice of a few."""
+    now = here.clock.now().timestamp()
+    if query.labels or (json and limit is None):
+        placed = [p for p in place_all(here, list(here.store.beads(here.project, query))) if _in(p.where, buckets)]
+        listed = [Listed(p.work, p.bead.issue.title, p.bead.issue.issue_type) for p in placed[:limit]]
+        where = {p.work.id: p.where for p in placed}
+    else:
+        listed, where = _listed(here, query, buckets, limit, now)
+        found = (here.store.bead(here.project, one.work.id) for one in listed) if json else ()
+        placed = place_all(here, [bead for bead in found if bead is not None])
+    if json:
+        dump([bead_json(p) for p in placed[:limit]])
+        return
+    width = shutil.get_terminal_size().columns if on_terminal() else None
+    for line in table(listed, where, now, width):
+        say(line)
+    if not listed:
+        note("no beads")
+
+
+def _listed(
+    here: Here, query: Query, buckets: set[str], limit: int | None, now: float
+) -> tuple[list[Listed], dict[str, Deny]]:
+    """The first so many that are in these buckets, of as few rows as it takes."""
+    reach = None if limit is None else max(100, 2 * limit)
+    while True:
+        read, bad = here.store.listing(here.project, replace(query, limit=reach))
+        _, where = place_works(here.store, here, here.project, here.policy, [one.work for one in read], now)
+        listed = [one for one in read if _in(where[one.work.id], buckets)][:limit]
+        if reach is None or len(read) + len(bad) < reach or len(listed) == limit:
+            break
+        reach *= 8
+    for line in bad:
+        note(f"warning: cannot be read, and is left alone: {line}")
+    return listed, where
+
+
+def _in(where: Deny, buckets: set[str]) -> bool:
+    return not buckets or where.bucket in buckets

@@ -1,0 +1,82 @@
+"""What the verbs of beads and dispatching work with: the project one stands in, its settings, and the store."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from gremlins.clock import Clock, SystemClock
+from gremlins.config import LoadedSettings, SpendSettings, load_settings
+from gremlins.fleet.beads.edit import Desk
+from gremlins.fleet.beads.store.sqlite import SqliteStore
+from gremlins.fleet.dispatch.observation import Observation
+from gremlins.fleet.dispatch.observer import Lookout
+from gremlins.fleet.dispatch.policy import Policy
+from gremlins.paths import Home
+from gremlins.repository.project import find_project
+
+
+@dataclass(frozen=True)
+class Here:
+    """The project of the current folder."""
+
+    home: Home
+    root: Path
+    clock: Clock
+
+    @classmethod
+    def find(cls) -> Here:
+        """Raises NotReady outside of a repository."""
+        return cls(Home.from_env(), find_project(Path.cwd()), SystemClock())
+
+    @property
+    def project(self) -> str:
+        return str(self.root)
+
+    @cached_property
+    def loaded(self) -> LoadedSettings:
+        return load_settings(self.root, self.home, os.environ)
+
+    @cached_property
+    def policy(self) -> Policy:
+        return Policy.of(self.loaded.settings)
+
+    @cached_property
+    def store(self) -> SqliteStore:
+        return SqliteStore(self.home.beads)
+
+    @cached_property
+    def lookout(self) -> Lookout:
+        return Lookout(self.home, self.clock, self.loaded.settings.live.idle_timeout, self.caps)
+
+    def caps(self) -> SpendSettings:
+        """Those of this moment: caps may be raised while a loop runs."""
+        return load_settings(self.root, self.home, os.environ).settings.spend
+
+    @cached_property
+    def desk(self) -> Desk:
+        return Desk(self.store, self.project, self.clock, person(), self.lookout.observe, self.policy)
+
+    # what `Sight` asks for
+
+    def observe(self, gremlin_id: str) -> Observation | None:
+        return self.lookout.observe(gremlin_id)
+
+    def scopes(self) -> tuple[str, ...]:
+        """Only asked in earnest where a credential's breaker is open: it takes the launcher's modules to tell."""
+        if not any(e.open and ":" in e.scope for e in self.store.episodes(self.project)):
+            return ()
+        from gremlins.fleet.dispatch.preflight import Readiness
+
+        return Readiness(self.home, self.root, self.clock, lambda: os.environ, lambda: self.policy).scopes()
+
+
+def person() -> str:
+    """Who says so."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "somebody"

@@ -1,0 +1,356 @@
+"""`gremlins dispatch`: the loop, a single tick, and what there is to say about them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import typer
+
+from gremlins.cli.current_project import Here
+from gremlins.cli.out import dump, flush_to_reader, note, on_terminal, printable, say
+from gremlins.clock import Clock, SystemClock, rfc3339
+from gremlins.config import REPO_CONFIG, load_settings
+from gremlins.errors import Conflict, GremlinsError, NotFound, NotReady
+from gremlins.fleet.beads.bead import task_of
+from gremlins.fleet.beads.store.interface import Change, PutEpisode, SetPaused
+from gremlins.fleet.beads.view import blocked_by, explained, world_now
+from gremlins.fleet.dispatch import breaker
+from gremlins.fleet.dispatch import locks as doorlocks
+from gremlins.fleet.dispatch.admit import Admit, Deny, admit, standing
+from gremlins.fleet.dispatch.local_fleet import RealFleet
+from gremlins.fleet.dispatch.loop import LivePolicy, Loop
+from gremlins.fleet.dispatch.notices import teller
+from gremlins.fleet.dispatch.observation import Missing
+from gremlins.fleet.dispatch.plan import episode_notice
+from gremlins.fleet.dispatch.policy import Policy
+from gremlins.fleet.dispatch.preflight import Readiness
+from gremlins.fleet.dispatch.tick import Dispatcher, Happening, TickReport
+from gremlins.fleet.dispatch.view import breaker_json, status_json, tick_json
+from gremlins.fleet.times import span, text_of
+from gremlins.pipeline.file import find_pipeline, load_pipeline
+from gremlins.processes.interrupt import Interrupt
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False, invoke_without_command=True)
+
+JSON = typer.Option(False, "--json", help="Print JSON.")
+
+
+@app.callback()
+def dispatch(
+    context: typer.Context,
+    once: bool = typer.Option(False, "--once", help="One tick, then leave."),
+    pipeline: str = typer.Option(None, "--pipeline", metavar="NAME", help="Instead of the setting's."),
+    mode: str = typer.Option(None, "--mode", metavar="live|batch", help="For every agent stage."),
+    max_running: int = typer.Option(None, "--max-running", metavar="N", min=1, help="Gremlins at work at a time."),
+    retry_cap: int = typer.Option(None, "--retry-cap", metavar="N", min=1, help="Charged attempts per bead."),
+    land: bool = typer.Option(False, "--land", help="Land what is finished before its bead closes."),
+    explain: str = typer.Option(None, "--explain", metavar="BEAD", help="Say why it is, or is not, started now."),
+    json: bool = JSON,
+) -> int:
+    """Hand ready beads to gremlins until they are done, failed, or need a person."""
+    if context.invoked_subcommand is not None:
+        return 0
+    if json and not once and explain is None:
+        raise typer.BadParameter(
+            "goes with --once or --explain: the loop has no end to its output", param_hint="--json"
+        )
+    if mode not in (None, "live", "batch"):
+        raise typer.BadParameter("is live or batch", param_hint="--mode")
+    here = Here.find()
+    options = partial(Policy.of, pipeline=pipeline, mode=mode, land=land, max_running=max_running, retry_cap=retry_cap)
+    if explain is not None:
+        return _explain(here, options(here.loaded.settings), explain, json)
+    _check_pipeline(here, options(here.loaded.settings))
+    crew = _assemble(here, lambda: options(load_settings(here.root, here.home, os.environ).settings))
+    return _once(crew, json) if once else _loop(crew)
+
+
+def _check_pipeline(here: Here, policy: Policy) -> None:
+    """Raises NotFound or ConfigError: what would never work is said at once."""
+    load_pipeline(find_pipeline(policy.pipeline, here.root, cwd=here.root))
+
+
+# --- the loop and the single tick
+
+
+@dataclass
+class Crew:
+    """Everything that a tick needs."""
+
+    here: Here
+    policy: LivePolicy
+    fleet: RealFleet
+    interrupt: Interrupt
+    dispatcher: Dispatcher
+
+    @property
+    def draining(self) -> bool:
+        return self.interrupt.signal_name is not None
+
+
+def _assemble(here: Here, load: Callable[[], Policy]) -> Crew:
+    interrupt, clock = Interrupt(), SystemClock()
+    files = (here.root / REPO_CONFIG, here.home.config)
+    policy = LivePolicy(files, load, complain=lambda text: note(f"warning: {text}"))
+    policy()
+    readiness = Readiness(here.home, here.root, clock, lambda: dict(os.environ), policy)
+    fleet = RealFleet(here.home, here.root, clock, lambda: dict(os.environ), readiness, here.lookout, interrupt.fd)
+    dispatcher = Dispatcher(
+        here.store,
+        fleet,
+        clock,
+        here.project,
+        policy,
+        task=partial(_task, here),
+        tell=teller(policy, cwd=here.root, env=lambda: os.environ),
+        claiming=partial(_claiming, here, clock),
+        draining=lambda: interrupt.signal_name is not None,
+    )
+    return Crew(here, policy, fleet, interrupt, dispatcher)
+
+
+def _claiming(here: Here, clock: Clock) -> AbstractContextManager[None]:
+    return doorlocks.claiming(doorlocks.claim_lock(here.home, here.project), clock)
+
+
+def _task(here: Here, bead_id: str) -> tuple[str, str]:
+    """What the plan stage is given: everything a person wrote."""
+    issue = here.desk.get(bead_id).issue
+    return issue.title, task_of(issue)
+
+
+def _once(crew: Crew, json: bool) -> int:
+    """One tick. Missing credentials and the like are its error, once all else is done."""
+    here = crew.here
+    if not json:
+        crew.dispatcher.say = Lines(reader_gone=lambda: None)
+    lock = doorlocks.loop_lock(here.home, here.project)
+    with closing(here.store), doorlocks.beside_no_loop(lock, here.clock):
+        report = crew.dispatcher.tick(everything=json)
+        if json:
+            known = here.store.all_blockers(here.project)
+            blocked = {i: deny for i, deny in report.denied.items() if deny.bucket == "blocked"}
+            report.denied |= {i: blocked_by(i, deny, known.get(i, ())) for i, deny in blocked.items()}
+            dump(tick_json(report, crew.fleet.scopes()))
+    for line in report.bad:
+        note(f"warning: cannot be read, and is left alone: {line}")
+    if not json and not (report.spawned or report.settled or report.moved or report.missing):
+        say("nothing to do" + (f" before {text_of(report.next_due)}" if report.next_due else ""))
+    if report.missing is not None:
+        raise _not_ready(report.missing)
+    return 0
+
+
+def _not_ready(missing: Missing) -> GremlinsError:
+    kinds: dict[int, type[GremlinsError]] = {NotReady.exit_code: NotReady, NotFound.exit_code: NotFound}
+    return kinds.get(missing.exit_code, GremlinsError)(missing.reason, hint=missing.hint)
+
+
+def _loop(crew: Crew) -> int:
+    """Until SIGTERM or Ctrl-C, then drain: nothing is started, whatever runs or is parked goes on."""
+    here = crew.here
+    lock = doorlocks.loop_lock(here.home, here.project)
+    with closing(here.store), doorlocks.only_loop(lock, here.clock):
+        crew.interrupt.install()
+        with _shown(crew) as watch:
+            loop = Loop(
+                crew.dispatcher,
+                crew.fleet,
+                here.clock,
+                interval=lambda: crew.policy().interval,
+                draining=lambda: crew.draining,
+                watch=watch,
+            )
+            loop.run()
+        _say_goodbye(crew)
+    return 0
+
+
+def _say_goodbye(crew: Crew) -> None:
+    here = crew.here
+    works = here.store.view(here.project, here.clock.now().timestamp(), fresh=0).works
+    left = [attempt.gremlin_id for work in works if (attempt := work.unsettled) is not None]
+    names = f": {', '.join(left[:8])}{' …' if len(left) > 8 else ''}" if left else ""
+    say(f"{_stamp(here.clock)}  drained; {len(left)} gremlins go on by themselves{names}")
+
+
+@contextmanager
+def _shown(crew: Crew) -> Iterator[Callable[[TickReport], None]]:
+    """What a person sees meanwhile: a live view on a terminal, else a line for each thing that happens."""
+    if on_terminal():
+        from gremlins.cli.dispatch.view import live_view  # rich: only for the live view
+
+        with live_view(crew.here, crew.policy, crew.fleet, crew.dispatcher) as watch:
+            yield watch
+        return
+    policy = crew.policy()
+    crew.dispatcher.say = Lines(reader_gone=lambda: crew.interrupt.trigger("SIGPIPE"))
+    say(f"{_stamp(crew.here.clock)}  dispatching {crew.here.project} with `{policy.pipeline}`")
+    flush_to_reader()
+    yield lambda report: None
+
+
+@dataclass
+class Lines:
+    """A line for each thing that happens. A reader that goes away disturbs no tick: what was begun is finished."""
+
+    reader_gone: Callable[[], None]
+    gone: bool = False
+
+    def __call__(self, happening: Happening) -> None:
+        if self.gone:
+            return
+        parts = [_stamp(SystemClock()), happening.bead, happening.kind, printable(happening.text)]
+        try:
+            say("  ".join(part for part in parts if part))
+            flush_to_reader()
+        except BrokenPipeError:
+            self.gone = True
+            self.reader_gone()
+
+
+def _stamp(clock: Clock) -> str:
+    return rfc3339(clock.now())
+
+
+# --- telling how things stand
+
+
+def _explain(here: Here, policy: Policy, name: str, json: bool) -> int:
+    """What the one door says of a bead, and where it says yes, whether a gremlin could be started at all."""
+    bead_id = here.desk.resolve(name)
+    works = here.desk.works([bead_id])
+    if not works:
+        raise GremlinsError(f"{bead_id}: its rows cannot be read", hint="`gremlins doctor` says more")
+    world = world_now(here.store, here, here.project, policy, works, here.clock.now().timestamp())
+    decision = admit(works[0], world)
+    missing = _missing(here, policy) if isinstance(decision, Admit) else None
+    where = Deny("ready", missing.reason, "it waits for that") if missing is not None else decision
+    if isinstance(where, Admit):
+        how = {"fresh": "a fresh gremlin", "rescue": f"gremlin {where.gremlin_id} again"}
+        what = how.get(where.how, f"gremlin {where.gremlin_id}, re-attached")
+        probe = ", as the one probe of a breaker" if where.probe_for else ""
+        reason, then, bucket, until = f"admitted: the next tick starts {what}{probe}", "", "ready", None
+    else:
+        where = explained(here.store, works[0], where)
+        reason, then, bucket, until = where.reason, where.next, where.bucket, where.until
+    if json:
+        shown = {"bead": bead_id, "admitted": isinstance(where, Admit), "bucket": bucket, "reason": reason}
+        dump(shown | {"next": then or None, "next_at": text_of(until) if until is not None else None})
+    else:
+        say(f"{bead_id}: {reason}" + (f"; {then}" if then else ""))
+    return 0
+
+
+def _missing(here: Here, policy: Policy) -> Missing | None:
+    """What the preflight would find missing now."""
+    found = Readiness(here.home, here.root, here.clock, lambda: os.environ, lambda: policy).check(fresh=False)
+    return found if isinstance(found, Missing) else None
+
+
+@app.command()
+def status(json: bool = JSON) -> int:
+    """How dispatching stands: loop, slots, buckets, breakers, money."""
+    here = Here.find()
+    now = here.clock.now().timestamp()
+    works = here.store.works(here.project).works
+    world = world_now(here.store, here, here.project, here.policy, works, now)
+    pid = doorlocks.loop_pid(doorlocks.loop_lock(here.home, here.project))
+    shown = status_json(
+        here.project, pid, world, [standing(work, world) for work in works], here.store.count(here.project)
+    )
+    if json:
+        dump(shown)
+        return 0
+    say(f"loop: {f'runs, pid {pid}' if pid else 'none runs'}" + (f"; paused: {world.paused}" if world.paused else ""))
+    say(f"gremlins: {shown['running']} of {shown['max_running']} at work, {shown['parked']} parked")
+    say("beads: " + (", ".join(f"{n} {name.replace('_', ' ')}" for name, n in shown["buckets"].items()) or "none open"))
+    spend = shown["spend"]
+    cap = f" of ${spend['per_day']:g}" if spend["per_day"] is not None else ""
+    say(f"today: ${spend['today_usd']:.4f} spent{cap}, ${spend['reserved_usd']:.4f} reserved")
+    _say_breakers(here, now)
+    return 0
+
+
+@app.command()
+def pause(reason: str = typer.Argument("paused by a person", help="Why, for whoever wonders.")) -> int:
+    """Start nothing more in this project until `resume`. What runs goes on and is settled."""
+    here = Here.find()
+    here.store.commit(SetPaused(here.project, reason))
+    say("paused: nothing is started until `gremlins dispatch resume`")
+    return 0
+
+
+@app.command()
+def resume() -> int:
+    """Start things again."""
+    here = Here.find()
+    if here.store.paused(here.project) is None:
+        say("was not paused")
+        return 0
+    here.store.commit(SetPaused(here.project, None))
+    say("resumed")
+    return 0
+
+
+@app.command("breaker")
+def breaker_(
+    action: str = typer.Argument(None, metavar="[reset]"),
+    scope: str = typer.Argument(None, metavar="[SCOPE]", help="Only this one: `fleet`, or a credential's name."),
+    json: bool = JSON,
+) -> int:
+    """Show the breakers, or close them at once."""
+    here = Here.find()
+    now = here.clock.now().timestamp()
+    if action not in (None, "reset"):
+        raise typer.BadParameter(f"`{action}` is not `reset`", param_hint="[reset]")
+    if action == "reset":
+        _reset(here, scope, now)
+    if json:
+        dump(breaker_json(here.store.episodes(here.project), here.scopes(), now))
+    elif action is None:
+        _say_breakers(here, now)
+    return 0
+
+
+def _reset(here: Here, scope: str | None, now: float) -> None:
+    """Close what is open; failures up to now open nothing again."""
+    for _ in range(20):
+        opened = [e for e in here.store.episodes(here.project) if e.open]
+        named = [e for e in opened if scope is None or e.scope.startswith(scope)]
+        if not named:
+            if scope is not None and not breaker.FLEET.startswith(scope):
+                raise NotFound(f"no open breaker `{scope}`", hint=_scopes_hint([e.scope for e in opened]))
+            note("no breaker is open")
+            return
+        closed = [breaker.close(e, breaker.RESET, here.store.last_seq(here.project), now) for e in named]
+        changes: list[Change] = []
+        for before, after in zip(named, closed, strict=True):
+            changes += [PutEpisode(after), *episode_notice(before, after, now)]
+        if here.store.commit(*changes):
+            for episode in closed:
+                note(f"{breaker.title(episode.scope)} is closed")
+            return
+    raise Conflict("the breakers are being changed all the time", hint="try again")
+
+
+def _scopes_hint(scopes: list[str]) -> str:
+    return f"open are: {', '.join(scopes)}" if scopes else "none is open"
+
+
+def _say_breakers(here: Here, now: float) -> None:
+    opened = [e for e in here.store.episodes(here.project) if e.open]
+    if not opened:
+        say("breakers: closed")
+    for episode in opened:
+        if episode.probe is not None:
+            state = f"half open, probe {episode.probe}"
+        elif breaker.is_due(episode, now):
+            state = "half open, one probe goes next"
+        else:
+            state = f"open for {span(episode.until - now)} more"
+        say(f"{breaker.title(episode.scope)}: {state}: {printable(episode.reason)}")

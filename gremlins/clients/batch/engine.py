@@ -1,0 +1,554 @@
+"""The durable batch call: intent → one batch of one request → record → wait → raw result → cost → reply.
+
+`BatchEngine.run` is one loop over the call's records. Starting, parking, crashing and resuming all enter it at the
+top and go where the last record says; there is no other recovery code.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, assert_never
+
+from gremlins.clients.base import (
+    Answer,
+    CallUnsuccessful,
+    Detach,
+    Prompt,
+    PromptSource,
+    Session,
+    Wait,
+    made,
+)
+from gremlins.clients.batch.api import Batch, BatchApi
+from gremlins.clients.batch.booking import Books
+from gremlins.clients.batch.next_step import Ask, AskLive, Give, Next, Policy, Stop, after
+from gremlins.clients.batch.reconcile import Reconciler
+from gremlins.clients.batch.results import NotThere, Succeeded, classify, classify_status, find_result, reply_of
+from gremlins.clients.batch.search import GONE, NO_ACCESS, Search
+from gremlins.clients.batch.second import SecondBatches
+from gremlins.clients.transport import ApiFailure
+from gremlins.outcome import Failed, FailureClass
+from gremlins.records.calls import (
+    BatchRef,
+    CallFailed,
+    CallKey,
+    CallRecord,
+    Collected,
+    Cost,
+    Ended,
+    Intent,
+    Reply,
+    Send,
+    Submitted,
+    Usage,
+    hash_request,
+    storable,
+)
+from gremlins.retry import (
+    RETRY_AFTER_CEILING,
+    exponential,
+    honoured,
+    parse_retry_after,
+    poll_interval,
+    seconds_until,
+)
+
+GIVE_UP_SENDING = timedelta(days=1)
+LULL = timedelta(hours=2)
+"""After a longer silence, longer than any backoff too (a rescue days later), it is tried once more before giving up."""
+JITTER_ROOM = 1.2
+LARGER = 2
+MODEL_CEILING = 64_000
+"""Output tokens every current model allows; asked of the API first, used where it does not say."""
+REFUSED_FETCHES = 12
+"""How often a final "no" to fetching results is asked again: right after the end it may come too early."""
+TORN_FETCHES = 150
+"""How often results that come incomplete are fetched again, which takes about a day: they were paid for, and a proxy
+that answers with a page of its own may do so for hours. Counted, for a clock may jump."""
+
+
+class BatchEngine:
+    """Runs batch calls of one client within one session."""
+
+    def __init__(self, session: Session, api: BatchApi, *, client: str, model: str, live_available: bool) -> None:
+        self.session = session
+        self.api = api
+        self.client = client
+        self.model = model
+        self.live_available = live_available
+        self.books = Books(session)
+        search = Search(session, api, self.books)
+        self.reconciler = Reconciler(session, api, self.books, search)
+        self.second = SecondBatches(session, api, self.books, search)
+
+    # ── the loop ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def run(self, prompt: PromptSource, *, label: str, max_tokens: int | None, revision: int) -> Answer | AskLive:
+        """Go on with a call until it has its reply; waits through `session.park`."""
+        while True:
+            self.session.check()
+            step = self.step(prompt, label=label, max_tokens=max_tokens, revision=revision)
+            if isinstance(step, Answer | AskLive):
+                return step
+            if isinstance(step, Wait):
+                self.session.park(step)
+
+    def step(
+        self, prompt: PromptSource, *, label: str, max_tokens: int | None, revision: int
+    ) -> Answer | AskLive | Wait | None:
+        """One transition of the call's records, or what it waits for. None: look again."""
+        records = self.records(label, revision)
+        if not records:
+            self._intend_first(made(prompt), label, max_tokens, revision)
+            return None
+        last = records[-1]
+        if last.mode == "live":
+            return AskLive(last)
+        if isinstance(last.status, Collected | CallFailed):
+            return self._follow(after(records, self._policy()), last)
+        return self.advance(last)
+
+    def records(self, label: str, revision: int) -> list[CallRecord]:
+        mine = self.session.ledger.of_call(label, self.session.attempt(label))
+        return [record for record in mine if record.revision == revision]
+
+    def advance(self, record: CallRecord) -> Wait | None:
+        """Move one record on by one step."""
+        match record.status:
+            case Intent():
+                return self._submit(record)
+            case Submitted():
+                return self._poll(record)
+            case Ended():
+                return self._collect(record, record.status)
+            case Collected() | CallFailed():
+                return None
+            case _:
+                assert_never(record.status)
+
+    def _policy(self) -> Policy:
+        session = self.session
+        return Policy(
+            settings=session.settings.batch,
+            spawn=session.spawn,
+            live_available=self.live_available,
+            now=session.clock.now(),
+            jitter=session.jitter,
+        )
+
+    def _follow(self, step: Next, last: CallRecord) -> Answer | AskLive | None:
+        match step:
+            case Give():
+                return Answer(step.text, step.record)
+            case Ask():
+                self._intend(self._enlarged(step) if step.larger else step.request, step, last)
+                return None
+            case AskLive():
+                return step
+            case Stop():
+                raise CallUnsuccessful(step.outcome)
+            case _:
+                assert_never(step)
+
+    # ── intent ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _intend_first(self, prompt: Prompt, label: str, max_tokens: int | None, revision: int) -> None:
+        ceiling = max_tokens or self.session.settings.batch.max_tokens
+        tries = self.session.ledger.of_call(label, self.session.attempt(label))
+        key = CallKey(
+            stage=label,
+            attempt=self.session.attempt(label),
+            try_=1 + max((r.key.try_ for r in tries if r.key.turn == 1), default=0),
+        )
+        self._put_intent(key, storable(build_request(self.model, prompt, ceiling)), revision, self.client)
+
+    def _intend(self, request: dict[str, Any], ask: Ask, last: CallRecord) -> None:
+        key = ask.key
+        taken = {r.key.try_ for r in self.session.ledger.of_call(key.stage, key.attempt) if r.key.turn == key.turn}
+        while key.try_ in taken:
+            key = key.model_copy(update={"try_": key.try_ + 1})
+        self._put_intent(key, request, last.revision, last.client, ask)
+        self.session.log(f"{key.stage}: {ask.why}")
+
+    def _put_intent(
+        self, key: CallKey, request: dict[str, Any], revision: int, client: str, ask: Ask | None = None
+    ) -> None:
+        now = self.session.clock.now()
+        self.session.ledger.put(
+            CallRecord(
+                key=key,
+                revision=revision,
+                custom_id=new_custom_id(self.session.gremlin_id),
+                client=client,
+                mode="batch",
+                spawn=self.session.spawn,
+                anew=ask is not None and ask.anew,
+                created_at=now,
+                updated_at=now,
+                request=request,
+                request_sha256=hash_request(request),
+                status=Intent(retry_at=ask.retry_at if ask else None),
+            )
+        )
+
+    def _enlarged(self, ask: Ask) -> dict[str, Any]:
+        """The same request with a larger ceiling, as far as the model allows. Raises CallUnsuccessful at its limit."""
+        current = int(ask.request["max_tokens"])
+        try:
+            known = self.api.model(str(ask.request["model"])).get("max_tokens")
+        except ApiFailure:
+            known = None
+        limit = known if isinstance(known, int) and known > 0 else MODEL_CEILING
+        larger = min(current * LARGER, limit)
+        if larger <= current:
+            why = f"the reply did not fit into {current} tokens, the most this model allows; its beginning is kept"
+            raise CallUnsuccessful(Failed("task", why))
+        return {**ask.request, "max_tokens": larger}
+
+    # ── submitting ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _submit(self, record: CallRecord) -> Wait | None:
+        if record.maybe_sent:
+            return self.reconciler.look(record)
+        now = self.session.clock.now()
+        if (left := self._too_early(record, now)) > 0:
+            return self._backoff(record, left)
+        if self._tried_for_long(record, now):
+            self._give_up(record)
+            return None
+        self.session.guard()
+        self.api.warm_up()
+        self.session.check()
+        try:
+            page = self.api.page(limit=1)
+        except ApiFailure as failure:
+            return self._refused(record, failure)
+        newest = page.batches[0].id if page.batches else ""
+        record = self.books.put(
+            record,
+            # An earlier POST may yet turn out to have made a batch: the search for it must reach further back.
+            newest_before=record.newest_before if record.was_resent else newest,
+            account=self.api.fingerprint,
+            sends=(*record.sends, Send(began=page.server_time or now, server_clock=page.server_time is not None)),
+            status=Intent(),
+        )
+        return self._create(record)
+
+    def _tried_for_long(self, record: CallRecord, now: datetime) -> bool:
+        lull = max(LULL, timedelta(seconds=2 * self.session.settings.batch.retry_max))
+        sends = record.sends
+        # Like with like: sends are dated by the server's clock, the record by ours, and the two may be hours apart.
+        return bool(sends) and sends[-1].began - sends[0].began > GIVE_UP_SENDING and now - record.updated_at < lull
+
+    def _too_early(self, record: CallRecord, now: datetime) -> float:
+        """Seconds until it may be sent. A time further off than the longest wait is a clock that was set back."""
+        assert isinstance(record.status, Intent)
+        if (due := record.status.retry_at) is None:
+            return 0.0
+        longest = JITTER_ROOM * max(RETRY_AFTER_CEILING, self.session.settings.batch.retry_max)
+        left = seconds_until(due, now, longest=longest)
+        if (due - now).total_seconds() > longest:
+            self.books.put(record, status=Intent(retry_at=now + timedelta(seconds=longest)))
+        return left
+
+    def _create(self, record: CallRecord) -> Wait | None:
+        """POST once, and write down what is known of it before anything else happens."""
+        started = self.session.clock.monotonic()
+        try:
+            batch = self.api.create(record.custom_id, record.request)
+        except ApiFailure as failure:
+            elapsed = timedelta(seconds=self.session.clock.monotonic() - started)
+            return self._send_failed(record, failure, record.sends[-1].began + elapsed)
+        return self._submitted(record, batch)
+
+    def _submitted(self, record: CallRecord, batch: Batch) -> Wait:
+        now = self.session.clock.now()
+        ref = BatchRef(batch_id=batch.id, submitted_at=now, expires_at=batch.expires_at, request_id=batch.request_id)
+        sends = (*record.sends[:-1], record.sends[-1].model_copy(update={"outcome": "accepted"}))
+        record = self.books.put(record, batch=ref, sends=sends, status=Submitted())
+        self.session.log(f"{record.key.stage}: submitted as {batch.id}; the process parks until it ends")
+        return self._wait_for(record, batch)
+
+    def _send_failed(self, record: CallRecord, failure: ApiFailure, at: datetime) -> Wait | None:
+        ambiguous = failure.phase == "ambiguous" or (failure.status or 0) >= 500
+        if not ambiguous:
+            return self._refused(record, failure)
+        send = record.sends[-1].model_copy(
+            update={"failed": failure.server_time or at, "outcome": "ambiguous", "detail": failure.message}
+        )
+        self.books.put(record, sends=(*record.sends[:-1], send))
+        self.session.log(f"{record.key.stage}: {failure.message}; looking whether the batch was made all the same")
+        return None
+
+    def _refused(self, record: CallRecord, failure: ApiFailure) -> Wait | None:
+        """It surely did not become a batch. A 4xx is the end of it; anything else is tried again later."""
+        sends = record.sends
+        if sends and sends[-1].outcome is None:
+            outcome = "unsent" if failure.phase == "unsent" else "refused"
+            last = sends[-1].model_copy(update={"outcome": outcome, "detail": failure.message})
+            sends = (*sends[:-1], last)
+        if failure.is_final:
+            kind = failure.type or f"http_{failure.status}"
+            self.books.put(record, sends=sends, status=self._failed(failure_class(failure), kind, failure.message))
+            return None
+        now = self.session.clock.now()
+        if sends == record.sends:  # it did not even come to a POST
+            sends = (*sends, Send(began=now, server_clock=False, outcome="unsent", detail=failure.message))
+        wait = self._retry_wait(len(sends), failure)
+        when = now + timedelta(seconds=wait)
+        record = self.books.put(record, sends=sends, status=Intent(retry_at=when))
+        self.session.log(f"{record.key.stage}: {failure.message}; trying again in {wait:.0f} s")
+        return self._backoff(record, wait)
+
+    def _retry_wait(self, failures: int, failure: ApiFailure | None = None) -> float:
+        settings, session = self.session.settings.batch, self.session
+        own = exponential(failures, initial=settings.retry_initial, maximum=settings.retry_max, jitter=session.jitter)
+        asked = parse_retry_after(failure.retry_after, session.clock.now()) if failure else None
+        return honoured(own, asked)
+
+    def _backoff(self, record: CallRecord, seconds: float) -> Wait:
+        until = self.session.clock.now() + timedelta(seconds=seconds)
+        detail = record.sends[-1].detail if record.sends else "asked again"
+        return Wait(until, why=f"{record.key.stage}: sending again at {until:%H:%M:%S}Z ({detail})")
+
+    def _give_up(self, record: CallRecord) -> None:
+        last = record.sends[-1]
+        failure: FailureClass = "host" if last.outcome == "unsent" else "capacity"
+        self.books.put(record, status=self._failed(failure, "not_sent", f"not accepted for a day: {last.detail}"))
+
+    # ── waiting ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _wait_for(self, record: CallRecord, batch: Batch | None, failure: ApiFailure | None = None) -> Wait:
+        assert record.batch is not None
+        settings, now = self.session.settings.batch, self.session.clock.now()
+        age = (now - record.batch.submitted_at).total_seconds()
+        seconds = poll_interval(
+            age, initial=settings.poll_initial, maximum=settings.poll_max, jitter=self.session.jitter
+        )
+        seconds = honoured(seconds, parse_retry_after(failure.retry_after, now) if failure else None)
+        status = batch.status if batch else f"unknown ({failure.message})" if failure else "unknown"
+        return Wait(
+            now + timedelta(seconds=seconds),
+            calls=(record.parked(),),
+            why=f"{record.key.stage}: {record.batch.batch_id} is {status}",
+            pollable=not record.suspects and not record.was_resent,
+        )
+
+    def _poll(self, record: CallRecord) -> Wait | None:
+        assert record.batch is not None
+        try:
+            if record.was_resent:
+                record = self.second.settle(self.second.look(record))
+            assert record.batch is not None
+            batch = self.api.retrieve(record.batch.batch_id)
+        except ApiFailure as failure:
+            if failure.is_final:
+                raise self.detach(record, failure) from failure
+            return self._wait_for(record, None, failure)
+        if not batch.has_ended:
+            return self._wait_for(record, batch)
+        return self._fetch(record, batch)
+
+    def _fetch(self, record: CallRecord, batch: Batch) -> Wait | None:
+        """Save the raw results of an ended batch, before anything reads them."""
+        try:
+            raw = self.api.results(batch.id)
+        except ApiFailure as failure:
+            return self._not_fetched(record, failure)
+        found = find_result(raw, record.custom_id)
+        name = self.session.ledger.save_raw(record.key, raw)
+        if isinstance(found, NotThere) and found.torn and record.fetches < TORN_FETCHES:
+            return self._fetch_again(record, "the results came incomplete", None)
+        ended_at = batch.ended_at or self.session.clock.now()
+        ref = (record.batch or BatchRef(batch_id=batch.id, submitted_at=ended_at)).model_copy(
+            update={"ended_at": ended_at}
+        )
+        self.books.put(record, batch=ref, status=Ended(raw=name))
+        return None
+
+    def _not_fetched(self, record: CallRecord, failure: ApiFailure) -> Wait | None:
+        """The results of an ended batch did not come. They were paid for, so only a lasting "no" is taken for one."""
+        if failure.status in NO_ACCESS:
+            raise self.detach(record, failure) from failure
+        batch_id = record.batch.batch_id if record.batch else "its batch"
+        if failure.status in GONE:
+            message = f"the results of {batch_id} are gone (they can be read for 29 days)"
+        elif failure.is_final and record.fetches >= REFUSED_FETCHES:
+            message = f"the results of {batch_id} cannot be fetched: {failure.message}"
+        else:
+            return self._fetch_again(record, failure.message, failure)
+        self.books.put(record, status=self._failed("unknown", "results_gone", message), cost=Cost(usd=None))
+        return None
+
+    def _fetch_again(self, record: CallRecord, why: str, failure: ApiFailure | None) -> Wait:
+        record = self.books.put(record, fetches=record.fetches + 1)
+        seconds = self._retry_wait(record.fetches, failure)
+        until = self.session.clock.now() + timedelta(seconds=seconds)
+        self.session.log(f"{record.key.stage}: it has ended, but {why}; fetching again in {seconds:.0f} s")
+        return Wait(until, calls=(record.parked(),), why=f"{record.key.stage}: fetching results", pollable=False)
+
+    def detach(self, record: CallRecord, failure: ApiFailure) -> Detach:
+        """The API refuses to say more of this call with the key of now. It stays as it is."""
+        batch_id = record.batch.batch_id if record.batch else "its batch"
+        key = " with this key" if failure.status in (*NO_ACCESS, *GONE) else ""
+        return Detach(
+            f"{batch_id} cannot be followed{key}: {failure.message}", failure_class(failure), (record.parked(),)
+        )
+
+    # ── collecting ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _collect(self, record: CallRecord, ended: Ended) -> Wait | None:
+        """Read the saved result; the cost is written in the same rename that makes the record collected."""
+        try:
+            raw = self.session.ledger.read_raw(ended.raw)
+        except FileNotFoundError:
+            self.books.put(record, status=Submitted())  # somebody removed it: it can be fetched again
+            return None
+        try:
+            record = self._settle_second(record)
+        except ApiFailure as failure:
+            return self._fetch_again(record, f"looking for a second one failed: {failure.message}", failure)
+        if record.unsettled_waste:
+            return self._await_second(record)
+        match result := find_result(raw, record.custom_id):
+            case Succeeded():
+                self._collected(record, result.message)
+            case CallFailed():
+                self.books.put(record, status=self._canceled_by(record) if result.kind == "canceled" else result)
+            case NotThere():
+                message = f"our request is not among the results; they are kept in calls/{ended.raw}"
+                self.books.put(record, status=self._failed("unknown", "result_missing", message), cost=Cost(usd=None))
+            case _:
+                assert_never(result)
+        return None
+
+    def _settle_second(self, record: CallRecord) -> CallRecord:
+        """A call that was sent twice looks once more, now that it has ended. Raises ApiFailure to be tried again."""
+        try:
+            return self.second.settle(self.second.look(record) if record.was_resent else record)
+        except ApiFailure as failure:
+            if not failure.is_final:
+                raise
+            self.session.log(f"{record.key.stage}: no look for a second batch is possible: {failure.message}")
+            return record
+
+    def _await_second(self, record: CallRecord) -> Wait:
+        second = record.unsettled_waste[0]
+        settings, now = self.session.settings.batch, self.session.clock.now()
+        age = (now - record.batch.ended_at).total_seconds() if record.batch and record.batch.ended_at else 0.0
+        seconds = poll_interval(
+            age, initial=settings.poll_initial, maximum=settings.poll_max, jitter=self.session.jitter
+        )
+        why = f"{record.key.stage}: waiting for the end of {second.batch_id}, {second.note}"
+        return Wait(now + timedelta(seconds=seconds), calls=(record.parked(),), why=why, pollable=False)
+
+    def _canceled_by(self, record: CallRecord) -> CallFailed:
+        if record.cancel_requested is not None:
+            return self._failed("canceled", "canceled", "canceled for a stop")
+        batch_id = record.batch.batch_id if record.batch else "the batch"
+        return self._failed("canceled", "canceled_elsewhere", f"{batch_id} was canceled by somebody else")
+
+    def _collected(self, record: CallRecord, message: Mapping[str, Any]) -> None:
+        reply = reply_of(message)
+        cost, usage = self.books.price(
+            record, message, record.batch.submitted_at if record.batch else record.created_at
+        )
+        record = self.books.put(
+            record, status=Collected(reply=reply), cost=cost, usage=usage, ended_at=self.session.clock.now()
+        )
+        self.session.log(f"{record.key.stage}: {_story(record, reply)}")
+
+    # ── stopping ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def settle_stop(self, record: CallRecord) -> float | None:
+        """One step towards the end of a call that a person stopped. None when it moved; where it must wait, the
+        seconds that the server asks for, or 0.
+
+        Cancels the batch; what a success that came too late has cost is booked, its text kept. Raises Detach.
+        """
+        match record.status:
+            case Intent() if not record.maybe_sent:
+                self.books.put(record, status=self._failed("canceled", "canceled", "stopped before it was sent"))
+                return None
+            case Intent():
+                return self._as_pause(self.reconciler.look(self._cancel_wanted(record)))
+            case Submitted():
+                return self._cancel(self._cancel_wanted(record))
+            case Ended():
+                return self._as_pause(self._collect(record, record.status))
+            case Collected() | CallFailed():
+                return None
+            case _:
+                assert_never(record.status)
+
+    def _cancel_wanted(self, record: CallRecord) -> CallRecord:
+        """On record before anything is asked for: a batch that ends canceled is then known to be our doing."""
+        if record.cancel_requested is not None:
+            return record
+        return self.books.put(record, cancel_requested=self.session.clock.now())
+
+    def _cancel(self, record: CallRecord) -> float | None:
+        assert record.batch is not None
+        batch_id = record.batch.batch_id
+        try:
+            batch = self.api.retrieve(batch_id)
+            if batch.status == "in_progress":
+                self.session.log(f"{record.key.stage}: canceling {batch_id}")
+                batch = self.api.cancel(batch_id)
+        except ApiFailure as failure:
+            if failure.status in (*NO_ACCESS, *GONE):
+                raise self.detach(record, failure) from failure
+            return honoured(0.0, parse_retry_after(failure.retry_after, self.session.clock.now()))
+        return self._as_pause(self._fetch(record, batch)) if batch.has_ended else 0.0
+
+    def _as_pause(self, wait: Wait | None) -> float | None:
+        """A person waits for the end of a stop: it is looked for more often than while parked."""
+        return None if wait is None else 0.0
+
+    # ── writing ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _failed(self, failure: FailureClass, kind: str, message: str) -> CallFailed:
+        return CallFailed(failure=failure, kind=kind, message=message)
+
+
+def new_custom_id(gremlin_id: str) -> str:
+    """Unique in every account, whatever other homes and tools use: 64 characters of `[A-Za-z0-9_-]` at most."""
+    return f"{gremlin_id[:31]}_{uuid.uuid4().hex}"
+
+
+def build_request(model: str, prompt: Prompt, max_tokens: int) -> dict[str, Any]:
+    """The parameters of a one-shot message. No `cache_control`: a cache write costs extra and nobody reads it."""
+    messages: list[dict[str, Any]] = [{"role": "user", "content": prompt.text}]
+    for reply, correction in prompt.followups:
+        messages += [{"role": "assistant", "content": reply}, {"role": "user", "content": correction}]
+    request: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "messages": messages}
+    if prompt.system:
+        request["system"] = prompt.system
+    if prompt.schema is not None:
+        request["output_config"] = {"format": dict(prompt.schema)}
+    return request
+
+
+def prompt_of(request: Mapping[str, Any]) -> Prompt:
+    """The prompt a request was built from, for a call that goes on live."""
+    messages: Sequence[Mapping[str, Any]] = request["messages"]
+    texts = [m["content"] if isinstance(m["content"], str) else "" for m in messages]
+    pairs = tuple(zip(texts[1::2], texts[2::2], strict=False))
+    output = request.get("output_config")
+    return Prompt(texts[0], system=request.get("system"), schema=output["format"] if output else None, followups=pairs)
+
+
+def failure_class(failure: ApiFailure) -> FailureClass:
+    """Whose fault a refused request is."""
+    if failure.phase != "answered":
+        return "host"
+    known = classify(failure.type, failure.error_code, failure.message) if failure.type else "unknown"
+    return classify_status(failure.status or 0) if known == "unknown" else known
+
+
+def _story(record: CallRecord, reply: Reply) -> str:
+    usage = record.usage or Usage()
+    cost = "an unknown price" if record.cost is None or record.cost.usd is None else f"${record.cost.usd:.4f}"
+    return f"replied, {usage.input_tokens} tokens in, {usage.output_tokens} out, {cost} ({reply.stop_reason})"

@@ -1,0 +1,127 @@
+"""Giving a process up while it waits: write down what for, and become the waiter. The lock goes along."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gremlins.clients.account import find_account
+from gremlins.clients.base import Wait
+from gremlins.clients.batch import waiter
+from gremlins.clients.batch.shared_poll import Account
+from gremlins.config import BatchSettings
+from gremlins.errors import NotReady
+from gremlins.files import make_private_dir, write_replacing
+from gremlins.paths import GremlinPaths, Home
+from gremlins.processes.interrupt import SIGNALS
+from gremlins.processes.locks import LOCK_FD_VARIABLE, GremlinLock
+from gremlins.retry import RETRY_AFTER_CEILING
+
+TURN_FD_VARIABLE = "GREMLINS_TURN_FD"
+TURN_SECONDS = 30.0
+"""How long a gremlin that has woken up keeps its turn: enough to collect a reply and to send the next request."""
+
+Hibernate = Callable[[GremlinPaths, Wait, BatchSettings, GremlinLock], None]
+
+
+def account_here(paths: GremlinPaths, env: Mapping[str, str] | None = None) -> Account | None:
+    """Where those who wait on this environment's account meet, or None without credentials."""
+    try:
+        fingerprint = find_account(os.environ if env is None else env).fingerprint
+    except NotReady:
+        return None
+    home = Home(paths.root.parent.parent)
+    return Account(home.polls / fingerprint)
+
+
+def leave_account(paths: GremlinPaths, gremlin_id: str) -> None:
+    """This gremlin no longer waits: lists need not reach its batches."""
+    account = account_here(paths)
+    if account is not None and account.folder.is_dir():
+        account.leave(gremlin_id)
+
+
+def write_plan(
+    paths: GremlinPaths, wait: Wait, settings: BatchSettings, lock_fd: int, env: Mapping[str, str] | None = None
+) -> None:
+    """Everything the waiter must know, in `wait.json`; and a word to those who wait on the same account."""
+    gremlin_id = paths.root.name
+    account = account_here(paths, env)
+    calls: list[dict[str, Any]] = [
+        {
+            "batch_id": call.batch_id,
+            "submitted_at": call.submitted_at.timestamp(),
+            "processing_status": "in_progress",
+        }
+        for call in wait.calls
+        if call.batch_id is not None and call.submitted_at is not None
+    ]
+    if account is not None and calls:
+        account.register(gremlin_id, [(call["batch_id"], call["submitted_at"]) for call in calls])
+    plan = {
+        "until": wait.until.timestamp(),
+        "longest": max(settings.poll_max, settings.retry_max, RETRY_AFTER_CEILING) * 1.2,
+        "pollable": wait.pollable and bool(calls) and account is not None,
+        "why": wait.why,
+        "calls": calls,
+        "poll_initial": settings.poll_initial,
+        "poll_max": settings.poll_max,
+        "http_timeout": settings.http_timeout,
+        "polls": _polls_so_far(paths.wait, calls),
+        "answer": str(account.answer) if account else "",
+        "lock_fd": lock_fd,
+        "poll": [sys.executable, "-P", "-m", "gremlins.clients.batch.shared_poll", str(paths.wait), gremlin_id],
+        "runner": [sys.executable, "-P", "-m", "gremlins.runner", gremlin_id],
+        "turns": _turns(account.folder.parent) if account else [],
+        "turn_variable": TURN_FD_VARIABLE,
+    }
+    write_replacing(paths.wait, json.dumps(plan))
+
+
+def hibernate_by_exec(paths: GremlinPaths, wait: Wait, settings: BatchSettings, lock: GremlinLock) -> None:
+    """Replace this process by the waiter, which lets the signals in that the caller keeps back. Raises OSError."""
+    write_plan(paths, wait, settings, lock.fd)
+    os.set_inheritable(lock.fd, True)
+    os.environ[LOCK_FD_VARIABLE] = str(lock.fd)
+    script = str(Path(waiter.__file__))
+    try:
+        os.execv(sys.executable, [sys.executable, "-I", "-S", script, str(paths.root)])
+    except OSError:
+        os.set_inheritable(lock.fd, False)
+        raise
+
+
+def _turns(folder: Path) -> list[str]:
+    """Lock files of the few who may wake up at the same time."""
+    make_private_dir(folder)
+    return [str(folder / f"turn-{n}") for n in range(4 * (os.cpu_count() or 1))]
+
+
+def keep_turn_for_a_while() -> None:
+    """Give the turn that the waiter got up after a while, or with the process, or when it parks again."""
+    text = os.environ.pop(TURN_FD_VARIABLE, "")
+    if not text.isdigit():
+        return
+    fd = int(text)
+    os.set_inheritable(fd, False)
+    timer = threading.Timer(TURN_SECONDS, os.close, (fd,))
+    timer.daemon = True
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # signals are for the main thread, which may hold them
+    timer.start()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _polls_so_far(path: Path, calls: list[dict[str, Any]]) -> int:
+    """Polls are counted over the life of a batch, however often the process was someone else meanwhile."""
+    try:
+        old = json.loads(path.read_bytes())
+        same = {call["batch_id"] for call in old["calls"]} & {call["batch_id"] for call in calls}
+        return int(old["polls"]) if same else 0
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return 0

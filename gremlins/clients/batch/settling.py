@@ -1,0 +1,85 @@
+"""Carrying out a stop: every outstanding batch is canceled, and its end awaited and booked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+
+from gremlins.clients.base import Client, Detach, Session, Wait
+from gremlins.clients.claude import BatchCapable
+from gremlins.records.calls import CallRecord
+
+FIRST_LOOK = 0.1
+"""Seconds. A person waits at the terminal, so the first looks are close together."""
+WATCHED = 0.7
+"""Seconds between looks while somebody may be waiting for the end of `stop`."""
+UNWATCHED = 10.0
+STEPS = 8
+"""More than a call can need: intent → found → submitted → ended → collected."""
+
+MakeClient = Callable[[str, Session], Client]
+
+
+def settle_stopped_calls(session: Session, make_client: MakeClient, show: Callable[[Wait], None]) -> None:
+    """Return once nothing is outstanding. Waits as long as the API takes.
+
+    Raises NotReady, and Detach for a call that cannot be followed, once all the others are settled.
+    """
+    began = session.clock.monotonic()
+    pause = FIRST_LOOK
+    while True:
+        waiting, wished, lost = settle_round(session, make_client, unsettled_calls(session))
+        if not waiting:
+            break
+        watched = session.clock.monotonic() - began < session.settings.batch.stop_wait
+        seconds = max(wished, min(pause, WATCHED if watched else UNWATCHED))
+        _show(session, waiting, seconds, show)
+        session.clock.sleep(seconds)
+        pause *= 1.5
+    for detach in lost:
+        raise detach
+
+
+def settle_round(
+    session: Session, make_client: MakeClient, records: Iterable[CallRecord]
+) -> tuple[list[CallRecord], float, list[Detach]]:
+    """Move each of these calls on towards the end of a stop, as far as it goes now.
+
+    Returns those that must wait, the seconds that the API asks for, and what cannot be followed.
+    """
+    waiting: list[CallRecord] = []
+    lost: list[Detach] = []
+    wished = 0.0
+    for record in records:
+        try:
+            wait = _step(session, make_client, record)
+        except Detach as detach:
+            lost.append(detach)
+            continue
+        if wait is not None:
+            waiting.append(record)
+            wished = max(wished, wait)
+    return waiting, wished, lost
+
+
+def unsettled_calls(session: Session) -> list[CallRecord]:
+    return [r for r in session.ledger.readable()[0] if r.mode == "batch" and not r.settled]
+
+
+def _show(session: Session, waiting: list[CallRecord], seconds: float, show: Callable[[Wait], None]) -> None:
+    until = session.clock.now() + timedelta(seconds=seconds)
+    show(Wait(until, calls=tuple(r.parked() for r in waiting), why="waiting for the end of a canceled batch"))
+
+
+def _step(session: Session, make_client: MakeClient, record: CallRecord) -> float | None:
+    """Move one call on until it is settled (None) or must wait (at least so many seconds)."""
+    client = make_client(record.client, session)
+    if not isinstance(client, BatchCapable):
+        return None
+    for _ in range(STEPS):
+        current = next((r for r in session.ledger.readable()[0] if r.key == record.key), None)
+        if current is None or current.settled:
+            return None
+        if (wait := client.engine.settle_stop(current)) is not None:
+            return wait
+    return 0.0

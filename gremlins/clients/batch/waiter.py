@@ -1,0 +1,244 @@
+"""What a gremlin is while it is parked: a process of the standard library only, a few MB, that sleeps.
+
+It keeps the gremlin's lock across exec, in both directions. It asks nothing of the API itself: when a poll is due it
+reads the answer another gremlin may have left, else has a short-lived child ask (`clients.batch.shared_poll`). As soon
+as there is anything to do it becomes the runner again. It must import nothing of gremlins: it runs without
+site-packages.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+import select
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+POLL_SHARE = 0.15  # as gremlins.retry.poll_interval; a test holds the two together
+SPREAD = 0.2
+FOLLOW = 0.1
+"""Who finds another's answer looks next up to this share of the interval after that other's next poll is due, so that
+one leads, the rest follow, and should it die one of them leads."""
+FRESH_SHARE = 0.6
+"""An answer no older than this share of the interval counts as this gremlin's own poll. More than half, or two groups
+could go on for ever that ask in turn, each too late for the other's answer."""
+
+NOTHING_NEW = 0
+SOMETHING_TO_DO = 10
+NOTHING_LEARNED = 11
+"""Exit codes of the polling child. Any other is a child that could not even start: an upgraded program, say."""
+ODD_ENDS = 3
+"""After so many odd ends in a row the runner looks for itself."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+TURN_PATIENCE = 600
+"""Seconds to wait for a turn to wake up, when very many wake at once."""
+
+
+class Signalled(Exception):
+    """A signal came while this process was waiting inside a system call that would go on by itself."""
+
+
+class Waiter:
+    """Waits as `wait.json` says, then becomes the runner."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        with open(self.wait_file, encoding="utf-8") as file:
+            self.plan: dict[str, Any] = json.load(file)
+        self.signalled = 0
+        self.in_line = False
+        self.leads = False
+        self.at = 0.0
+        self.odd = 0
+
+    # ── the world ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def install(self) -> None:
+        """Take the lock over from whoever became this process, and let the signals in that it had kept back."""
+        os.set_inheritable(self.plan["lock_fd"], False)
+        self.read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        for number in SIGNALS:
+            signal.signal(number, self.on_signal)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def on_signal(self, number: int, _frame: object) -> None:
+        self.signalled = number
+        if self.in_line:
+            raise Signalled
+
+    def now(self) -> float:
+        """Seconds since 1970; can jump."""
+        return time.time()
+
+    def ticks(self) -> float:
+        """Seconds that never jump."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Until then, or until a signal."""
+        if select.select([self.read_end], [], [], min(seconds, 3600.0))[0]:
+            os.read(self.read_end, 4096)
+
+    # ── waiting ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def wait_file(self) -> str:
+        return os.path.join(self.folder, "wait.json")
+
+    def run(self) -> None:
+        """Sleep and poll until there is something to do; never returns."""
+        pollable = self.plan["pollable"]
+        due = self.ticks() + self.left_until(self.plan["until"])
+        while not self.signalled:
+            now = self.ticks()
+            if now < due:
+                self.sleep(due - now)
+            elif not pollable or self.poll():
+                self.take_turn()
+                break
+            else:
+                due = self.ticks() + self.plan_next()
+        if self.signalled:
+            self.leave()
+        self.wake()
+
+    def left_until(self, epoch: float) -> float:
+        """Seconds to a stored moment; one further off than any interval is a clock that was set back."""
+        longest: float = self.plan["longest"]
+        return min(max(0.0, epoch - self.now()), longest)
+
+    # ── polling ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def interval(self) -> float:
+        """Seconds between polls, by the age of the youngest batch; unjittered."""
+        age = min((self.now() - call["submitted_at"] for call in self.plan["calls"]), default=0.0)
+        return float(min(max(self.plan["poll_initial"], POLL_SHARE * age), self.plan["poll_max"]))
+
+    def poll(self) -> bool:
+        """Whether a batch of ours has ended, or the runner should look."""
+        self.at, known = self.shared_answer(self.interval() * FRESH_SHARE)
+        self.leads = any(call["batch_id"] not in known for call in self.plan["calls"])
+        if self.leads:
+            code = self.ask()
+            self.odd = self.odd + 1 if code not in (NOTHING_NEW, SOMETHING_TO_DO, NOTHING_LEARNED) else 0
+            if code == SOMETHING_TO_DO or self.odd >= ODD_ENDS:
+                return True
+            at, known = self.shared_answer(self.interval())
+            self.at = at if code == NOTHING_NEW else self.now()
+        for call in self.plan["calls"]:
+            call["processing_status"] = known.get(call["batch_id"], call["processing_status"])
+        return any(known.get(call["batch_id"]) == "ended" for call in self.plan["calls"])
+
+    def shared_answer(self, fresh: float) -> tuple[float, dict[str, str]]:
+        """When somebody has last asked, and the statuses by batch id; none if that is not within so many seconds."""
+        now = self.now()
+        try:
+            with open(self.plan["answer"], encoding="utf-8") as file:
+                answer = json.load(file)
+            at: float = answer["at"]
+            batches: dict[str, str] = answer["batches"]
+            return (at, dict(batches)) if -1.0 <= now - at <= fresh else (now, {})
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return now, {}
+
+    def ask(self) -> int:
+        """Have a child ask the API, and wait for it, but not for ever. Returns its exit code, or -1."""
+        try:
+            pid = os.posix_spawn(self.plan["poll"][0], self.plan["poll"], os.environ)
+        except OSError:
+            return NOTHING_LEARNED  # out of processes, say: the next poll tries again
+        give_up = self.ticks() + 3 * self.plan["http_timeout"] + 15
+        while True:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            if self.signalled or self.ticks() > give_up:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                return NOTHING_LEARNED
+            self.sleep(1.0)
+
+    def plan_next(self) -> float:
+        """Write down that a poll was made and when the next one is due. Returns the seconds to it."""
+        low, high = (1 - SPREAD, 1 + SPREAD) if self.leads else (1.0, 1.0 + FOLLOW)
+        asked_ago = max(0.0, self.now() - self.at)
+        interval = self.interval()
+        seconds = max(interval * random.uniform(low, high) - asked_ago, interval * FOLLOW)
+        self.plan["polls"] += 1
+        self.plan["until"] = self.now() + seconds
+        temp = f"{self.wait_file}.{os.getpid()}.tmp"
+        try:
+            fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(fd, "w", encoding="utf-8") as file:
+                file.write(json.dumps(self.plan))
+            os.replace(temp, self.wait_file)
+        except OSError:
+            pass  # for people's eyes only: nothing depends on it
+        return seconds
+
+    # ── ending ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def leave(self) -> None:
+        """A signal: a stop that was announced is the runner's to carry out; any other only ends the process."""
+        if os.path.exists(os.path.join(self.folder, "stop.json")):
+            self.wake()
+        os._exit(128 + self.signalled)
+
+    def take_turn(self) -> None:
+        """Stand in line for one of a few places in which to wake up: a runner is ten times as large as a waiter, and a
+        thousand batches may end in the same minute. The place goes along to the runner, which gives it up soon.
+        """
+        places: list[str] = self.plan.get("turns") or []
+        if not places:
+            return
+        try:
+            fd = os.open(random.choice(places), os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:
+            return
+        signal.signal(signal.SIGALRM, self.on_signal)
+        try:
+            self.in_line = True
+            signal.alarm(TURN_PATIENCE)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            self.in_line = False
+            os.set_inheritable(fd, True)
+            os.environ[self.plan["turn_variable"]] = str(fd)
+        except (OSError, Signalled):
+            os.close(fd)
+        finally:
+            self.in_line = False
+            signal.alarm(0)  # it would outlive the exec
+        if self.signalled == signal.SIGALRM:
+            self.signalled = 0
+
+    def wake(self) -> None:
+        """Become the runner. Signals wait meanwhile; a program that is just being replaced is tried again."""
+        while True:
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            signal.set_wakeup_fd(-1)
+            os.set_inheritable(self.plan["lock_fd"], True)
+            try:
+                os.execv(self.plan["runner"][0], self.plan["runner"])
+            except OSError:
+                os.set_inheritable(self.plan["lock_fd"], False)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+                time.sleep(1.0)
+                if self.signalled and not os.path.exists(os.path.join(self.folder, "stop.json")):
+                    os._exit(128 + self.signalled)
+
+
+if __name__ == "__main__":
+    waiter = Waiter(sys.argv[1])
+    waiter.install()
+    waiter.run()

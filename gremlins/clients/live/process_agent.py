@@ -1,0 +1,133 @@
+"""Live agents that are a program: one process a try, the prompt on its stdin, events on its stdout line by line."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Generic, Protocol, TypeVar
+
+from gremlins.clients.agent_env import Redactor
+from gremlins.clients.base import PromptSource, Session, made
+from gremlins.clients.batch.engine import build_request
+from gremlins.clients.live.engine import Heard, Order
+from gremlins.clients.live.process import Exit, Launch, NotStarted, drive
+from gremlins.clients.live.records import Booked
+from gremlins.records.calls import CallFailed, CallRecord, Reply
+
+CONTINUE = "You were interrupted. Look at what is already done in the worktree, and go on until the task is finished."
+
+
+MAX_TURNS = 200
+"""Whatever an agent does, a run of it ends."""
+
+
+class TooManyTurns(Exception):
+    """The run has had as many turns as any may have."""
+
+
+class EventStream(Protocol):
+    """Listens to one run of a program."""
+
+    turns: int
+    """Replies of the model so far."""
+    reports: int
+    """How often what the run has cost became larger."""
+    last_was_delta: bool
+    """Whether the latest line was a piece of something that a later line has whole: it need not be kept."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the program has said its last word."""
+
+    def hear(self, line: bytes) -> bool:
+        """Take one line. True when it was a sign of life."""
+
+
+Stream = TypeVar("Stream", bound=EventStream)
+
+
+class ProcessAgent(ABC, Generic[Stream]):
+    """A provider whose live calls are runs of a program."""
+
+    program: str
+    """What it is called in messages."""
+
+    def __init__(self, session: Session, model: str, provider: str) -> None:
+        self.session = session
+        self.model = model
+        self.client = f"{provider}:{model}"
+
+    def request(self, prompt: PromptSource, *, edits_worktree: bool, max_tokens: int | None) -> dict[str, Any]:
+        ceiling = max_tokens or self.session.settings.batch.max_tokens
+        return {**build_request(self.model, made(prompt), ceiling), "edits_worktree": edits_worktree}
+
+    @abstractmethod
+    def new_session(self) -> str | None:
+        """The id of a new session, where the program lets us choose it."""
+
+    @abstractmethod
+    def env(self, request: Mapping[str, Any]) -> dict[str, str]: ...
+
+    @abstractmethod
+    def launch(self, order: Order, env: Mapping[str, str]) -> Launch:
+        """What is started for a try. Raises NotReady where the program is missing."""
+
+    @abstractmethod
+    def stream(self) -> Stream:
+        """A listener to a new run."""
+
+    @abstractmethod
+    def verdict(self, stream: Stream, ended: Exit, request: Mapping[str, Any]) -> Reply | CallFailed:
+        """What a run came to."""
+
+    @abstractmethod
+    def booked(self, stream: Stream, record: CallRecord) -> Booked:
+        """What a run has cost, as far as is known by now."""
+
+    def ask(self, order: Order) -> Heard:
+        request = order.record.request
+        env = self.env(request)
+        redact, stream, known = Redactor(env), self.stream(), 0
+
+        def hear(line: bytes) -> bool:
+            nonlocal known
+            is_event = stream.hear(line)
+            if not stream.last_was_delta:
+                order.keep(redact.data(line))
+            if stream.reports > known:
+                known = stream.reports
+                order.book(self.booked(stream, order.record))
+            if stream.turns > MAX_TURNS:
+                raise TooManyTurns
+            return is_event
+
+        try:
+            ended = drive(self.session, self.launch(order, env), hear, finished=lambda: stream.finished)
+        except NotStarted as error:
+            message = f"{self.program} cannot be started: {error}"
+            return Heard(CallFailed(failure="start", kind="not_started", message=message), Booked())
+        except TooManyTurns:
+            message = f"{self.program} did not come to an end within {MAX_TURNS} turns"
+            return Heard(
+                CallFailed(failure="task", kind="max_turns", message=message), self.booked(stream, order.record)
+            )
+        return Heard(self.verdict(stream, ended, request), self.booked(stream, order.record))
+
+
+def without_result(program: str, ended: Exit, *, events: int, rubbish: bytes) -> CallFailed:
+    """What a run came to that ended without a last word."""
+    last = short((ended.stderr.splitlines() or [""])[-1])
+    if ended.how == "idle":
+        return CallFailed(failure="task", kind="stalled", message=f"{program} fell silent and was ended")
+    if ended.returncode != 0 and not events:
+        message = f"{program} ended with {ended.returncode} before it said anything: {last or 'no reason given'}"
+        return CallFailed(failure="start", kind="not_started", message=message)
+    said = "a line of more than 8 MB" if ended.dropped else short(rubbish.decode("utf-8", "replace"))
+    what = f"printed something that is no event ({said})" if said else "said nothing of how it ended"
+    message = f"{program} ended with {ended.returncode} without a result: it {what}"
+    return CallFailed(failure="unknown", kind="no_result", message=f"{message}; {last}" if last else message)
+
+
+def short(text: str) -> str:
+    """A text as an error may quote it: on one line, and not long."""
+    return " ".join(text.split())[:500]

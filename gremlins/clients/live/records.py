@@ -1,0 +1,284 @@
+"""The records of one live call: what was tried, what follows from it, and the one writer of the next try."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+from gremlins.clients.agent_env import Redactor
+from gremlins.clients.base import Session, Wait
+from gremlins.clients.batch.next_step import MAX_TRIES
+from gremlins.outcome import KEEPS_ATTEMPT, Bail, Failed
+from gremlins.records.calls import CallFailed, CallKey, CallRecord, Collected, Cost, Intent, Reply, Usage, hash_request
+from gremlins.retry import RETRY_AFTER_CEILING, honoured
+
+STALLED = "stalled"
+NO_SESSION = "no_session"
+INTERRUPTED = "interrupted"
+UNSENT = "unsent"
+REFUSAL = "refusal"
+RAW_LIMIT = 64 * 2**20
+"""Bytes of raw output that are kept of one try."""
+
+
+@dataclass(frozen=True)
+class Booked:
+    """What a try has cost so far. `session_id` lets the provider take it up again."""
+
+    cost: Cost | None = None
+    usage: Usage | None = None
+    session_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Use:
+    """The call has its reply."""
+
+    record: CallRecord
+    reply: Reply
+
+
+@dataclass(frozen=True)
+class Again:
+    """Ask, for the first time or as the next try."""
+
+    previous: CallRecord | None = None
+    not_before: datetime | None = None
+    resume: str | None = None
+
+
+@dataclass(frozen=True)
+class Close:
+    """A try that a dead process left behind: book it as failed, and look again."""
+
+    record: CallRecord
+
+
+@dataclass(frozen=True)
+class Over:
+    """The call is over without a reply."""
+
+    status: CallFailed
+
+
+Step = Use | Again | Close | Over
+
+
+def next_step(records: Sequence[CallRecord], *, spawn: int, retries: int, now: datetime) -> Step:
+    """What follows from the live records of one revision, and one turn, of a call, in order."""
+    if not records:
+        return Again()
+    last = records[-1]
+    match last.status:
+        case Collected():
+            return Use(last, last.status.reply)
+        case CallFailed():
+            return _after_failure(records, last.status, spawn=spawn, retries=retries, now=now)
+        case _:
+            return Close(last)
+
+
+def _after_failure(
+    records: Sequence[CallRecord], failed: CallFailed, *, spawn: int, retries: int, now: datetime
+) -> Step:
+    last = records[-1]
+    if len(records) >= MAX_TRIES:
+        return Over(failed)
+    if failed.kind == NO_SESSION:
+        return Again(last)
+    if failed.kind == INTERRUPTED:
+        return Again(last, resume=last.session_id)
+    if last.spawn < spawn and (failed.failure in KEEPS_ATTEMPT or failed.failure == "canceled"):
+        return Again(last, resume=last.session_id)
+    again_at = failed.retry_at if is_retried(failed) and failures_in_a_row(records, spawn) <= retries else None
+    if again_at is None or again_at - now > timedelta(seconds=RETRY_AFTER_CEILING):
+        return Over(failed)
+    return Again(last, not_before=again_at, resume=last.session_id)
+
+
+def takes_up(records: Sequence[CallRecord], *, spawn: int) -> bool:
+    """Whether asking now goes on with a session whose work may stand in the worktree, or with a reply that is there.
+
+    `records` are one call's. Otherwise the agent, should it be asked, starts over, and wants a clean tree.
+    """
+    if not records:
+        return False
+    last = records[-1]
+    match last.status:
+        case Collected():
+            return True
+        case CallFailed():
+            step = _after_failure([last], last.status, spawn=spawn, retries=1, now=last.updated_at)
+            return isinstance(step, Again) and step.resume is not None
+        case _:
+            return last.session_id is not None
+
+
+def is_retried(failed: CallFailed) -> bool:
+    """Whether the same spawn asks again by itself: what time heals, and a stall."""
+    return failed.failure == "capacity" or failed.kind in (STALLED, UNSENT)
+
+
+def failures_in_a_row(records: Sequence[CallRecord], spawn: int) -> int:
+    """How many of the latest tries of this spawn ended in a way that time heals."""
+    count = 0
+    for record in reversed(records):
+        if record.spawn != spawn or not isinstance(record.status, CallFailed) or not is_retried(record.status):
+            break
+        count += 1
+    return count
+
+
+def outcome_of(failed: CallFailed) -> Failed | Bail:
+    """What a failed call means for its stage."""
+    if failed.kind == REFUSAL:
+        return Bail("refused", failed.message)
+    at = failed.retry_at.isoformat() if failed.retry_at else None
+    return Failed(failed.failure, failed.message, retry_at=at)
+
+
+class LiveRecords:
+    """Reads and writes the live records of one revision of one call."""
+
+    def __init__(self, session: Session, client: str, label: str, revision: int, notes: tuple[str, ...] = ()) -> None:
+        self.session = session
+        self.client = client
+        self.label = label
+        self.revision = revision
+        self.notes = notes
+
+    def all(self, revision: int | None = None) -> list[CallRecord]:
+        """In order of turn and try."""
+        wanted = self.revision if revision is None else revision
+        every = self.session.ledger.of_call(self.label, self.session.attempt(self.label))
+        return [record for record in every if record.revision == wanted and record.mode == "live"]
+
+    def of_turn(self, turn: int) -> list[CallRecord]:
+        return [record for record in self.all() if record.key.turn == turn]
+
+    def step(self, turn: int = 1) -> Step:
+        return next_step(
+            self.of_turn(turn),
+            spawn=self.session.spawn,
+            retries=len(self.session.settings.live.resume_backoff),
+            now=self.session.clock.now(),
+        )
+
+    def wait(self, again: Again) -> bool:
+        """Whether it is too early to ask; then some of the waiting is done. The end of the wait is on record."""
+        if again.not_before is None or again.not_before <= self.session.clock.now():
+            return False
+        self.session.park(Wait(again.not_before, why=f"{self.label}: asking again at {again.not_before:%H:%M:%S}Z"))
+        return True
+
+    def intend(self, request: dict[str, Any], *, turn: int = 1, session_id: str | None = None) -> CallRecord:
+        """Write down what is about to be asked, as the next try. Whoever calls has asked `check` and `guard`."""
+        attempt = self.session.attempt(self.label)
+        taken = (r.key.try_ for r in self.session.ledger.of_call(self.label, attempt) if r.key.turn == turn)
+        now = self.session.clock.now()
+        return self.session.ledger.put(
+            CallRecord(
+                key=CallKey(stage=self.label, attempt=attempt, turn=turn, try_=1 + max(taken, default=0)),
+                revision=self.revision,
+                custom_id=f"{self.session.gremlin_id[:31]}_{uuid.uuid4().hex}",
+                client=self.client,
+                mode="live",
+                spawn=self.session.spawn,
+                created_at=now,
+                updated_at=now,
+                request=request,
+                request_sha256=hash_request(request),
+                session_id=session_id,
+                notes=self.notes,
+                status=Intent(),
+            )
+        )
+
+    def book(self, record: CallRecord, so_far: Booked) -> CallRecord:
+        """Put down what a try has cost so far, should this process not live to see its end."""
+        return self._put(record, so_far)
+
+    def end(self, record: CallRecord, end: Reply | CallFailed, booked: Booked) -> CallRecord:
+        """The last word of a try, its cost in the same rename, and no secret in it."""
+        end = self._without_secrets(end)
+        if isinstance(end, CallFailed) and is_retried(end) and (end.retry_at is None or end.kind != "usage_limit"):
+            end = end.model_copy(update={"retry_at": self._retry_at(record, end.retry_at)})
+        self.session.log(f"{self.label}: {end.message if isinstance(end, CallFailed) else _story(end, booked)}")
+        status = end if isinstance(end, CallFailed) else Collected(reply=end)
+        return self._put(record, booked, status=status, ended_at=self.session.clock.now())
+
+    def close(self, record: CallRecord) -> CallRecord:
+        """End a try whose process is gone. What it had cost is booked already."""
+        message = "the process that ran it ended before the reply came"
+        return self.end(record, CallFailed(failure="host", kind=INTERRUPTED, message=message), Booked())
+
+    def cancel(self, record: CallRecord, signal_name: str, booked: Booked) -> CallRecord:
+        message = f"ended by {signal_name} while the agent was at work"
+        return self.end(record, CallFailed(failure="canceled", kind="canceled", message=message), booked)
+
+    def raw(self, key: CallKey) -> RawFile:
+        return RawFile(self.session.ledger.paths.calls / (key.filename.removesuffix(".json") + ".raw.jsonl"))
+
+    def _without_secrets(self, end: Reply | CallFailed) -> Reply | CallFailed:
+        redact = Redactor(self.session.env)
+        if isinstance(end, CallFailed):
+            return end.model_copy(update={"message": redact.text(end.message)})
+        return end.model_copy(update={"text": redact.text(end.text), "blocks": tuple(redact.value(end.blocks))})
+
+    def _retry_at(self, record: CallRecord, asked: datetime | None) -> datetime | None:
+        """When a try that failed now comes next, not before the server's own time; None once the list of waits is
+        used up."""
+        waits, now = self.session.settings.live.resume_backoff, self.session.clock.now()
+        earlier = [r for r in self.of_turn(record.key.turn) if r.key != record.key]
+        before = failures_in_a_row(earlier, self.session.spawn)
+        if before >= len(waits):
+            return None
+        wish = (asked - now).total_seconds() if asked else None
+        return now + timedelta(seconds=honoured(waits[before] * self.session.jitter(), wish))
+
+    def _put(self, record: CallRecord, booked: Booked, **changes: Any) -> CallRecord:
+        known = {
+            "cost": booked.cost or record.cost,
+            "usage": booked.usage or record.usage,
+            "session_id": booked.session_id or record.session_id,
+        }
+        now = self.session.clock.now()
+        return self.session.ledger.put(record.model_copy(update={"updated_at": now, **known, **changes}))
+
+
+def _story(reply: Reply, booked: Booked) -> str:
+    usage = booked.usage or Usage()
+    cost = "an unknown price" if booked.cost is None or booked.cost.usd is None else f"${booked.cost.usd:.4f}"
+    turns = f"{reply.turns} turn{'' if reply.turns == 1 else 's'}"
+    return f"replied live after {turns}, {usage.input_tokens} tokens in, {usage.output_tokens} out, {cost}"
+
+
+class RawFile:
+    """Raw output as it comes, up to a limit. Unbuffered: what was written outlives this process."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._left = RAW_LIMIT
+
+    def write(self, line: bytes) -> None:
+        if self._fd >= 0 and len(line) < self._left:
+            self._left -= len(line) + 1
+            os.write(self._fd, line + b"\n")
+        else:
+            self._left = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

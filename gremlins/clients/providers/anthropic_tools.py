@@ -1,0 +1,113 @@
+"""The tools of a live call over the Messages API: the SDK's file tools inside the worktree, and commands by setting."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gremlins.clients.live.process import MARK, bound_to_us, end
+from gremlins.processes import children as proc
+
+if TYPE_CHECKING:
+    from gremlins.clients.base import Session
+
+COMMAND_TIMEOUT = 600.0
+"""Seconds a command of the agent may take, and never longer than the watchdog's patience."""
+OUTPUT_LIMIT = 100_000
+"""Characters of a command's output that the model sees: the beginning and the end."""
+
+
+def worktree_tools(session: Session, *, edits: bool) -> list[Any]:
+    """What the model may do. Everything is confined to the worktree, and nothing may touch its `.git`."""
+    from anthropic.lib.tools import agent_toolset as sdk  # seconds: only a live call pays for it
+
+    root = session.worktree.resolve()
+    context = sdk.AgentToolContext(workdir=root, read_only_roots=[root / ".git"], env={"PATH": os.defpath})
+    tools: list[Any] = [sdk.beta_read_tool(context), sdk.beta_glob_tool(context), sdk.beta_grep_tool(context)]
+    if edits:
+        tools += [sdk.beta_write_tool(context), sdk.beta_edit_tool(context)]
+        tools += [_bash_tool(session)] if session.settings.live.bash else []
+    return tools
+
+
+def sandboxed(command: str, worktree: Path) -> list[str]:
+    """The command as it is run: in bubblewrap where the machine has one that works, with only the worktree and a
+    temporary folder writable; else in a plain shell."""
+    shell = ["/bin/sh", "-c", command]
+    wrapper = shutil.which("bwrap")
+    if wrapper is None or not _works(wrapper):
+        return shell
+    root = str(worktree.resolve())
+    git = ("--ro-bind", f"{root}/.git", f"{root}/.git") if (worktree / ".git").exists() else ()
+    return [
+        *(wrapper, "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"),
+        *("--bind", root, root, *git, "--unshare-pid", "--die-with-parent", "--chdir", root),
+        *shell,
+    ]
+
+
+def _works(wrapper: str) -> bool:
+    """Whether user namespaces are allowed here: in many containers they are not."""
+    try:
+        probe = [wrapper, "--ro-bind", "/", "/", "--unshare-pid", "true"]
+        return proc.run(probe, cwd=Path("/"), timeout=10).returncode == 0
+    except (OSError, proc.TimedOut):
+        return False
+
+
+def _bash_tool(session: Session) -> Any:
+    from anthropic import beta_async_tool
+
+    @beta_async_tool
+    async def bash(command: str) -> str:
+        """Run a shell command in the working directory and return its output and exit code.
+
+        Args:
+            command: What to run with `sh -c`. Each command is a process of its own: nothing is kept between them.
+        """
+        return await run_command(session, command)
+
+    return bash
+
+
+async def run_command(session: Session, command: str) -> str:
+    """Run one command of the agent, without our credentials; all it started is ended when it takes too long."""
+    timeout = min(COMMAND_TIMEOUT, session.settings.live.idle_timeout * 0.8)
+    run_id = uuid.uuid4().hex
+    child = proc.start(
+        bound_to_us(sandboxed(command, session.worktree)),
+        cwd=session.worktree,
+        env={**proc.command_env(session.env), MARK: run_id},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        pass_fds=() if session.work_fd is None else (session.work_fd,),
+    )
+    reading = asyncio.get_running_loop().run_in_executor(None, _read_all, child)
+    try:
+        output = await asyncio.wait_for(asyncio.shield(reading), timeout)
+        return f"{output}\n[exit code {child.wait()}]"
+    except TimeoutError:
+        return f"The command took longer than {timeout:g} s and was ended."
+    finally:
+        end(child, run_id, grace=1.0, streams=False)
+        await reading  # its pipe is closed now: everything that held it has ended
+        assert child.stdout is not None
+        child.stdout.close()
+
+
+def _read_all(child: subprocess.Popen[bytes]) -> str:
+    """What a command prints: bounded, the middle left out."""
+    assert child.stdout is not None
+    head, tail, half, left_out = b"", b"", OUTPUT_LIMIT // 2, 0
+    while chunk := os.read(child.stdout.fileno(), 65536):
+        room = half - len(head)
+        head, rest = head + chunk[:room], chunk[room:]
+        left_out += max(0, len(tail) + len(rest) - half)
+        tail = (tail + rest)[-half:]
+    gap = f"\n[{left_out} bytes left out]\n".encode() if left_out else b""
+    return (head + gap + tail).decode("utf-8", "replace")

@@ -1,0 +1,243 @@
+"""What Claude Code says of itself: its stream-json output, parsed as JSON, and what it means. Nothing runs here."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from gremlins.clients.batch.results import classify_status
+from gremlins.clients.live.process import Exit
+from gremlins.clients.live.process_agent import short, without_result
+from gremlins.outcome import FailureClass
+from gremlins.records.calls import CallFailed, Reply
+
+ABSURD_USD = 1e6
+_LIMIT = re.compile(r"usage limit|hit your limit|limit reached", re.IGNORECASE)
+_LOGIN = re.compile(r"invalid api key|please run /login|not logged in|oauth token", re.IGNORECASE)
+_CREDIT = re.compile(r"credit balance is too low|spend(?:ing)? limit", re.IGNORECASE)
+_STATUS = re.compile(r"API Error: (\d{3})\b")
+_EPOCH = re.compile(r"\|(\d{10})\b")
+
+_CLASS_OF_KIND: dict[str, FailureClass] = {
+    "authentication_failed": "config",
+    "oauth_org_not_allowed": "config",
+    "model_not_found": "config",
+    "billing_error": "credit",
+    "rate_limit": "capacity",
+    "overloaded": "capacity",
+    "server_error": "capacity",
+    "invalid_request": "task",
+    "max_output_tokens": "task",
+}
+"""The word that Claude Code puts beside the message that stands for an API error (measured with 2.1)."""
+_TASK_ENDS = frozenset({"error_max_turns", "error_max_budget_usd", "error_max_structured_output_retries"})
+
+
+class ClaudeStream:
+    """Listens to one run. Anything that is not an event is counted, never an error of its own."""
+
+    def __init__(self) -> None:
+        self.session_id: str | None = None
+        self.usages: dict[str, tuple[str, dict[str, Any]]] = {}
+        """Model and usage of each message, by message id: one message comes in several lines."""
+        self.result: dict[str, Any] | None = None
+        self.limit: dict[str, Any] | None = None
+        self.error: str | None = None
+        """The kind of the API error that the last message stands for."""
+        self.events = 0
+        self.turns = 0
+        self.reports = 0
+        """How often the sum of the usages grew."""
+        self.rubbish = b""
+        self.last_was_delta = False
+        """Whether the latest line was a piece of something that a later line has whole."""
+        self._text = ""
+        self._streaming: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.result is not None
+
+    def hear(self, line: bytes) -> bool:
+        """Take one line. True when it is an event."""
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            event = None
+        if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+            self.rubbish = self.rubbish or line[:200]
+            return False
+        self.events += 1
+        if isinstance(event.get("session_id"), str):
+            self.session_id = event["session_id"]
+        self._take(event)
+        return True
+
+    def _take(self, event: dict[str, Any]) -> None:
+        inner = event.get("event")
+        self.last_was_delta = isinstance(inner, dict) and str(inner.get("type")).startswith("content_block_")
+        match event["type"]:
+            case "assistant" if isinstance(event.get("message"), dict):
+                self.error = event["error"] if isinstance(event.get("error"), str) else None
+                self._message(event["message"])
+            case "stream_event" if isinstance(event.get("event"), dict):
+                self._partial(event["event"])
+            case "rate_limit_event" if isinstance(event.get("rate_limit_info"), dict):
+                self.limit = event["rate_limit_info"]
+            case "result":
+                self.result = event
+
+    def _message(self, message: dict[str, Any]) -> None:
+        usage, key = message.get("usage"), message.get("id")
+        model = str(message.get("model") or "")
+        if isinstance(usage, dict) and isinstance(key, str) and not model.startswith("<"):  # <synthetic> is no model
+            before = self.usages.get(key, (model, {}))[1]
+            self.usages[key] = (model, merge_usage(before, usage))
+            self.reports += not before
+            self.turns = len(self.usages)
+        content = message.get("content")
+        if isinstance(content, list):
+            texts = [b["text"] for b in content if isinstance(b, dict) and isinstance(b.get("text"), str)]
+            self._text = "".join(texts) or self._text
+
+    def _partial(self, event: dict[str, Any]) -> None:
+        """The events of the API's own stream. Only `message_delta` knows how many tokens came out in the end."""
+        if event.get("type") == "message_start" and isinstance(event.get("message"), dict):
+            self._streaming = str(event["message"].get("id"))
+            self._message({**event["message"], "content": None})
+        elif event.get("type") == "message_delta" and isinstance(event.get("usage"), dict):
+            model, before = self.usages.get(self._streaming or "", ("", {}))
+            if self._streaming and before:
+                self.usages[self._streaming] = (model, merge_usage(before, event["usage"]))
+                self.reports += 1
+
+    def reply(self) -> Reply:
+        """The final text, of a run whose result is a success."""
+        result = self.result or {}
+        structured = result.get("structured_output")
+        said = result.get("result")
+        text = json.dumps(structured) if structured is not None else said if isinstance(said, str) else self._text
+        turns = result.get("num_turns")
+        stop = result.get("stop_reason")
+        return Reply(
+            text=text,
+            stop_reason=stop if isinstance(stop, str) else None,
+            model=next((model for model, _ in reversed(self.usages.values()) if model), None),
+            turns=turns if isinstance(turns, int) and turns > 0 else 1,
+        )
+
+    def own_cost(self) -> float | None:
+        """The provider's figure, where it gives one that can be."""
+        cost = (self.result or {}).get("total_cost_usd")
+        if not isinstance(cost, int | float) or isinstance(cost, bool) or not 0 <= cost < ABSURD_USD:
+            return None
+        return None if cost == 0 and any(_tokens(usage) for _, usage in self.usages.values()) else float(cost)
+
+
+def merge_usage(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Two reports on one message: each count is the larger one, for they only ever grow."""
+    merged = dict(before)
+    for name, value in after.items():
+        old = merged.get(name)
+        if isinstance(value, int) and isinstance(old, int):
+            merged[name] = max(value, old)
+        elif value is not None:
+            merged[name] = value
+    return merged
+
+
+def add_usage(total: Mapping[str, Any], usage: Mapping[str, Any]) -> dict[str, Any]:
+    """The sum of two messages' usage; what cannot be added is the later one's."""
+    summed = dict(total)
+    for name, value in usage.items():
+        old = summed.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            summed[name] = value + (old if isinstance(old, int) else 0)
+        elif isinstance(value, Mapping):
+            summed[name] = add_usage(old if isinstance(old, Mapping) else {}, value)
+        elif value is not None:
+            summed[name] = value
+    return summed
+
+
+def _tokens(usage: Mapping[str, Any]) -> int:
+    return sum(v for k, v in usage.items() if k.endswith("_tokens") and isinstance(v, int))
+
+
+def verdict(stream: ClaudeStream, ended: Exit) -> Reply | CallFailed:
+    """What a run came to: its exit code and the word `success` are both not to be trusted (measured)."""
+    result = stream.result
+    if result is None:
+        return _without_result(stream, ended)
+    if result.get("stop_reason") == "refusal":
+        return CallFailed(failure="permanent", kind="refusal", message=short(_error_text(result)))
+    if result.get("is_error") or str(result.get("subtype", "")).startswith("error"):
+        return _error(stream, result)
+    denials = result.get("permission_denials")
+    if isinstance(denials, list) and denials:
+        return _denied(denials)
+    if result.get("stop_reason") == "max_tokens":
+        return CallFailed(failure="task", kind="max_tokens", message="the reply was cut off at its token limit")
+    return stream.reply()
+
+
+def _without_result(stream: ClaudeStream, ended: Exit) -> CallFailed:
+    if re.search(r"no conversation found", ended.stderr, re.IGNORECASE):
+        return CallFailed(failure="unknown", kind="no_session", message="claude no longer has the session")
+    return without_result("claude", ended, events=stream.events, rubbish=stream.rubbish)
+
+
+def _denied(denials: list[Any]) -> CallFailed:
+    tools = sorted({str(d.get("tool_name")) for d in denials if isinstance(d, dict)})
+    message = f"claude was denied a tool it wanted: {', '.join(tools)} (setting `live.allowed_tools`)"
+    return CallFailed(failure="task", kind="permission_denied", message=message)
+
+
+def _error(stream: ClaudeStream, result: Mapping[str, Any]) -> CallFailed:
+    text = _error_text(result)
+    until = _limit_ends(stream.limit, text)
+    if until is not None or _LIMIT.search(text):
+        return CallFailed(failure="capacity", kind="usage_limit", message=short(text), retry_at=until)
+    status = result.get("api_error_status")
+    status = status if isinstance(status, int) else None
+    failure = _class_of(stream.error, status, str(result.get("subtype", "")), text)
+    kind = stream.error or (f"http_{status}" if status else str(result.get("subtype") or "error"))
+    return CallFailed(failure=failure, kind=kind, message=short(text))
+
+
+def _class_of(kind: str | None, status: int | None, subtype: str, text: str) -> FailureClass:
+    if kind in _CLASS_OF_KIND:
+        return _CLASS_OF_KIND[kind]
+    if _CREDIT.search(text):  # an older binary names no kind: its words are all there is
+        return "credit"
+    if status is None and (found := _STATUS.search(text)):
+        status = int(found[1])
+    if status is not None:
+        return classify_status(status)
+    if _LOGIN.search(text):
+        return "config"
+    return "task" if subtype in _TASK_ENDS else "unknown"
+
+
+def _error_text(result: Mapping[str, Any]) -> str:
+    said = result.get("result")
+    errors = result.get("errors")
+    listed = "; ".join(str(e) for e in errors) if isinstance(errors, list) else ""
+    return (said if isinstance(said, str) and said else listed) or str(result.get("subtype") or "an error")
+
+
+def _limit_ends(info: Mapping[str, Any] | None, text: str) -> datetime | None:
+    """When a used-up limit is renewed: the event says it as an epoch; older versions, in the text after a bar."""
+    if info is not None and info.get("status") == "rejected" and isinstance(info.get("resetsAt"), int | float):
+        seconds = float(info["resetsAt"])
+    elif _LIMIT.search(text) and (found := _EPOCH.search(text)):
+        seconds = float(found[1])
+    else:
+        return None
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -1,0 +1,124 @@
+"""What the Copilot CLI says of itself: its JSON lines, and what they mean. Nothing runs here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from gremlins.clients.batch.results import classify_status
+from gremlins.clients.live.process import Exit
+from gremlins.clients.live.process_agent import short, without_result
+from gremlins.clients.live.records import NO_SESSION
+from gremlins.outcome import FailureClass
+from gremlins.records.calls import CallFailed, Reply, Usage
+
+_CLASS: dict[str, FailureClass] = {
+    "authentication": "config",
+    "authorization": "config",
+    "rate_limit": "capacity",
+    "quota": "credit",
+    "context_limit": "task",
+}
+
+
+class CopilotStream:
+    """Listens to one run."""
+
+    def __init__(self) -> None:
+        self.session_id: str | None = None
+        self.result: dict[str, Any] | None = None
+        self.error: dict[str, Any] | None = None
+        self.denied: list[str] = []
+        self.events = 0
+        self.calls = 0
+        self.reports = 0
+        self.rubbish = b""
+        self.text = ""
+        self.model: str | None = None
+        self.turns = 0
+        self.last_was_delta = False
+        self._tools: dict[str, str] = {}
+
+    @property
+    def finished(self) -> bool:
+        return self.result is not None
+
+    def hear(self, line: bytes) -> bool:
+        """Take one line. True when it is an event."""
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            event = None
+        if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+            self.rubbish = self.rubbish or line[:200]
+            return False
+        self.events += 1
+        self.last_was_delta = event["type"].endswith("_delta")
+        data = event.get("data")
+        self._take(event["type"], data if isinstance(data, dict) else {}, event)
+        return True
+
+    def _take(self, kind: str, data: dict[str, Any], event: dict[str, Any]) -> None:
+        match kind:
+            case "assistant.message":
+                self.turns += 1
+                self.model = data["model"] if isinstance(data.get("model"), str) else self.model
+                self.text = data["content"] if data.get("content") and isinstance(data["content"], str) else self.text
+            case "model.call_finished":
+                self.calls += data.get("outcome") == "success"
+            case "tool.execution_start":
+                self._tools[str(data.get("toolCallId"))] = str(data.get("toolName"))
+            case "tool.execution_complete":
+                error = data.get("error")
+                if isinstance(error, dict) and error.get("code") == "denied":
+                    self.denied.append(self._tools.get(str(data.get("toolCallId")), "a tool"))
+            case "session.error":
+                self.error = data
+            case "result":
+                self.result = event
+                if isinstance(event.get("sessionId"), str):
+                    self.session_id = event["sessionId"]
+
+
+def verdict(stream: CopilotStream, ended: Exit) -> Reply | CallFailed:
+    """What a run came to."""
+    if stream.error is not None:
+        return _error(stream.error)
+    if stream.result is None:
+        if "No session or task matched" in ended.stderr:
+            return CallFailed(failure="unknown", kind=NO_SESSION, message="copilot no longer has the session")
+        return without_result("copilot", ended, events=stream.events, rubbish=stream.rubbish)
+    if stream.denied:
+        tools = ", ".join(sorted(set(stream.denied)))
+        message = f"copilot was denied a tool it wanted: {tools} (setting `live.allowed_tools`)"
+        return CallFailed(failure="task", kind="permission_denied", message=message)
+    if stream.result.get("exitCode") not in (0, None):
+        message = f"copilot ended with {stream.result.get('exitCode')} and did not say why"
+        return CallFailed(failure="unknown", kind="error", message=message)
+    return Reply(text=stream.text, stop_reason="end_turn", model=stream.model, turns=max(1, stream.turns))
+
+
+def _error(error: Mapping[str, Any]) -> CallFailed:
+    kind, status = str(error.get("errorType") or "error"), error.get("statusCode")
+    message = short(str(error.get("message") or "no reason given"))
+    failure = _CLASS.get(kind) or (classify_status(status) if isinstance(status, int) else "unknown")
+    if failure == "unknown" and "prompt budget" in message:  # too long, and refused before it was sent: without a code
+        failure = "task"
+    return CallFailed(failure=failure, kind=kind, message=message)
+
+
+def tokens_of(metrics: Mapping[str, Any]) -> Usage:
+    """The tokens of a session, all its models together. `inputTokens` holds what was read from the cache too."""
+
+    def total(name: str) -> int:
+        usages = [m.get("usage") for m in metrics.values() if isinstance(m, dict)]
+        return sum(u[name] for u in usages if isinstance(u, dict) and isinstance(u.get(name), int))
+
+    read, written = total("cacheReadTokens"), total("cacheWriteTokens")
+    return Usage(
+        input_tokens=max(0, total("inputTokens") - read - written),
+        output_tokens=total("outputTokens"),
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+    )

@@ -1,0 +1,303 @@
+"""What a person's verbs do to beads: each reads, decides, and commits against what it read, again if it lost a race."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gremlins.clock import Clock, rfc3339
+from gremlins.errors import Conflict, NotFound, did_you_mean
+from gremlins.fleet.beads.attempts import Settlement, Work
+from gremlins.fleet.beads.bead import PARENT, Bead, Dependency, Hold, Issue, Status, child_id, new_id, with_fields
+from gremlins.fleet.beads.store.interface import BeadStore, Change, Event, MoveBead, PutBead, SettleAttempt
+from gremlins.fleet.dispatch import plan
+from gremlins.fleet.dispatch.judge import judge
+from gremlins.fleet.dispatch.observation import Observation
+from gremlins.fleet.dispatch.policy import Policy
+from gremlins.fleet.times import seconds_of
+
+TRIES = 50
+"""Races a verb may lose before it gives up."""
+
+Relabel = Callable[[Sequence[str]], list[str]]
+"""The labels a bead is to have, from those it has."""
+Observe = Callable[[str], Observation | None]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The beads of one project, as a person works on them."""
+
+    store: BeadStore
+    project: str
+    clock: Clock
+    who: str
+    observe: Observe
+    policy: Policy
+
+    # --- finding
+
+    def resolve(self, text: str) -> str:
+        """The id a person means by it or by the beginning of it. Raises NotFound with the nearest, or the matches."""
+        found = self.store.matching(self.project, text)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise NotFound(f"`{text}` is the beginning of several beads", hint="one of: " + ", ".join(found[:12]))
+        near = did_you_mean(text, self.store.ids(self.project), otherwise="`gremlins bead list` lists them")
+        raise NotFound(f"no bead `{text}` in {self.project}", hint=near)
+
+    def get(self, bead_id: str) -> Bead:
+        """Raises NotFound."""
+        bead = self.store.bead(self.project, bead_id)
+        if bead is None:
+            raise NotFound(f"no bead `{bead_id}` in {self.project}")
+        return bead
+
+    # --- making and changing
+
+    def create(self, title: str, *, bead_id: str | None = None, parent: str | None = None, **fields: Any) -> Bead:
+        """Make a bead. Raises GremlinsError (a field is wrong), Conflict (the id is taken, or a circle)."""
+        dependencies: tuple[Dependency, ...] = fields.pop("dependencies", ())
+        if parent is not None:
+            dependencies = (*dependencies, self.dependency("", parent, PARENT))
+        stamp = self._stamp()
+        for nonce in range(TRIES):
+            chosen = bead_id or self._new_id(title, parent, nonce)
+            own = tuple(dep.model_copy(update={"issue_id": chosen}) for dep in dependencies)
+            blank = Issue.model_construct(
+                id=chosen, title=title, created_at=stamp, updated_at=stamp, created_by=self.who
+            )
+            issue = with_fields(blank, **fields, dependencies=[dep.model_dump() for dep in own])
+            status: Status = "deferred" if issue.status == "deferred" else "open"
+            bead = Bead(self.project, issue, status)
+            if self.store.commit(PutBead(bead, None), self._event(chosen, "created", title)):
+                return self.get(chosen)
+            if bead_id is not None:
+                raise Conflict(f"there is already a bead `{bead_id}`", hint="choose another --id")
+        raise Conflict("no free id was found", hint="try again")
+
+    def _new_id(self, title: str, parent: str | None, nonce: int) -> str:
+        if parent is not None:
+            return child_id(parent, self.store.ids_beginning(f"{parent}."))
+        crowd = sum(self.store.count(self.project).values())
+        while True:
+            found = new_id(self.project, title, self._now(), nonce=nonce, crowd=crowd)
+            if not self.store.ids_beginning(found):
+                return found
+            nonce += 1
+
+    def edit(self, bead_id: str, change: Callable[[Bead], Bead], kind: str, text: str = "") -> Bead:
+        """Change a bead as it is at the moment of the change. Returns it as it is then."""
+        for _ in range(TRIES):
+            bead = self.get(bead_id)
+            changed = change(bead)
+            if changed == bead:
+                return bead
+            if self.store.commit(PutBead(changed, bead.generation), self._event(bead_id, kind, text)):
+                return self.get(bead_id)
+        raise Conflict(f"{bead_id} is being changed by others all the time", hint="try again")
+
+    def update(
+        self, bead_id: str, fields: dict[str, Any], status: str | None = None, relabel: Relabel | None = None
+    ) -> Bead:
+        """Other text, priority, labels …; and another status, where that is allowed."""
+
+        def change(bead: Bead) -> Bead:
+            labels = {} if relabel is None else {"labels": relabel(bead.issue.labels)}
+            if fields or labels:
+                bead = bead.edited(self._stamp(), **fields, **labels)
+            return bead if status is None else self._with_status(bead, status)
+
+        told = ", ".join([*fields, *(["labels"] if relabel else []), *([f"status {status}"] if status else [])])
+        return self.edit(bead_id, change, "updated", f"{told} by {self.who}")
+
+    def _with_status(self, bead: Bead, status: str) -> Bead:
+        stamp = self._stamp()
+        match status:
+            case "open" if bead.status == "failed":
+                raise self._refuse(bead, "it failed", f"`gremlins bead retry {bead.id}` starts it over")
+            case "open" if bead.status == "in_progress" or bead.hold is not None or bead.status != "open":
+                self._refuse_while_worked_on(bead)
+                cleared = bead if bead.status != "deferred" else bead.edited(stamp, defer_until=None)
+                return cleared.moved("open", stamp)
+            case "open":
+                return bead
+            case "closed":
+                return bead.moved("closed", stamp, reason=f"closed by {self.who}")
+            case "in_progress":
+                return self._claimed(bead, bead.issue.assignee)
+            case "deferred":
+                self._refuse_while_worked_on(bead)
+                return bead.moved("deferred", stamp, hold=bead.hold)
+            case "failed":
+                self._refuse_while_worked_on(bead)
+                return bead.moved("failed", stamp)
+            case _:
+                raise AssertionError(status)
+
+    def claim(self, bead_id: str, assignee: str) -> Bead:
+        """Take a bead for oneself, at once and for sure. Raises Conflict if it is taken, or over."""
+        return self.edit(bead_id, lambda bead: self._claimed(bead, assignee), "claimed", f"claimed by {assignee}")
+
+    def _claimed(self, bead: Bead, assignee: str) -> Bead:
+        if bead.status not in ("open", "deferred"):
+            by = f" by {bead.issue.assignee}" if bead.status == "in_progress" and bead.issue.assignee else ""
+            raise self._refuse(bead, f"it is {bead.status}{by}", f"`gremlins bead show {bead.id}` says more")
+        return bead.edited(self._stamp(), assignee=assignee).moved("in_progress", self._stamp())
+
+    def close(self, bead_id: str, reason: str) -> Bead:
+        """Say that a bead is done. Raises Conflict if it is closed already."""
+
+        def change(bead: Bead) -> Bead:
+            if bead.status == "closed":
+                raise self._refuse(bead, "it is closed already", f"`gremlins bead reopen {bead.id}` opens it again")
+            return bead.moved("closed", self._stamp(), reason=reason or f"closed by {self.who}")
+
+        return self.edit(bead_id, change, "closed", reason or f"closed by {self.who}")
+
+    def reopen(self, bead_id: str, reason: str) -> Bead:
+        """A closed bead is open again, its counters as they were. Raises Conflict."""
+
+        def change(bead: Bead) -> Bead:
+            if bead.status != "closed":
+                hint = f"`gremlins bead retry {bead.id}` starts it over" if bead.status == "failed" else None
+                raise self._refuse(bead, f"it is {bead.status}, not closed", hint)
+            busy = self._work(bead.id).unsettled is not None
+            return bead.moved("in_progress" if busy else "open", self._stamp())
+
+        return self.edit(bead_id, change, "reopened", reason or f"reopened by {self.who}")
+
+    def hold(self, bead_id: str, reason: str) -> Bead:
+        """Keep a bead back until a person releases it."""
+
+        def change(bead: Bead) -> Bead:
+            if bead.terminal:
+                raise self._refuse(bead, f"it is {bead.status}", None)
+            return replace(bead.edited(self._stamp()), hold=Hold("person", reason, self.who, self._now()))
+
+        return self.edit(bead_id, change, "held", reason)
+
+    def release(self, bead_id: str) -> Bead:
+        """Take a hold away, and give back what somebody else had claimed."""
+
+        def change(bead: Bead) -> Bead:
+            busy = self._work(bead.id).unsettled is not None
+            if bead.hold is None and (bead.status != "in_progress" or busy):
+                raise self._refuse(bead, "nobody holds it", f"`gremlins bead show {bead.id}` says how it stands")
+            if bead.status == "in_progress" and not busy:
+                return bead.edited(self._stamp(), assignee="").moved("open", self._stamp())
+            return replace(bead.edited(self._stamp()), hold=None)
+
+        return self.edit(bead_id, change, "released", f"released by {self.who}")
+
+    def retry(self, bead_id: str) -> Bead:
+        """Begin a new retry epoch: counters at zero, no hold, open. Raises Conflict."""
+
+        def change(bead: Bead) -> Bead:
+            if bead.status == "closed":
+                raise self._refuse(bead, "it is closed", f"`gremlins bead reopen {bead.id}` opens it again")
+            if bead.status == "in_progress":
+                who = bead.issue.assignee or "somebody"
+                raise self._refuse(bead, f"{who} works on it", f"`gremlins bead release {bead.id}` gives it back")
+            stamp = self._stamp()
+            return replace(bead.moved("open", stamp), epoch=bead.epoch + 1)
+
+        self._settle_what_is_over(bead_id)
+        return self.edit(bead_id, change, "retried", f"a new epoch, by {self.who}")
+
+    def _settle_what_is_over(self, bead_id: str) -> None:
+        """An attempt whose process is gone is judged as the loop would. Raises Conflict while one lives."""
+        work = self._work(bead_id)
+        attempt = work.unsettled
+        if attempt is None:
+            return
+        seen = self.observe(attempt.gremlin_id)
+        if seen is not None and (seen.alive or seen.state == "unreadable"):
+            raise Conflict(
+                f"{bead_id}: gremlin {attempt.gremlin_id} works on it",
+                hint=f"`gremlins stop {attempt.gremlin_id}` first",
+            )
+        now = self._now()
+        end = plan.settling(work, judge(attempt, seen, now, replace(self.policy, land=False)), now)
+        if end is not None:
+            self.store.commit(*plan.settle_changes(work, attempt, end))
+            return
+        # Claimed or detached, and given up by the retry: the same gremlin is taken up again in the new epoch.
+        end = Settlement(now, "canceled", f"given up for a retry by {self.who}")
+        changes: list[Change] = [
+            SettleAttempt(attempt, end),
+            MoveBead(work, "open", self._stamp(), hold=work.hold),
+        ]
+        self.store.commit(*changes)
+
+    # --- dependencies
+
+    def dependency(self, bead_id: str, other: str, kind: str) -> Dependency:
+        """A dependency as it is written down, with who and when."""
+        fields = {"issue_id": bead_id, "depends_on_id": other, "type": kind}
+        return Dependency.model_validate(fields | {"created_at": self._stamp(), "created_by": self.who})
+
+    def depend(self, bead_id: str, other: str, kind: str) -> Bead:
+        """Make one bead depend on another. Raises DependencyCircle."""
+
+        def change(bead: Bead) -> Bead:
+            if any(dep.depends_on_id == other and dep.type == kind for dep in bead.issue.dependencies):
+                return bead
+            if other == bead_id:
+                raise Conflict(f"{bead_id} cannot depend on itself")
+            dependencies = [*(dep.model_dump() for dep in bead.issue.dependencies)]
+            added = self.dependency(bead_id, other, kind).model_dump()
+            return bead.edited(self._stamp(), dependencies=[*dependencies, added])
+
+        return self.edit(bead_id, change, "dependency", f"depends on {other} ({kind})")
+
+    def undepend(self, bead_id: str, other: str, kind: str | None) -> Bead:
+        """Take a dependency away. Raises NotFound if there is none."""
+
+        def change(bead: Bead) -> Bead:
+            kept = [
+                dep.model_dump()
+                for dep in bead.issue.dependencies
+                if dep.depends_on_id != other or (kind is not None and dep.type != kind)
+            ]
+            if len(kept) == len(bead.issue.dependencies):
+                raise NotFound(f"{bead_id} does not depend on {other}")
+            return bead.edited(self._stamp(), dependencies=kept)
+
+        return self.edit(bead_id, change, "dependency", f"no longer depends on {other}")
+
+    # --- parts
+
+    def works(self, ids: Sequence[str]) -> tuple[Work, ...]:
+        return self.store.works(self.project, ids).works
+
+    def _work(self, bead_id: str) -> Work:
+        found = self.works([bead_id])
+        if not found:
+            raise Conflict(f"{bead_id} cannot be read", hint="`gremlins doctor` says more")
+        return found[0]
+
+    def _refuse_while_worked_on(self, bead: Bead) -> None:
+        attempt = self._work(bead.id).unsettled
+        if attempt is not None:
+            stop = f"`gremlins stop {attempt.gremlin_id}` first"
+            raise self._refuse(bead, f"gremlin {attempt.gremlin_id} works on it", stop)
+
+    def _refuse(self, bead: Bead, why: str, hint: str | None) -> Conflict:
+        return Conflict(f"{bead.id}: {why}", hint=hint)
+
+    def _event(self, bead_id: str, kind: str, text: str) -> Event:
+        return Event(self.project, bead_id, self._now(), kind, text)
+
+    def _stamp(self) -> str:
+        return rfc3339(self.clock.now())
+
+    def _now(self) -> float:
+        return self.clock.now().timestamp()
+
+
+def later(text: str, now: float) -> bool:
+    """Whether a moment is still to come."""
+    return seconds_of(text) > now

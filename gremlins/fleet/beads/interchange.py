@@ -1,0 +1,187 @@
+"""beads' `issues.jsonl`: one issue a line, in and out, keeping whatever we do not know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from gremlins.clock import parse_time
+from gremlins.errors import GremlinsError
+from gremlins.fleet.beads.bead import Bead, Hold, Issue, Status
+from gremlins.fleet.beads.store.interface import BeadStore, DependencyCircle, PutBead, Query
+
+FAILED_LABEL = "gremlins:failed"
+"""How a failed bead is told apart in a format that has no such status: `blocked`, for `closed` would release others."""
+TOMBSTONE = "tombstone"
+SHARED: frozenset[str] = frozenset({"open", "closed", "deferred"})
+"""Statuses that mean the same there and here."""
+ALWAYS = ("id", "title", "status", "priority", "issue_type", "created_at", "updated_at")
+
+
+class BadLine(GremlinsError):
+    """A line that cannot be imported. Nothing was."""
+
+    def __init__(self, file: str, line: int, why: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{file}:{line}: {why}", hint=hint or "nothing was imported")
+
+
+@dataclass
+class Imported:
+    """What an import came to, ids in the order of the file."""
+
+    created: list[str] = field(default_factory=list)
+    updated: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    older: list[str] = field(default_factory=list)
+    """Rows older than what is here: left alone."""
+    held: list[str] = field(default_factory=list)
+    """Of these, those whose status we do not have."""
+    skipped: int = 0
+    """Tombstones, and lines that are no issues."""
+
+
+# --- out
+
+
+def exported(beads: Iterable[Bead]) -> Iterator[str]:
+    """Lines, without their ends."""
+    for bead in beads:
+        yield json.dumps({"_type": "issue", **_row(bead)}, ensure_ascii=False)
+
+
+def _row(bead: Bead) -> dict[str, Any]:
+    issue, labels = bead.issue, bead.issue.labels
+    status: str = bead.status
+    if bead.status == "failed":
+        status, labels = "blocked", (*labels, FAILED_LABEL)
+    elif bead.hold is not None and bead.hold.status is not None:
+        status = bead.hold.status
+    row = issue.model_dump(mode="json", exclude_defaults=True)
+    row.pop("_type", None)
+    row |= {key: getattr(issue, key) for key in ALWAYS}
+    row["status"] = status
+    if labels:
+        row["labels"] = list(labels)
+    if issue.dependencies:
+        dumps = [dep.model_dump(mode="json", exclude_unset=True) for dep in issue.dependencies]
+        row["dependencies"] = [{"issue_id": issue.id, "type": "blocks"} | dump for dump in dumps]
+    order = {name: position for position, name in enumerate(Issue.model_fields)}
+    return dict(sorted(row.items(), key=lambda item: order.get(item[0], len(order))))
+
+
+# --- in
+
+
+def read_lines(text: str, file: str, now: str) -> Iterator[tuple[int, Issue | None]]:
+    """(line number, issue); None for what is there to be skipped. Raises BadLine."""
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise BadLine(file, number, f"not JSON: {error}") from None
+        except RecursionError:
+            raise BadLine(file, number, "nested too deeply") from None
+        if not isinstance(row, dict):
+            raise BadLine(file, number, "not a JSON object")
+        yield number, _issue(row, file, number, now)
+
+
+def _issue(row: dict[str, Any], file: str, number: int, now: str) -> Issue | None:
+    if row.get("_type", "issue") != "issue" or ("_schema" in row and "id" not in row):
+        return None
+    if row.get("status") == TOMBSTONE:
+        return None
+    row.pop("_type", None)
+    row["created_at"] = row.get("created_at") or row.get("updated_at") or now
+    row["updated_at"] = row.get("updated_at") or row["created_at"]
+    if row.get("status") == "closed":  # closed ⇔ closed_at; older files do not always say when
+        row["closed_at"] = row.get("closed_at") or row["updated_at"]
+    else:
+        row["closed_at"] = None
+    try:
+        return Issue.model_validate({key: value for key, value in row.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadLine(file, number, f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def import_text(store: BeadStore, project: str, text: str, *, file: str, now: str, at: float) -> Imported:
+    """Bring in a whole file, or nothing. Raises BadLine, or Conflict if beads were changed meanwhile."""
+    lines: dict[str, int] = {}
+    issues: dict[str, Issue] = {}
+    done = Imported()
+    for number, issue in read_lines(text, file, now):
+        if issue is None:
+            done.skipped += 1
+        elif issue.id not in issues or _moment(issue) >= _moment(issues[issue.id]):
+            issues[issue.id], lines[issue.id] = issue, number
+    ours = {bead.id: bead for bead in store.beads(project, Query())} if issues else {}
+    puts = [put for issue in issues.values() if (put := _upsert(issue, ours.get(issue.id), project, at, done))]
+    try:
+        store.replace_all(project, puts)
+    except DependencyCircle as error:
+        line = next((lines[bead_id] for bead_id in error.path if bead_id in lines), 1)
+        raise BadLine(file, line, error.message) from None
+    return done
+
+
+def _moment(issue: Issue) -> float:
+    return parse_time(issue.updated_at).timestamp()
+
+
+def _upsert(issue: Issue, ours: Bead | None, project: str, at: float, done: Imported) -> PutBead | None:
+    status, hold, issue = _place(issue, at)
+    if ours is None:
+        done.created.append(issue.id)
+        done.held += [issue.id] if hold else []
+        return PutBead(Bead(project, issue, status, hold=hold), None)
+    if _moment(issue) < _moment(ours.issue):
+        done.older.append(issue.id)
+        return None
+    status, hold = _keep_ours(ours, status, hold)
+    issue = issue.model_copy(update={"status": status})
+    changed = replace(ours, issue=issue, status=status, hold=hold)
+    if _same(changed, ours):
+        done.unchanged.append(issue.id)
+        return None
+    done.updated.append(issue.id)
+    done.held += [issue.id] if hold else []
+    return PutBead(changed, ours.generation)
+
+
+def _place(issue: Issue, at: float) -> tuple[Status, Hold | None, Issue]:
+    """Where an imported issue stands with us. A status we do not have is held, and kept."""
+    status = issue.status
+    if status == "blocked" and FAILED_LABEL in issue.labels:
+        labels = tuple(label for label in issue.labels if label != FAILED_LABEL)
+        return "failed", None, issue.model_copy(update={"status": "failed", "labels": labels})
+    if status in SHARED:
+        return status, None, issue  # type: ignore[return-value]  # one of our words
+    reason = f"imported as `{status}`"
+    return "open", Hold("imported", reason, "import", at, status), issue.model_copy(update={"status": "open"})
+
+
+def _keep_ours(ours: Bead, status: Status, hold: Hold | None) -> tuple[Status, Hold | None]:
+    """What a row may not undo: our own claim, and holds that are not the import's to release."""
+    if status in ("closed", "failed"):
+        return status, None
+    if ours.status == "in_progress" and status == "open":
+        return "in_progress", ours.hold
+    own = ours.hold
+    if own is not None and (own.kind != "imported" or (hold is not None and own.status == hold.status)):
+        return status, own
+    return status, hold
+
+
+def _same(one: Bead, other: Bead) -> bool:
+    def told(bead: Bead) -> dict[str, Any]:
+        return bead.issue.model_dump(exclude_defaults=True, exclude={"status", "started_at"})
+
+    return one.status == other.status and one.hold == other.hold and told(one) == told(other)

@@ -1,0 +1,319 @@
+"""What can be asked of `beads.db`. A row that cannot be read is passed over or reported; it spoils no other."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from gremlins.errors import CorruptRecord
+from gremlins.fleet.beads.attempts import Attempt, Work
+from gremlins.fleet.beads.bead import Bead, prefix_of
+from gremlins.fleet.beads.store import blocking
+from gremlins.fleet.beads.store.database import Database
+from gremlins.fleet.beads.store.interface import Event, Listed, Query, View
+from gremlins.fleet.beads.store.schema import (
+    BEAD_COLUMNS,
+    WORK_COLUMNS,
+    BadRow,
+    attempt_of,
+    bead_of,
+    episode_of,
+    work_of,
+)
+from gremlins.fleet.beads.store.writes import last_seq
+from gremlins.fleet.dispatch.breaker import Episode
+from gremlins.fleet.dispatch.spending import DayLedger
+
+CHUNK = 500
+"""Ids to a query; SQLite has a limit."""
+FEWEST_RECENT = 20
+BEYOND = "\U0010ffff"
+"""Sorts after whatever an id goes on with."""
+
+
+class Reader:
+    """The reading half of a `BeadStore`."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    # --- beads
+
+    def bead(self, project: str, bead_id: str) -> Bead | None:
+        """Raises CorruptRecord where its row cannot be read."""
+        with self.db.reading():
+            rows = self.db.rows(f"SELECT {BEAD_COLUMNS} FROM beads WHERE project = ? AND id = ?", (project, bead_id))
+            dependencies = self._dependencies(project, [bead_id]).get(bead_id, [])
+        try:
+            return bead_of(rows[0], dependencies) if rows else None
+        except BadRow as error:
+            raise CorruptRecord(self.db.path, str(error)) from error
+
+    def beads(self, project: str, query: Query) -> Iterator[Bead]:
+        """In the order they would be worked on. Rows that cannot be read are passed over."""
+        condition, values = _where(project, query)
+        with self.db.reading():
+            rows = self.db.rows(
+                f"SELECT {BEAD_COLUMNS} FROM beads WHERE {condition} ORDER BY priority, created_at, n", values
+            )
+            dependencies = self._dependencies(project, [row["id"] for row in rows] if len(rows) <= CHUNK else None)
+        left = query.limit if query.limit is not None else len(rows)
+        for row in rows:
+            with contextlib.suppress(BadRow):
+                bead = bead_of(row, dependencies.get(row["id"], []))
+                if left > 0 and set(query.labels) <= set(bead.issue.labels):
+                    left -= 1
+                    yield bead
+
+    def listing(self, project: str, query: Query) -> tuple[list[Listed], tuple[str, ...]]:
+        """What a table shows of them, texts left unread and labels not looked at; and the rows that cannot be read."""
+        condition, values = _where(project, query)
+        title = "CASE WHEN json_valid(doc) THEN json_extract(doc, '$.title') END AS title"
+        with self.db.reading():
+            rows = self.db.rows(
+                f"SELECT {WORK_COLUMNS}, issue_type, {title} FROM beads WHERE {condition}"
+                " ORDER BY priority, created_at, n LIMIT ?",
+                (*values, -1 if query.limit is None else query.limit),
+            )
+            words = {row["id"]: (str(row["title"] or ""), str(row["issue_type"])) for row in rows}
+            view = self._with_attempts(project, rows, None)
+        return [Listed(work, *words[work.id]) for work in view.works], view.bad
+
+    def matching(self, project: str, text: str) -> list[str]:
+        """The ids a person may mean: the id itself, else those that begin with it, with or without the prefix."""
+        with self.db.reading():
+            if self.db.value("SELECT 1 FROM beads WHERE project = ? AND id = ?", (project, text)):
+                return [text]
+            for start in (text, f"{prefix_of(project)}-{text}") if text else ():
+                sql = "SELECT id FROM beads WHERE project = ? AND id >= ? AND id < ? ORDER BY id LIMIT 50"
+                if rows := self.db.rows(sql, (project, start, start + BEYOND)):
+                    return [row["id"] for row in rows]
+        return []
+
+    def ids_beginning(self, prefix: str) -> list[str]:
+        """In any project: ids must not collide when projects share a name."""
+        with self.db.reading():
+            rows = self.db.rows("SELECT id FROM beads WHERE id >= ? AND id < ?", (prefix, prefix + BEYOND))
+        return [row["id"] for row in rows]
+
+    def ids(self, project: str) -> list[str]:
+        """All ids of a project."""
+        with self.db.reading():
+            return [row["id"] for row in self.db.rows("SELECT id FROM beads WHERE project = ?", (project,))]
+
+    def count(self, project: str) -> dict[str, int]:
+        """How many beads there are, by status."""
+        with self.db.reading():
+            rows = self.db.rows("SELECT status, COUNT(*) FROM beads WHERE project = ? GROUP BY status", (project,))
+        return {row[0]: row[1] for row in rows}
+
+    def blockers(self, project: str, bead_id: str) -> list[tuple[str, str, str]]:
+        """What keeps a bead blocked: (blocker, its status, whom of the bead and its ancestors it blocks)."""
+        with self.db.reading():
+            return blocking.blockers(self.db, project, bead_id)
+
+    def all_blockers(self, project: str) -> dict[str, list[tuple[str, str, str]]]:
+        """`blockers` of every blocked bead at once."""
+        with self.db.reading():
+            return blocking.all_blockers(self.db, project)
+
+    def dependents(self, project: str, bead_id: str) -> list[tuple[str, str]]:
+        """Who depends on a bead: (id, type)."""
+        sql = "SELECT issue_id, type FROM deps INDEXED BY deps_backwards WHERE project = ? AND depends_on_id = ?"
+        with self.db.reading():
+            return sorted((row["issue_id"], row["type"]) for row in self.db.rows(sql, (project, bead_id)))
+
+    def circles(self, project: str) -> list[list[str]]:
+        """Circles among the dependencies that order work."""
+        with self.db.reading():
+            return blocking.all_circles(self.db, project)
+
+    def events(self, project: str, bead_id: str) -> tuple[Event, ...]:
+        sql = "SELECT project, bead_id, at, kind, text FROM events WHERE project = ? AND bead_id = ? ORDER BY n"
+        with self.db.reading():
+            return tuple(Event(*row) for row in self.db.rows(sql, (project, bead_id)))
+
+    # --- for the loop
+
+    def view(self, project: str, now: float, *, fresh: int) -> View:
+        """All that is under way or was tried, and the first `fresh` of those that were not and may start."""
+        select = f"SELECT {WORK_COLUMNS} FROM beads WHERE project = ?"
+        with self.db.reading():
+            rows = self._unsettled(project)
+            rows += self.db.rows(f"{select} AND tried > 0 AND status NOT IN ('closed', 'failed')", (project,))
+            startable, bad = self._startable(project, now, fresh)
+            rows += startable
+            next_deferred = self.db.value(
+                "SELECT MIN(defer_at) FROM beads WHERE project = ? AND defer_at > ? AND status IN ('open', 'deferred')",
+                (project, now),
+            )
+            view = self._with_attempts(project, rows, next_deferred)
+        return replace(view, bad=(*view.bad, *bad))
+
+    def under_way(self, project: str) -> View:
+        """The beads that have an unsettled attempt."""
+        with self.db.reading():
+            return self._with_attempts(project, self._unsettled(project), None)
+
+    def works(self, project: str, ids: Sequence[str] | None = None) -> View:
+        """These beads, or all that are not terminal."""
+        select = f"SELECT {WORK_COLUMNS} FROM beads WHERE project = ?"
+        with self.db.reading():
+            if ids is None:
+                alive = select.replace("FROM beads", "FROM beads INDEXED BY beads_alive")
+                condition = "status NOT IN ('closed', 'failed') ORDER BY priority, created_at, n"
+                rows = self.db.rows(f"{alive} AND {condition}", (project,))
+            else:
+                rows = [
+                    row
+                    for chunk in _chunks(ids)
+                    for row in self.db.rows(f"{select} AND id IN ({_marks(chunk)})", (project, *chunk))
+                ]
+            return self._with_attempts(project, rows, None)
+
+    def recent(self, project: str, since: float) -> tuple[Attempt, ...]:
+        """Attempts settled since, and at least the last twenty, in the order of their settlement."""
+        found: list[Attempt] = []
+        sql = "SELECT * FROM attempts WHERE project = ? AND settled_seq IS NOT NULL ORDER BY settled_seq DESC"
+        with self.db.reading():
+            for row in self.db.execute(sql, (project,)):
+                if len(found) >= FEWEST_RECENT and row["settled_at"] < since:
+                    break
+                found.extend(_readable(row))
+        return tuple(reversed(found))
+
+    def attempt_of(self, gremlin_id: str) -> Attempt | None:
+        """The latest attempt that this gremlin works, or worked, for."""
+        sql = "SELECT * FROM attempts WHERE gremlin_id = ? ORDER BY number DESC LIMIT 1"
+        with self.db.reading():
+            return next((a for row in self.db.rows(sql, (gremlin_id,)) for a in _readable(row)), None)
+
+    def episodes(self, project: str, since_seq: int = 0) -> tuple[Episode, ...]:
+        """Those still open, each scope's latest, and those that reach beyond a settlement."""
+        sql = (
+            "SELECT * FROM episodes e WHERE project = ? AND (closed_seq IS NULL OR closed_seq >= ? OR number ="
+            " (SELECT MAX(number) FROM episodes WHERE project = e.project AND scope = e.scope)) ORDER BY scope, number"
+        )
+        with self.db.reading():
+            return tuple(episode_of(row) for row in self.db.rows(sql, (project, since_seq)))
+
+    def last_seq(self, project: str) -> int:
+        """The number of the project's latest settlement."""
+        with self.db.reading():
+            return last_seq(self.db, project)
+
+    def day(self, since: float) -> tuple[DayLedger, tuple[Attempt, ...]]:
+        """What all projects' attempts settled since then have cost, and all unsettled attempts."""
+        with self.db.reading():
+            spent = self.db.value("SELECT TOTAL(cost_usd) FROM attempts WHERE settled_at >= ?", (since,))
+            rows = self.db.rows("SELECT * FROM attempts WHERE settled_seq IS NULL")
+        return DayLedger(spent_usd=float(spent)), tuple(a for row in rows for a in _readable(row))
+
+    def dearest(self, pipeline: str) -> float | None:
+        """The cost of the dearest settled attempt of a pipeline."""
+        sql = "SELECT MAX(cost_usd) FROM attempts WHERE pipeline = ? AND cost_usd > 0"
+        with self.db.reading():
+            found = self.db.value(sql, (pipeline,))
+        return None if found is None else float(found)
+
+    def paused(self, project: str) -> str | None:
+        """Why the project's loop starts nothing, None if it does."""
+        with self.db.reading():
+            found = self.db.value("SELECT reason FROM pauses WHERE project = ?", (project,))
+        return None if found is None else str(found)
+
+    # --- parts
+
+    def _unsettled(self, project: str) -> list[sqlite3.Row]:
+        return self.db.rows(
+            f"SELECT {WORK_COLUMNS} FROM beads WHERE project = ?"
+            " AND id IN (SELECT bead_id FROM attempts WHERE project = ? AND settled_seq IS NULL)",
+            (project, project),
+        )
+
+    def _startable(self, project: str, now: float, wanted: int) -> tuple[list[sqlite3.Row], list[str]]:
+        """So many rows that can be read, their texts too, and a line for each bad one that stands before them."""
+        sql = (
+            "SELECT * FROM beads WHERE project = ? AND status IN ('open', 'deferred') AND blocked = 0"
+            " AND hold IS NULL AND tried = 0 AND (defer_at <= ? OR (defer_at IS NULL AND status = 'open'))"
+            " ORDER BY priority, created_at, n"
+        )
+        rows: list[sqlite3.Row] = []
+        bad: list[str] = []
+        cursor = self.db.execute(sql, (project, now))
+        while len(rows) < wanted and (row := cursor.fetchone()) is not None:
+            try:
+                work_of(row, []), bead_of(row, [])
+                rows.append(row)
+            except BadRow as error:
+                bad.append(str(error))
+        return rows, bad
+
+    def _with_attempts(self, project: str, rows: Sequence[sqlite3.Row], next_deferred: float | None) -> View:
+        unique = {row["id"]: row for row in rows}
+        attempts: dict[str, list[sqlite3.Row]] = {}
+        for chunk in _chunks(list(unique)):
+            sql = f"SELECT * FROM attempts WHERE project = ? AND bead_id IN ({_marks(chunk)}) ORDER BY number"
+            for found in self.db.rows(sql, (project, *chunk)):
+                attempts.setdefault(found["bead_id"], []).append(found)
+        works: list[Work] = []
+        bad: list[str] = []
+        for bead_id, row in unique.items():
+            try:
+                works.append(work_of(row, attempts.get(bead_id, [])))
+            except BadRow as error:
+                bad.append(str(error))
+        return View(tuple(works), tuple(bad), next_deferred)
+
+    def _dependencies(self, project: str, ids: Sequence[str] | None) -> dict[str, list[dict[str, Any]]]:
+        """The dependencies of these beads, or of all, as they were written."""
+        select = "SELECT issue_id, doc FROM deps WHERE project = ?"
+        if ids is None:
+            rows = self.db.rows(f"{select} ORDER BY position", (project,))
+        else:
+            rows = self.db.rows(f"{select} AND issue_id IN ({_marks(ids)}) ORDER BY position", (project, *ids))
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            with contextlib.suppress(ValueError):
+                found.setdefault(row["issue_id"], []).append(json.loads(row["doc"]))
+        return found
+
+
+def _readable(row: sqlite3.Row) -> list[Attempt]:
+    """The attempt of a row; a row that cannot be read is reported with its bead."""
+    try:
+        return [attempt_of(row)]
+    except (ValueError, TypeError):
+        return []
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), CHUNK):
+        yield ids[start : start + CHUNK]
+
+
+def _where(project: str, query: Query) -> tuple[str, list[Any]]:
+    conditions, values = ["project = ?"], [project]
+    columns: tuple[tuple[str, Sequence[Any]], ...] = (
+        ("status", query.statuses),
+        ("issue_type", query.issue_types),
+        ("priority", query.priorities),
+    )
+    for column, wanted in columns:
+        if wanted:
+            conditions.append(f"{column} IN ({_marks(wanted)})")
+            values.extend(wanted)
+    if query.blocked is not None:
+        conditions.append(f"blocked = {int(query.blocked)}")
+    if query.assignee is not None:
+        conditions.append("assignee = ?")
+        values.append(query.assignee)
+    return " AND ".join(conditions), values

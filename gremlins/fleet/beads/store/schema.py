@@ -1,0 +1,276 @@
+"""The tables of `beads.db`, and how rows become what the rest of the program knows."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any, get_args
+
+from gremlins.fleet.beads.attempts import Attempt, Cap, Ending, Kind, Settlement, Work
+from gremlins.fleet.beads.bead import STATUSES, Bead, Hold, HoldKind, Issue
+from gremlins.fleet.dispatch.breaker import Episode
+from gremlins.fleet.times import seconds_of
+from gremlins.outcome import FailureClass
+
+VERSION = 1
+
+TABLES = """
+CREATE TABLE beads (
+    n INTEGER PRIMARY KEY, project TEXT NOT NULL, id TEXT NOT NULL,
+    status TEXT NOT NULL, generation INTEGER NOT NULL, epoch INTEGER NOT NULL,
+    priority INTEGER NOT NULL, issue_type TEXT NOT NULL, assignee TEXT NOT NULL,
+    created_at TEXT NOT NULL, updated_at TEXT NOT NULL, started_at TEXT, closed_at TEXT, close_reason TEXT NOT NULL,
+    defer_at REAL, hold TEXT, blocked INTEGER NOT NULL DEFAULT 0, tried INTEGER NOT NULL DEFAULT 0,
+    doc TEXT NOT NULL,
+    UNIQUE (project, id)
+);
+CREATE INDEX beads_by_id ON beads (id);
+CREATE INDEX beads_in_order ON beads (project, priority, created_at, n);
+CREATE INDEX beads_startable ON beads (project, priority, created_at, n)
+    WHERE status IN ('open', 'deferred') AND blocked = 0 AND hold IS NULL AND tried = 0;
+CREATE INDEX beads_by_status ON beads (project, status);
+CREATE INDEX beads_alive ON beads (project, priority, created_at, n) WHERE status NOT IN ('closed', 'failed');
+CREATE INDEX beads_tried ON beads (project, id) WHERE tried > 0 AND status NOT IN ('closed', 'failed');
+CREATE INDEX beads_deferred ON beads (project, defer_at)
+    WHERE defer_at IS NOT NULL AND status IN ('open', 'deferred');
+
+CREATE TABLE deps (
+    project TEXT NOT NULL, issue_id TEXT NOT NULL, depends_on_id TEXT NOT NULL, type TEXT NOT NULL,
+    position INTEGER NOT NULL, doc TEXT NOT NULL,
+    PRIMARY KEY (project, issue_id, depends_on_id, type)
+) WITHOUT ROWID;
+CREATE INDEX deps_backwards ON deps (project, depends_on_id, type, issue_id);
+
+CREATE TABLE attempts (
+    project TEXT NOT NULL, bead_id TEXT NOT NULL, number INTEGER NOT NULL, epoch INTEGER NOT NULL,
+    gremlin_id TEXT NOT NULL, kind TEXT NOT NULL, pipeline TEXT NOT NULL, mode TEXT, scopes TEXT NOT NULL,
+    probe INTEGER NOT NULL, expected_usd REAL NOT NULL, claimed_at REAL NOT NULL,
+    spawns INTEGER NOT NULL, spawned_at REAL, base_spawn INTEGER NOT NULL, base_replies INTEGER NOT NULL,
+    base_parked REAL NOT NULL, base_cost_usd REAL NOT NULL, ending_reason TEXT, ending_at REAL,
+    settled_seq INTEGER, settled_at REAL, failure TEXT, reason TEXT, exit_code INTEGER, retry_at REAL,
+    cost_usd REAL, cap_name TEXT, cap_usd REAL,
+    PRIMARY KEY (project, bead_id, number)
+);
+CREATE UNIQUE INDEX attempts_one_unsettled ON attempts (project, bead_id) WHERE settled_seq IS NULL;
+CREATE UNIQUE INDEX attempts_settled ON attempts (project, settled_seq) WHERE settled_seq IS NOT NULL;
+CREATE INDEX attempts_by_gremlin ON attempts (gremlin_id);
+CREATE INDEX attempts_by_day ON attempts (settled_at, cost_usd);
+CREATE INDEX attempts_dearest ON attempts (pipeline, cost_usd);
+
+CREATE TABLE episodes (
+    project TEXT NOT NULL, scope TEXT NOT NULL, number INTEGER NOT NULL, cause TEXT NOT NULL, reason TEXT NOT NULL,
+    since_seq INTEGER NOT NULL, opened_at REAL NOT NULL, level INTEGER NOT NULL, shut_at REAL NOT NULL,
+    until REAL NOT NULL, probe TEXT, closed_at REAL, closed_seq INTEGER, closed_why TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    PRIMARY KEY (project, scope, number)
+);
+
+CREATE TABLE events (
+    n INTEGER PRIMARY KEY, project TEXT NOT NULL, bead_id TEXT NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL,
+    text TEXT NOT NULL
+);
+CREATE INDEX events_of_bead ON events (project, bead_id, n);
+
+CREATE TABLE notices (
+    n INTEGER PRIMARY KEY, project TEXT NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL, payload TEXT NOT NULL,
+    taken INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX notices_waiting ON notices (project, n) WHERE taken = 0;
+
+CREATE TABLE pauses (project TEXT PRIMARY KEY, reason TEXT NOT NULL);
+"""
+
+WORK_COLUMNS = "n, project, id, status, generation, epoch, priority, created_at, blocked, defer_at, hold, assignee"
+BEAD_COLUMNS = (
+    "project, id, status, generation, epoch, priority, issue_type, assignee, created_at, updated_at, started_at,"
+    " closed_at, close_reason, hold, blocked, tried, doc"
+)
+_IN_COLUMNS = frozenset(
+    {
+        "id",
+        "status",
+        "priority",
+        "issue_type",
+        "assignee",
+        "created_at",
+        "updated_at",
+        "started_at",
+        "closed_at",
+        "close_reason",
+    }
+)
+"""Fields of an issue that have columns. Everything else of it is in `doc`, dependencies have a table."""
+
+_KINDS = frozenset(get_args(Kind))
+_FAILURES = frozenset(get_args(FailureClass))
+_HOLD_KINDS = frozenset(get_args(HoldKind))
+
+
+class BadRow(ValueError):
+    """A row that is not as we write them."""
+
+
+def bead_row(bead: Bead) -> dict[str, Any]:
+    """A bead as values for its row."""
+    issue = bead.issue
+    everything = issue.model_dump(mode="json", exclude_unset=True)
+    doc = {key: value for key, value in everything.items() if key not in _IN_COLUMNS and key != "dependencies"}
+    return {
+        "project": bead.project,
+        "id": issue.id,
+        "status": bead.status,
+        "generation": bead.generation,
+        "epoch": bead.epoch,
+        "priority": issue.priority,
+        "issue_type": issue.issue_type,
+        "assignee": issue.assignee,
+        "created_at": issue.created_at,
+        "updated_at": issue.updated_at,
+        "started_at": issue.started_at,
+        "closed_at": issue.closed_at,
+        "close_reason": issue.close_reason,
+        "defer_at": seconds_of(issue.defer_until) if issue.defer_until else None,
+        "hold": dump_hold(bead.hold),
+        "tried": bead.tried,
+        "doc": json.dumps(doc, ensure_ascii=False),
+    }
+
+
+def bead_of(row: sqlite3.Row, dependencies: list[dict[str, Any]]) -> Bead:
+    """The inverse. Raises BadRow."""
+    try:
+        fields = json.loads(row["doc"])
+        if not isinstance(fields, dict) or row["status"] not in STATUSES:
+            raise BadRow(f"bead {row['id']}: not as we write them")
+        fields |= {key: row[key] for key in _IN_COLUMNS if row[key] is not None}
+        issue = Issue.model_validate(fields | {"dependencies": dependencies})
+        return Bead(
+            project=row["project"],
+            issue=issue,
+            status=row["status"],
+            generation=int(row["generation"]),
+            epoch=int(row["epoch"]),
+            hold=load_hold(row["hold"]),
+            blocked=bool(row["blocked"]),
+            tried=int(row["tried"]),
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadRow(f"bead {row['id']}: {_short(error)}") from error
+
+
+def work_of(row: sqlite3.Row, attempts: list[sqlite3.Row]) -> Work:
+    """A bead as the loop sees it. Raises BadRow."""
+    try:
+        if row["status"] not in STATUSES:
+            raise BadRow(f"bead {row['id']}: unknown status")
+        return Work(
+            project=row["project"],
+            id=row["id"],
+            status=row["status"],
+            generation=int(row["generation"]),
+            epoch=int(row["epoch"]),
+            priority=int(row["priority"]),
+            created_at=str(row["created_at"]),
+            n=int(row["n"]),
+            attempts=tuple(attempt_of(a) for a in attempts),
+            blocked=bool(row["blocked"]),
+            defer_at=None if row["defer_at"] is None else float(row["defer_at"]),
+            hold=load_hold(row["hold"]),
+            assignee=str(row["assignee"]),
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadRow(f"bead {row['id']}: {_short(error)}") from error
+
+
+def attempt_row(attempt: Attempt) -> dict[str, Any]:
+    """A new attempt as values for its row."""
+    return {
+        "project": attempt.project,
+        "bead_id": attempt.bead_id,
+        "number": attempt.number,
+        "epoch": attempt.epoch,
+        "gremlin_id": attempt.gremlin_id,
+        "kind": attempt.kind,
+        "pipeline": attempt.pipeline,
+        "mode": attempt.mode,
+        "scopes": json.dumps(attempt.scopes),
+        "probe": attempt.probe,
+        "expected_usd": attempt.expected_usd,
+        "claimed_at": attempt.claimed_at,
+        "spawns": attempt.spawns,
+        "spawned_at": attempt.spawned_at,
+        "base_spawn": attempt.base_spawn,
+        "base_replies": attempt.base_replies,
+        "base_parked": attempt.base_parked,
+        "base_cost_usd": attempt.base_cost_usd,
+    }
+
+
+def attempt_of(row: sqlite3.Row) -> Attempt:
+    """The inverse, its settlement included. Raises ValueError, TypeError."""
+    if row["kind"] not in _KINDS or (row["failure"] is not None and row["failure"] not in _FAILURES):
+        raise BadRow(f"attempt {row['number']}: not as we write them")
+    ending = None if row["ending_at"] is None else Ending(str(row["ending_reason"]), float(row["ending_at"]))
+    return Attempt(
+        project=row["project"],
+        bead_id=row["bead_id"],
+        number=int(row["number"]),
+        epoch=int(row["epoch"]),
+        gremlin_id=str(row["gremlin_id"]),
+        kind=row["kind"],
+        pipeline=str(row["pipeline"]),
+        mode=row["mode"],
+        scopes=tuple(str(scope) for scope in json.loads(row["scopes"])),
+        probe=bool(row["probe"]),
+        expected_usd=float(row["expected_usd"]),
+        claimed_at=float(row["claimed_at"]),
+        spawns=int(row["spawns"]),
+        spawned_at=None if row["spawned_at"] is None else float(row["spawned_at"]),
+        base_spawn=int(row["base_spawn"]),
+        base_replies=int(row["base_replies"]),
+        base_parked=float(row["base_parked"]),
+        base_cost_usd=float(row["base_cost_usd"]),
+        ending=ending,
+        settled=_settlement_of(row),
+    )
+
+
+def _settlement_of(row: sqlite3.Row) -> Settlement | None:
+    if row["settled_seq"] is None:
+        return None
+    return Settlement(
+        at=float(row["settled_at"]),
+        failure=row["failure"],
+        reason=str(row["reason"]),
+        seq=int(row["settled_seq"]),
+        exit_code=row["exit_code"],
+        retry_at=None if row["retry_at"] is None else float(row["retry_at"]),
+        cost_usd=float(row["cost_usd"] or 0.0),
+        cap=None if row["cap_name"] is None else Cap(str(row["cap_name"]), float(row["cap_usd"])),
+    )
+
+
+def episode_of(row: sqlite3.Row) -> Episode:
+    return Episode(**{key: row[key] for key in row.keys()})  # noqa: SIM118  (a Row iterates over its values)
+
+
+def dump_hold(hold: Hold | None) -> str | None:
+    if hold is None:
+        return None
+    return json.dumps(
+        {"kind": hold.kind, "reason": hold.reason, "by": hold.by, "at": hold.at, "status": hold.status},
+        ensure_ascii=False,
+    )
+
+
+def load_hold(text: str | None) -> Hold | None:
+    if text is None:
+        return None
+    fields = json.loads(text)
+    if not isinstance(fields, dict) or fields.get("kind") not in _HOLD_KINDS:
+        raise BadRow("its hold is not as we write them")
+    return Hold(fields["kind"], str(fields["reason"]), str(fields["by"]), float(fields["at"]), fields.get("status"))
+
+
+def _short(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,280 @@
+"""The one door: whether a bead may be given a process now, and if not, in which bucket it waits and for what.
+
+Pure. The same checks, in the same order, decide what the loop starts and what a person is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, assert_never, get_args
+
+from gremlins.fleet.beads.attempts import Attempt, Work, charged, due, eligible_at, last_failure, take_up_again
+from gremlins.fleet.dispatch import breaker
+from gremlins.fleet.dispatch.breaker import Episode, HalfOpen, Shut
+from gremlins.fleet.dispatch.judge import Reattach, Respawn, Verdict, Wait, judge, worked_seconds
+from gremlins.fleet.dispatch.observation import Observation
+from gremlins.fleet.dispatch.policy import Policy
+from gremlins.fleet.dispatch.spending import DayLedger, expected_usd, room_to_start
+from gremlins.fleet.times import text_of
+
+Bucket = Literal[
+    "ready", "blocked", "deferred", "backing_off", "held", "denied", "starting", "running", "parked",
+    "closed", "failed",
+]  # fmt: skip
+"""Where a bead is. `denied`: by a breaker. The last two are the end."""
+BUCKETS: tuple[Bucket, ...] = get_args(Bucket)
+
+How = Literal["fresh", "rescue", "reattach", "respawn"]
+
+
+@dataclass(frozen=True)
+class Admit:
+    """It may be started now. `probe_for`: the breakers on whose behalf it would go as their one probe."""
+
+    how: How
+    gremlin_id: str | None = None
+    probe_for: tuple[Episode, ...] = ()
+
+
+@dataclass(frozen=True)
+class Deny:
+    """It may not. `reason` is a sentence; `next` what happens to it next, at `until` where that is known."""
+
+    bucket: Bucket
+    reason: str
+    next: str
+    until: float | None = None
+    hold: str | None = None
+    """The kind of hold, where it is one that no row says: a cap or a provider's refusal to give credit."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything but the bead itself that admission depends on, at one moment."""
+
+    now: float
+    policy: Policy
+    seen: Mapping[str, Observation | None]
+    """Gremlins by id: those of unsettled attempts, and the latest of each bead that was tried."""
+    episodes: tuple[Episode, ...] = ()
+    scopes: tuple[str, ...] = ()
+    paused: str | None = None
+    working: int = 0
+    parked: int = 0
+    day: DayLedger = field(default_factory=DayLedger)
+    dearest: float | None = None
+
+
+def admit(work: Work, world: World) -> Admit | Deny:
+    """Whether a process may be started for a bead now, and how. Every spawn passes here."""
+    attempt = work.unsettled
+    if attempt is not None:
+        return _under_way(work, attempt, world)
+    for check in _CHECKS:
+        denied = check(work, world)
+        if denied is not None:
+            return denied
+    gremlin_id = take_up_again(work)
+    probe_for = _probe_for(world)
+    if gremlin_id is not None and world.seen.get(gremlin_id) is not None:
+        return Admit("rescue", gremlin_id, probe_for)
+    return Admit("fresh", None, probe_for)
+
+
+def verdict_of(attempt: Attempt, world: World) -> Verdict:
+    """What follows for an unsettled attempt from how its gremlin is seen now."""
+    return judge(attempt, world.seen.get(attempt.gremlin_id), world.now, world.policy)
+
+
+def _under_way(work: Work, attempt: Attempt, world: World) -> Admit | Deny:
+    """A bead with an unsettled attempt: its gremlin is at work, has ended, or needs a process."""
+    verdict = verdict_of(attempt, world)
+    if work.terminal or not isinstance(verdict, Respawn | Reattach):
+        return _terminal(work, world) or _at_work(attempt, verdict, world)
+    how: How = "respawn" if isinstance(verdict, Respawn) else "reattach"
+    # A batch that is outstanding is paid for, whatever blocks the bead by now.
+    checks = (_held, _blocked, _breaker, _paused) if how == "respawn" else (_held, _spawn_cap, _breaker, _paused)
+    for check in checks:
+        denied = check(work, world)
+        if denied is not None:
+            return denied
+    probe_for = tuple(e for e in _probe_for(world) if e.probe != attempt.key)
+    return Admit(how, attempt.gremlin_id, probe_for)
+
+
+def _at_work(attempt: Attempt, verdict: Verdict, world: World) -> Deny:
+    seen = world.seen.get(attempt.gremlin_id)
+    who = f"gremlin {attempt.gremlin_id}"
+    if seen is None or not seen.alive:
+        if isinstance(verdict, Wait):
+            return Deny("held", f"{who}: {verdict.reason}", "a person looks at it (`gremlins doctor`)")
+        return Deny("running", f"{who} has ended", "the next tick of `gremlins dispatch` settles it", world.now)
+    if seen.state == "parked":
+        return Deny("parked", f"{who} waits for a batch", "it goes on when the batch has ended")
+    if attempt.ending is not None:
+        until = attempt.ending.at + world.policy.kill_after
+        return Deny("running", f"{who} was asked to end: {attempt.ending.reason}", "it is killed", until)
+    left = world.now + max(0.0, world.policy.deadline - worked_seconds(attempt, seen, world.now))
+    stage = f" at stage {seen.stage}" if seen.stage else ""
+    return Deny("running", f"{who} works{stage}", "it ends, or reaches dispatch.deadline", left)
+
+
+# --- the checks, in their order
+
+
+def _terminal(work: Work, world: World) -> Deny | None:
+    if work.status == "closed":
+        return Deny("closed", "it is closed", "nothing; `bead reopen` opens it again")
+    if work.status == "failed":
+        failure = last_failure(work)
+        reason = failure.settled.reason if failure is not None and failure.settled else "it failed"
+        if (count := charged(work, world.episodes)) > 1:
+            reason = f"failed after {count} charged attempts, the last: {reason}"
+        return Deny("failed", reason, f"nothing; `gremlins bead retry {work.id}` starts it over")
+    return None
+
+
+def _held(work: Work, world: World) -> Deny | None:
+    if work.hold is None:
+        return None
+    release = "retry" if work.hold.kind in ("spawn_cap", "host") else "release"
+    return Deny("held", work.hold.reason, f"nothing before `gremlins bead {release} {work.id}`")
+
+
+def _somebody_elses(work: Work, world: World) -> Deny | None:
+    if work.status != "in_progress":
+        return None
+    who = f"claimed by {work.assignee}" if work.assignee else "in progress elsewhere"
+    return Deny("held", who, f"nothing before they close it, or `gremlins bead release {work.id}`", hold="claimed")
+
+
+def _deferred(work: Work, world: World) -> Deny | None:
+    if work.defer_at is not None and work.defer_at > world.now:
+        when = text_of(work.defer_at)
+        return Deny("deferred", f"deferred until {when}", "it becomes ready", work.defer_at)
+    if work.status == "deferred" and work.defer_at is None:
+        return Deny("deferred", "deferred", f"nothing before `gremlins bead update {work.id} -s open`")
+    return None
+
+
+def _blocked(work: Work, world: World) -> Deny | None:
+    return Deny("blocked", "a blocker is not closed", "it becomes ready when they are closed") if work.blocked else None
+
+
+def _alive_again(work: Work, world: World) -> Deny | None:
+    latest = work.latest
+    seen = world.seen.get(latest.gremlin_id) if latest is not None else None
+    if latest is None or seen is None or not is_back(latest, seen):
+        return None
+    bucket: Bucket = "parked" if seen.state == "parked" else "running"
+    return Deny(bucket, f"gremlin {latest.gremlin_id} was taken up again", "the next tick follows it", world.now)
+
+
+def is_back(latest: Attempt, seen: Observation) -> bool:
+    """Whether somebody brought the gremlin of a failed attempt back to life, or to a good end."""
+    if latest.settled is None or not latest.settled.failed:
+        return False
+    if seen.alive or seen.state == "landed":
+        return True
+    return seen.state == "finished" and latest.settled.failure != "task"
+
+
+def _retry_cap(work: Work, world: World) -> Deny | None:
+    count = charged(work, world.episodes)
+    if count < world.policy.retry_cap:
+        return None
+    return Deny("held", f"{count} charged attempts", "the next tick marks it as failed", world.now)
+
+
+def _spawn_cap(work: Work, world: World) -> Deny | None:
+    if work.spawns < world.policy.spawn_cap:
+        return None
+    reason = f"spawned {work.spawns} times without an end"
+    return Deny("held", reason, f"nothing before `gremlins bead retry {work.id}`")
+
+
+def _money(work: Work, world: World) -> Deny | None:
+    expected = expected_usd(world.policy, world.dearest)
+    capped = room_to_start(work, world.day, expected, world.now, world.policy)
+    if capped is None:
+        return None
+    then = "the day ends" if capped.until is not None else f"{capped.cap} is raised"
+    return Deny("held", capped.reason, f"it waits until {then}", capped.until, hold="spend")
+
+
+def _backing_off(work: Work, world: World) -> Deny | None:
+    policy = world.policy
+    moment = eligible_at(work, initial=policy.backoff_initial, maximum=policy.backoff_max)
+    failure = last_failure(work)
+    if moment is None or failure is None or failure.settled is None or due(moment, failure.settled.at, world.now):
+        return None
+    reason = f"attempt {failure.number} failed ({failure.settled.failure}): {failure.settled.reason}"
+    return Deny("backing_off", reason, f"it is tried again at {text_of(moment)}", moment)
+
+
+def _breaker(work: Work, world: World) -> Deny | None:
+    attempt = work.unsettled
+    episodes = [e for e in world.episodes if attempt is None or e.probe != attempt.key]
+    state = breaker.gate(episodes, world.scopes, world.now)
+    if not isinstance(state, Shut):
+        return None
+    failure = last_failure(work)
+    credit = state.cause == "credit" and failure is not None and failure.settled and failure.settled.failure == "credit"
+    if credit and failure is not None and failure.settled:
+        then = "a probe shows that there is credit again, or `gremlins dispatch breaker reset`"
+        return Deny("held", failure.settled.reason, then, state.until, hold="credit")
+    then = "its probe ends" if state.until is None else "one probe goes first"
+    return Deny("denied", state.reason, then, state.until)
+
+
+def _paused(work: Work, world: World) -> Deny | None:
+    return _would_start(work, world, f"dispatch is paused: {world.paused}") if world.paused else None
+
+
+def _slots(work: Work, world: World) -> Deny | None:
+    policy = world.policy
+    if world.working >= policy.max_running:
+        return _would_start(work, world, f"all slots are taken: {world.working} of {policy.max_running} at work")
+    if world.parked >= policy.max_parked:
+        return _would_start(work, world, f"all parking places are taken: {world.parked} of {policy.max_parked}")
+    return None
+
+
+def _would_start(work: Work, world: World, why: str) -> Deny:
+    """Ready but for the loop itself."""
+    if work.unsettled is not None:
+        return Deny("starting" if work.unsettled.spawned_at is None else "parked", why, "its gremlin is started")
+    return Deny("ready", why, "a gremlin is started for it")
+
+
+_CHECKS: tuple[Callable[[Work, World], Deny | None], ...] = (
+    _terminal, _held, _somebody_elses, _alive_again, _deferred, _blocked, _retry_cap, _spawn_cap, _money,
+    _breaker, _backing_off, _paused, _slots,
+)  # fmt: skip
+
+
+def _probe_for(world: World) -> tuple[Episode, ...]:
+    state = breaker.gate([e for e in world.episodes if e.probe is None], world.scopes, world.now)
+    return state.episodes if isinstance(state, HalfOpen) else ()
+
+
+def standing(work: Work, world: World) -> Deny:
+    """Where a bead is, why, and what happens to it next: a bucket for every bead, whether or not it may start."""
+    decision = admit(work, world)
+    match decision:
+        case Deny():
+            return decision
+        case Admit("respawn"):
+            return Deny("starting", "claimed; its gremlin is not there yet", "the next tick starts it", world.now)
+        case Admit("reattach"):
+            reason = f"gremlin {decision.gremlin_id}: a batch is outstanding and nobody waits for it"
+            return Deny("parked", reason, "the next tick re-attaches it", world.now)
+        case Admit("rescue"):
+            return Deny("ready", "nothing is in the way", f"gremlin {decision.gremlin_id} is taken up again")
+        case Admit("fresh"):
+            return Deny("ready", "nothing is in the way", "a gremlin is started for it")
+        case Admit():
+            raise AssertionError(decision.how)
+        case _:
+            assert_never(decision)

@@ -1,0 +1,210 @@
+"""What an observation of its gremlin means for an attempt. Pure; a failure's class comes from what was recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from gremlins.fleet.beads.attempts import Attempt, Settlement, due
+from gremlins.fleet.dispatch.observation import Observation
+from gremlins.fleet.dispatch.policy import Policy
+from gremlins.outcome import FailureClass
+
+PERMANENT_BAILS = frozenset({"needs_human", "refused"})
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing to do but to look again."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Settle:
+    """The attempt is over."""
+
+    settlement: Settlement
+
+
+@dataclass(frozen=True)
+class Land:
+    """It is done, and its work goes onto the branch before the bead closes. `settlement` holds if it does."""
+
+    settlement: Settlement
+
+
+@dataclass(frozen=True)
+class End:
+    """It hangs: ask its process to end."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Kill:
+    """It was asked to end and did not."""
+
+
+@dataclass(frozen=True)
+class Respawn:
+    """Its process never came to be: start it under the same id. Nothing new is counted."""
+
+
+@dataclass(frozen=True)
+class Reattach:
+    """A batch is outstanding and nobody waits for it: start a process that does. Counted, never charged."""
+
+
+Verdict = Wait | Settle | Land | End | Kill | Respawn | Reattach
+
+
+def judge(attempt: Attempt, seen: Observation | None, now: float, policy: Policy) -> Verdict:
+    """What follows for an unsettled attempt from how its gremlin was seen."""
+    if seen is None:
+        return _gone(attempt, now, policy)
+    if attempt.spawned_at is None and never_came(attempt, seen):
+        return Respawn()
+    if seen.alive:
+        return _alive(attempt, seen, now, policy)
+    match seen.state:
+        case "unborn":
+            return _failed(attempt, seen, now, "start", "its process ended before it could say anything")
+        case "running" | "parked" | "stalled" | "stopping" | "unreadable":
+            return Wait(seen.reason or "its record cannot be read; `gremlins doctor` says more")
+        case "detached":
+            return _detached(attempt, seen, now, policy)
+        case "finished" | "landed":
+            return _finished(attempt, seen, now, policy)
+        case "bailed":
+            failure: FailureClass = "permanent" if seen.bail in PERMANENT_BAILS else "task"
+            return _failed(attempt, seen, now, failure, f"bailed: {seen.reason}")
+        case "stopped" if attempt.ending is None:
+            return _failed(attempt, seen, now, "canceled", seen.reason or "stopped by a person")
+        case "stopped" | "dead":
+            return _dead(attempt, seen, now, policy)
+        case _:
+            assert_never(seen.state)
+
+
+def never_came(attempt: Attempt, seen: Observation) -> bool:
+    """Whether the spawn that was decided last has left no trace."""
+    if seen.alive or seen.state in ("finished", "landed", "unreadable"):
+        return False
+    return seen.spawn <= attempt.base_spawn or seen.state == "unborn"
+
+
+def is_healthy(attempt: Attempt, seen: Observation | None, now: float, policy: Policy, *, start_only: bool) -> bool:
+    """Whether a probe has shown that the trouble is over, before it has ended.
+
+    A reply or a commit shows it. Where only starting (or being let in) failed, a gremlin that is parked, or has
+    outlived the start window, shows it too.
+    """
+    if seen is None or not seen.alive:
+        return False
+    if seen.replies > attempt.base_replies:
+        return True
+    if not start_only or seen.state not in ("running", "parked"):
+        return False
+    return seen.state == "parked" or _age(attempt, seen, now) > policy.start_window
+
+
+def worked_seconds(attempt: Attempt, seen: Observation, now: float) -> float:
+    """How long it has worked since its latest spawn, parked time not counted."""
+    return _age(attempt, seen, now) - max(0.0, seen.parked_seconds - attempt.base_parked)
+
+
+def _age(attempt: Attempt, seen: Observation, now: float) -> float:
+    return now - attempt.began if seen.age_seconds is None else seen.age_seconds
+
+
+def _gone(attempt: Attempt, now: float, policy: Policy) -> Verdict:
+    if attempt.spawned_at is None:
+        return Respawn()
+    if abs(now - attempt.spawned_at) <= policy.start_window:
+        return _failed(attempt, None, now, "start", "it was started and left nothing behind")
+    return _failed(attempt, None, now, "canceled", "its gremlin was removed")
+
+
+def _alive(attempt: Attempt, seen: Observation, now: float, policy: Policy) -> Verdict:
+    if attempt.ending is not None:
+        asked = attempt.ending.at
+        over = due(asked + policy.kill_after, asked, now)
+        return Kill() if over else Wait(f"asked to end: {attempt.ending.reason}")
+    if seen.state == "stalled":
+        return End(f"stalled: {seen.reason or 'silent for too long'}")
+    if seen.state != "parked" and not seen.waits and worked_seconds(attempt, seen, now) > policy.deadline:
+        return End(f"worked for more than dispatch.deadline ({policy.deadline:g} s)")
+    return Wait("at work")
+
+
+def _detached(attempt: Attempt, seen: Observation, now: float, policy: Policy) -> Verdict:
+    if seen.failure is not None:
+        return _failed(attempt, seen, now, seen.failure, seen.reason)
+    if attempt.reattached and _died_at_start(attempt, seen, policy):
+        return _failed(attempt, seen, now, "start", "it ended again as soon as it was re-attached")
+    return Reattach()
+
+
+def _finished(attempt: Attempt, seen: Observation, now: float, policy: Policy) -> Verdict:
+    proof = seen.proof
+    if proof is None or not proof.holds:
+        detail = proof.detail if proof is not None else ""
+        return _failed(attempt, seen, now, "task", f"it finished without evidence of work{detail and ': ' + detail}")
+    settlement = Settlement(at=now, failure=None, reason=_done_reason(attempt, seen), cost_usd=_cost(attempt, seen))
+    if policy.land and seen.state == "finished" and proof.kind == "commits":
+        return Land(settlement)
+    return Settle(settlement)
+
+
+def _done_reason(attempt: Attempt, seen: Observation) -> str:
+    proof = seen.proof
+    assert proof is not None
+    match proof.kind:
+        case "nothing_to_do":
+            return f"nothing to do: {proof.detail}" if proof.detail else "the agent said there is nothing to do"
+        case "commits" if seen.state == "landed":
+            return f"done and landed by gremlin {attempt.gremlin_id}"
+        case "commits":
+            where = f", {proof.base[:10]}..{proof.tip[:10]}" if proof.base and proof.tip else ""
+            return f"done by gremlin {attempt.gremlin_id}{where}; `gremlins land {attempt.gremlin_id}` takes it over"
+        case "none":
+            return f"done by gremlin {attempt.gremlin_id}"
+        case _:
+            assert_never(proof.kind)
+
+
+def _dead(attempt: Attempt, seen: Observation, now: float, policy: Policy) -> Verdict:
+    if attempt.ending is not None:
+        return _failed(attempt, seen, now, "task", attempt.ending.reason)
+    reason = seen.reason or "its process died without a word"
+    if seen.failure is not None:
+        return _failed(attempt, seen, now, seen.failure, reason)
+    if seen.rebooted:
+        return _failed(attempt, seen, now, "host", "the machine was restarted")
+    return _failed(attempt, seen, now, "start" if _died_at_start(attempt, seen, policy) else "unknown", reason)
+
+
+def _died_at_start(attempt: Attempt, seen: Observation, policy: Policy) -> bool:
+    """Within the start window, and without a reply or a commit since the attempt's latest spawn."""
+    if seen.replies > attempt.base_replies or seen.rebooted:
+        return False
+    return seen.ended_at is None or seen.ended_at - attempt.began <= policy.start_window
+
+
+def _failed(attempt: Attempt, seen: Observation | None, now: float, failure: FailureClass, reason: str) -> Settle:
+    return Settle(
+        Settlement(
+            at=now,
+            failure=failure,
+            reason=reason or f"it ended without a reason ({failure})",
+            exit_code=seen.exit_code if seen else None,
+            retry_at=seen.retry_at if seen else None,
+            cost_usd=_cost(attempt, seen),
+            cap=seen.cap if seen else None,
+        )
+    )
+
+
+def _cost(attempt: Attempt, seen: Observation | None) -> float:
+    return max(0.0, seen.cost_usd - attempt.base_cost_usd) if seen else 0.0

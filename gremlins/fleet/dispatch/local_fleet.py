@@ -1,0 +1,167 @@
+"""The real `Fleet`: gremlins of this state root, seen by the lookout, started by the launcher, ended by signals."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import signal
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from gremlins.clock import Clock
+from gremlins.errors import Conflict, GremlinsError, NotReady
+from gremlins.fleet.dispatch.observation import (
+    LandingBusy,
+    LandingRefused,
+    Missing,
+    Observation,
+    Ready,
+    SpawnFailed,
+    SpawnOrder,
+)
+from gremlins.fleet.dispatch.observer import Lookout
+from gremlins.fleet.dispatch.preflight import Readiness
+from gremlins.fleet.land import land
+from gremlins.fleet.rescue import rescue
+from gremlins.fleet.stop import request_stop
+from gremlins.launcher import prepare, start
+from gremlins.outcome import FailureClass
+from gremlins.paths import Home
+from gremlins.processes.children import holders
+from gremlins.processes.exits import wait_for_end
+from gremlins.processes.locks import GremlinLock, holder_of
+from gremlins.records.gremlin import Mode
+from gremlins.repository.git import HostGitError
+from gremlins.repository.landing import NothingToLand
+from gremlins.repository.worktree import branch_name, remove
+
+MACHINE_TROUBLE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EROFS, errno.EIO}
+)
+WHO = "dispatch"
+
+
+@dataclass
+class RealFleet:
+    """Gremlins of one project. `env` is asked at every spawn, so that a rotated key reaches the next agent."""
+
+    home: Home
+    project: Path
+    clock: Clock
+    env: Callable[[], Mapping[str, str]]
+    readiness: Readiness
+    lookout: Lookout
+    interrupt_fd: int | None = None
+
+    def observe(self, gremlin_id: str) -> Observation | None:
+        return self.lookout.observe(gremlin_id)
+
+    def scopes(self) -> tuple[str, ...]:
+        return self.readiness.scopes()
+
+    def preflight(self, *, fresh: bool) -> Ready | Missing:
+        return self.readiness.check(fresh=fresh)
+
+    def spawn(self, order: SpawnOrder) -> None:
+        """Make and start a gremlin. One that is there already is left alone; what is half made is made anew."""
+        try:
+            if self._is_there(order.gremlin_id):
+                return
+            request = replace(
+                self.readiness.request(order.task),
+                pipeline=order.pipeline,
+                mode=cast("Mode | None", order.mode),
+                title=order.title,
+                gremlin_id=order.gremlin_id,
+                bead_id=order.bead_id,
+            )
+            start(prepare(request, self.home, self.env()), self.home, self.env(), self.clock)
+        except (GremlinsError, OSError) as error:
+            raise SpawnFailed(_sentence(error), failure_of(error)) from error
+
+    def _is_there(self, gremlin_id: str) -> bool:
+        paths = self.home.gremlin(gremlin_id)
+        if not paths.root.exists():
+            return False
+        if paths.state.exists() or holder_of(paths.lock) is not None:
+            return True
+        # Its maker died before there was a record, so no process ever worked in it.
+        with GremlinLock.acquire(paths.lock, "keeper", clock=self.clock):
+            remove(self.project, self.home.worktree(gremlin_id), branch_name(gremlin_id), delete_branch=True)
+            shutil.rmtree(paths.root)
+        return False
+
+    def rescue(self, gremlin_id: str) -> None:
+        """Start a process for a gremlin that has none; one that has come to life meanwhile is left alone."""
+        try:
+            rescue(self.home, gremlin_id, clock=self.clock, env=self.env())
+        except (GremlinsError, OSError) as error:
+            seen = self.observe(gremlin_id)
+            if (
+                isinstance(error, Conflict)
+                and seen is not None
+                and (seen.alive or seen.state in ("finished", "landed"))
+            ):
+                return
+            raise SpawnFailed(_sentence(error), failure_of(error)) from error
+
+    def terminate(self, gremlin_id: str, reason: str) -> None:
+        with contextlib.suppress(GremlinsError, OSError):  # gone, or damaged: the next look tells
+            request_stop(self.home, gremlin_id, by=WHO, why=reason, clock=self.clock, env=self.env())
+
+    def kill(self, gremlin_id: str) -> None:
+        """SIGKILL for its process group, and for whatever it left at work in its worktree."""
+        paths = self.home.gremlin(gremlin_id)
+        holder = holder_of(paths.lock)
+        pids = [holder.pid] if holder is not None and holder.role == "runner" and holder.pid else []
+        for pid in [*pids, *holders(paths.work_lock)]:
+            _kill(pid)
+
+    def land(self, gremlin_id: str) -> str:
+        if holder_of(self.home.gremlin(gremlin_id).lock) is not None:
+            raise LandingBusy(gremlin_id)
+        try:
+            done = land(self.home, gremlin_id, clock=self.clock)
+        except NothingToLand as error:  # somebody did the same, or landed it by hand: what was wanted is there
+            return f"done by gremlin {gremlin_id}; {error.message}"
+        except GremlinsError as error:
+            seen = self.observe(gremlin_id)
+            if seen is not None and seen.state == "landed":
+                return f"done and landed by gremlin {gremlin_id}"
+            raise LandingRefused(_sentence(error)) from error
+        return f"done by gremlin {gremlin_id}, landed on {done.target} as {done.sha[:12]}"
+
+    def wait(self, gremlin_ids: Collection[str], seconds: float) -> None:
+        locks = [self.home.gremlin(gremlin_id).lock for gremlin_id in gremlin_ids]
+        wait_for_end(locks, seconds, self.clock, self.interrupt_fd)
+
+
+def failure_of(error: BaseException) -> FailureClass:
+    """Whose fault it is that a gremlin could not be started, by the error's type and number."""
+    if isinstance(error, NotReady):
+        return "config"
+    if isinstance(error, HostGitError):
+        return "host"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in MACHINE_TROUBLE:
+            return "host"
+        cause = cause.__cause__
+    return "start"
+
+
+def _kill(pid: int) -> None:
+    """The whole group where the process leads one."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if os.getpgid(pid) == pid:
+            os.killpg(pid, signal.SIGKILL)
+        else:
+            os.kill(pid, signal.SIGKILL)
+
+
+def _sentence(error: GremlinsError | OSError) -> str:
+    return error.message if isinstance(error, GremlinsError) else f"{error.strerror or error}"

@@ -1,0 +1,107 @@
+"""The loop around the ticks: until it is asked to end, woken by whatever is due next and by gremlins that end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gremlins.clock import Clock
+from gremlins.errors import ConfigError, GremlinsError
+from gremlins.fleet.dispatch.observation import Fleet
+from gremlins.fleet.dispatch.policy import Policy
+from gremlins.fleet.dispatch.tick import Dispatcher, Happening, TickReport
+
+SHORTEST = 0.02
+"""Seconds between two ticks at least, whatever is due."""
+IDLE = 0.25
+"""The same after a tick that found nothing to do."""
+LONGEST_TROUBLE = 60.0
+
+
+@dataclass
+class LivePolicy:
+    """The policy of now: settings are read again when one of their files has changed. What is wrong changes nothing."""
+
+    files: tuple[Path, ...]
+    load: Callable[[], Policy]
+    complain: Callable[[str], None] = lambda text: None
+    _mark: tuple[object, ...] | None = None
+    _kept: Policy | None = None
+
+    def __call__(self) -> Policy:
+        """Raises ConfigError only if there never was a good one."""
+        mark = tuple(_mark_of(file) for file in self.files)
+        if self._kept is None or mark != self._mark:
+            self._mark = mark
+            try:
+                self._kept = self.load()
+            except ConfigError as error:
+                if self._kept is None:
+                    raise
+                self.complain(f"the settings are wrong, the ones before stay: {error.message}")
+        return self._kept
+
+
+def _mark_of(file: Path) -> object:
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+
+@dataclass
+class Loop:
+    """Ticks until `draining` says so. Whatever goes wrong in one is told once and tried again."""
+
+    dispatcher: Dispatcher
+    fleet: Fleet
+    clock: Clock
+    interval: Callable[[], float]
+    draining: Callable[[], bool]
+    watch: Callable[[TickReport], None] = lambda report: None
+    _told: set[str] = field(default_factory=set)
+    _trouble: int = 0
+
+    def run(self) -> None:
+        """Return once it is asked to end. Gremlins at work and parked go on by themselves."""
+        while not self.draining():
+            report = self._tick()
+            if report is None:
+                self.fleet.wait((), min(self.interval() * 2.0**self._trouble, LONGEST_TROUBLE))
+                continue
+            self.watch(report)
+            if not self.draining():
+                self.fleet.wait(report.watched, self._pause(report))
+
+    def _tick(self) -> TickReport | None:
+        try:
+            report = self.dispatcher.tick()
+        except (GremlinsError, OSError) as error:
+            self._trouble = min(self._trouble + 1, 6)
+            self._tell_once("trouble", str(error))
+            return None
+        self._trouble = 0
+        lines = {f"bad {line}": f"cannot be read, and is left alone: {line}" for line in report.bad}
+        if report.missing is not None:
+            hint = f" ({report.missing.hint})" if report.missing.hint else ""
+            lines["waiting"] = f"nothing is started: {report.missing.reason}{hint}"
+        for kind, text in lines.items():
+            self._tell_once(kind, text)
+        self._told &= {f"{kind}\0{text}" for kind, text in lines.items()}
+        return report
+
+    def _tell_once(self, kind: str, text: str) -> None:
+        """As long as it stays so."""
+        key = f"{kind}\0{text}"
+        if key not in self._told:
+            self._told.add(key)
+            self.dispatcher.say(Happening(kind.partition(" ")[0], "", None, text))
+
+    def _pause(self, report: TickReport) -> float:
+        longest = self.interval()
+        if report.next_due is None:
+            return longest
+        shortest = SHORTEST if report.spawned or report.settled or report.moved else IDLE
+        return max(shortest, min(longest, report.next_due - self.clock.now().timestamp()))

@@ -1,0 +1,276 @@
+"""Seeing gremlins as the loop needs to: one observation from record, lock, call records and the machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from gremlins.clock import Clock
+from gremlins.config import SpendSettings
+from gremlins.errors import GremlinsError, NotFound
+from gremlins.fleet.beads.attempts import Cap
+from gremlins.fleet.dispatch.observation import Observation, Proof, State
+from gremlins.fleet.status import Row, look
+from gremlins.paths import GremlinPaths, Home
+from gremlins.processes.children import start_time
+from gremlins.processes.locks import holder_of
+from gremlins.records.calls import CallRecord, Ledger
+from gremlins.records.gremlin import (
+    Bailed,
+    Evidence,
+    Failed,
+    Finished,
+    Gremlin,
+    Landed,
+    Parked,
+    Running,
+    RunStore,
+    Stopped,
+)
+from gremlins.repository.git import Git
+
+COLLECTED = b'"state": "collected"'
+JUST_NOW = 10.0
+"""Seconds since it was last seen alive within which a death is taken to have happened now: a loop is woken by it."""
+UPTIME = Path("/proc/uptime")
+
+
+@dataclass
+class Lookout:
+    """Looks at gremlins. Remembers only what has not changed since it was read."""
+
+    home: Home
+    clock: Clock
+    idle_timeout: float
+    spend: Callable[[], SpendSettings] = SpendSettings
+    _caps: dict[str, tuple[Hashable, Cap | None]] = field(default_factory=dict)
+    _seen_alive: dict[str, float] = field(default_factory=dict)
+    _records: dict[str, tuple[Hashable, Gremlin]] = field(default_factory=dict)
+    _calls: dict[Path, tuple[Hashable, bool]] = field(default_factory=dict)
+    _kept: dict[tuple[str, str], tuple[Hashable, float]] = field(default_factory=dict)
+
+    def observe(self, gremlin_id: str) -> Observation | None:
+        """One gremlin now, None where there is none. A record that cannot be read is `unreadable`, never an error."""
+        paths = self.home.gremlin(gremlin_id)
+        try:
+            record, row = self._read(gremlin_id)
+        except NotFound:
+            holder = holder_of(paths.lock)
+            return None if holder is None else Observation("running", spawn=0, alive=True, pid=holder.pid)
+        except (GremlinsError, OSError) as error:
+            holder = holder_of(paths.lock)
+            alive = holder is not None and holder.role == "runner"
+            return Observation("unreadable", alive=alive, reason=str(error), pid=holder.pid if holder else None)
+        return self._observation(record, row, paths)
+
+    def _read(self, gremlin_id: str) -> tuple[Gremlin, Row]:
+        """The typed record and the liveness of the same moment."""
+        for _ in range(5):
+            record = self._record(gremlin_id)
+            row = look(self.home, gremlin_id, self.clock, self.idle_timeout)
+            if row.glance.updated_at == record.updated_at:
+                break
+        return record, row
+
+    def _record(self, gremlin_id: str) -> Gremlin:
+        """Read again only when its file has changed: a fleet is looked at often."""
+        path = self.home.gremlin(gremlin_id).state
+        try:
+            stat = path.stat()
+        except OSError:
+            return RunStore(self.home, self.clock).read(gremlin_id)
+        mark = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        known = self._records.get(gremlin_id)
+        if known is None or known[0] != mark:
+            known = self._records[gremlin_id] = (mark, RunStore(self.home, self.clock).read(gremlin_id))
+        return known[1]
+
+    def _observation(self, record: Gremlin, row: Row, paths: GremlinPaths) -> Observation:
+        holder = row.seen.holder
+        alive = holder is not None and not row.glance.is_over
+        state = _state(row, alive)
+        seen = Observation(
+            state=state,
+            spawn=record.spawn,
+            alive=alive,
+            reason=row.life.reason or "",
+            exit_code=row.life.exit_code,
+            age_seconds=_age(row.life.pid) if alive else None,
+            parked_seconds=record.parked_seconds,
+            waits=alive and _waits(record, self.clock),
+            ended_at=self._ended(row, paths, alive),
+            rebooted=not alive and _rebooted(record, self.clock),
+            replies=self._replies(paths),
+            cost_usd=self._cost(record, paths, settled=not alive),
+            stage=record.stage,
+            pid=holder.pid if holder else None,
+        )
+        if state in ("dead", "detached") and seen.replies == 0:
+            seen = replace(seen, replies=self._commits(record))
+        seen = _with_last_word(seen, record)
+        return replace(seen, cap=self._cap(record)) if seen.failure == "credit" else seen
+
+    def _cap(self, record: Gremlin) -> Cap | None:
+        """Which of our own caps leaves it no room for another call, if one does: then it was not the provider."""
+        from gremlins.records.caps import cap_reached  # reads all that was ever spent: only where money was the matter
+
+        key, mark = record.id, (record.updated_at, record.spawn)
+        known = self._caps.get(key)
+        if known is None or known[0] != mark:
+            caps = self.spend()
+            limits = {name: getattr(caps, name) for name in ("per_attempt", "per_bead", "per_day")}
+            reached = (
+                Cap(f"spend.{name}", usd)
+                for name, usd in limits.items()
+                if usd is not None and cap_reached(self.home, record, SpendSettings(**{name: usd}), self.clock.now())
+            )
+            known = self._caps[key] = (mark, next(reached, None))
+        return known[1]
+
+    def _ended(self, row: Row, paths: GremlinPaths, alive: bool) -> float | None:
+        """When its process died: just now, if it was seen alive just before; else when it was last heard of."""
+        now = self.clock.now().timestamp()
+        if alive:
+            self._seen_alive[row.glance.id] = now
+            return None
+        last = self._seen_alive.get(row.glance.id, 0.0)
+        if not row.glance.is_over and 0 <= now - last <= JUST_NOW:
+            return now
+        return max(last if last <= now else 0.0, _last_sign(row, paths))
+
+    def _replies(self, paths: GremlinPaths) -> int:
+        """How many calls have been answered. Files that have not changed are not read again: they may be large."""
+        if not paths.calls.is_dir():
+            return 0
+        count = 0
+        for path in paths.calls.iterdir():
+            if path.suffix != ".json" or path.name.startswith("."):
+                continue
+            try:
+                stat = path.stat()
+                mark = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+                known = self._calls.get(path)
+                if known is None or known[0] != mark:
+                    known = self._calls[path] = (mark, COLLECTED in path.read_bytes())
+            except OSError:
+                continue
+            count += known[1]
+        return count
+
+    def _commits(self, record: Gremlin) -> int:
+        """Whether its branch has moved on from where it began."""
+
+        def differs() -> float:
+            try:
+                tip = Git(Path(record.project)).try_commit(f"refs/heads/{record.branch}")
+            except (GremlinsError, OSError):
+                return 0.0
+            return float(tip is not None and tip != record.base)
+
+        return int(self._remembered("commits", record, differs))
+
+    def _cost(self, record: Gremlin, paths: GremlinPaths, *, settled: bool) -> float:
+        """Everything it has cost, unpriced calls at the provider's dearest model."""
+        if not settled and not record.cost.unpriced_calls:
+            return record.total_cost_usd
+        return self._remembered("cost", record, lambda: _cost_of(Ledger(paths).readable()[0]))
+
+    def _remembered(self, what: str, record: Gremlin, find: object) -> float:
+        key, mark = (what, record.id), (record.updated_at, record.spawn)
+        known = self._kept.get(key)
+        if known is None or known[0] != mark:
+            assert callable(find)
+            known = self._kept[key] = (mark, float(find()))
+        return known[1]
+
+
+def _state(row: Row, alive: bool) -> State:
+    """As its liveness; while somebody is bringing it back or landing it, it is at work."""
+    if alive and row.life.state in ("dead", "detached"):
+        return "running"
+    if row.life.state == "dead" and row.glance.state == "queued":
+        return "unborn"
+    return row.life.state
+
+
+def _waits(record: Gremlin, clock: Clock) -> bool:
+    """Whether it has given up its process until a moment that it has written down. A running command is work."""
+    status = record.status
+    return isinstance(status, Running) and status.asleep and status.until is not None and status.until > clock.now()
+
+
+def _with_last_word(seen: Observation, record: Gremlin) -> Observation:
+    """What its process recorded as its end."""
+    match record.status:
+        case Failed(failure=failure, retry_at=retry_at, reason=reason):
+            moment = retry_at.timestamp() if retry_at else None
+            return replace(seen, failure=failure, retry_at=moment, reason=reason)
+        case Parked(failure=failure) if seen.state == "detached":
+            return replace(seen, failure=failure)
+        case Bailed(kind=kind, detail=detail):
+            return replace(seen, bail=kind, reason=f"{kind}: {detail}")
+        case Finished(evidence=evidence) | Landed(evidence=evidence):
+            return replace(seen, proof=_proof(evidence))
+        case Stopped(by=by, reason=reason):
+            return replace(seen, reason=f"stopped by {by}" + (f" ({reason})" if reason and reason != "stop" else ""))
+        case _:
+            return seen
+
+
+def _proof(evidence: Evidence) -> Proof:
+    return Proof(evidence.kind, evidence.holds, evidence.detail, evidence.base, evidence.tip)
+
+
+def _last_sign(row: Row, paths: GremlinPaths) -> float:
+    """When its process was last heard of."""
+    if row.glance.is_over and row.glance.ended_at is not None:
+        return row.glance.ended_at.timestamp()
+    moments = [row.glance.updated_at.timestamp()]
+    for path in (paths.state, paths.log, paths.activity, paths.wait, paths.output):
+        try:
+            moments.append(path.stat().st_mtime)
+        except OSError:
+            continue
+    return max(moments)
+
+
+def _uptime() -> float | None:
+    """Seconds since the machine was started."""
+    try:
+        return float(UPTIME.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _age(pid: int | None) -> float | None:
+    """How long a process has run, whatever the wall clock did. None where the system does not say."""
+    up, word = _uptime(), start_time(pid) if pid else None
+    ticks = (word or "").rpartition(":")[2]
+    if up is None or not ticks.isdigit():
+        return None
+    return max(0.0, up - int(ticks) / os.sysconf("SC_CLK_TCK"))
+
+
+def _rebooted(record: Gremlin, clock: Clock) -> bool:
+    up = _uptime()
+    return up is not None and record.updated_at.timestamp() < clock.now().timestamp() - up
+
+
+def _cost_of(calls: list[CallRecord]) -> float:
+    from gremlins.records.prices import dearest_price  # 0.4 s: only where a call has no price
+
+    total = 0.0
+    for call in calls:
+        for cost in (call.cost, *(waste.cost for waste in call.waste)):
+            if cost is None:
+                continue
+            if cost.usd is not None:
+                total += cost.usd
+                continue
+            usage = call.usage.raw if call.usage is not None else None
+            provider, when = call.client.partition(":")[0], call.ended_at or call.updated_at
+            found = dearest_price(usage, batch=call.mode == "batch", at=when, provider=provider)
+            total += found.usd if found is not None else 0.0
+    return total

@@ -1,0 +1,347 @@
+"""What a tick would do, as changes to commit and processes to start. Pure: records and observations in, plans out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from gremlins.fleet.beads.attempts import Attempt, Settlement, Work, charged, host_failures, last_failure
+from gremlins.fleet.beads.bead import Hold, Status, gremlin_id_for
+from gremlins.fleet.beads.store.interface import (
+    AddAttempt,
+    Base,
+    Change,
+    CountSpawn,
+    Event,
+    MarkProbe,
+    MoveBead,
+    Notice,
+    PutEpisode,
+    SettleAttempt,
+)
+from gremlins.fleet.dispatch import breaker
+from gremlins.fleet.dispatch.admit import Admit, Deny, World, admit, is_back
+from gremlins.fleet.dispatch.breaker import Episode
+from gremlins.fleet.dispatch.judge import End, Kill, Land, Reattach, Respawn, Settle, Verdict, Wait, never_came
+from gremlins.fleet.dispatch.observation import Observation
+from gremlins.fleet.dispatch.policy import Policy
+from gremlins.fleet.dispatch.spending import expected_usd
+from gremlins.fleet.times import span, text_of
+
+LOOP = "dispatch"
+
+
+@dataclass(frozen=True)
+class Spawn:
+    """A process to start: `changes` are committed before it exists."""
+
+    work: Work
+    attempt: Attempt
+    admitted: Admit
+    changes: tuple[Change, ...]
+
+
+# --- settling
+
+
+def settling(work: Work, verdict: Verdict, now: float) -> Settlement | None:
+    """The settlement that a verdict comes to, None if the attempt goes on. Nothing is started for a terminal bead."""
+    match verdict:
+        case Settle(settlement) | Land(settlement):
+            return settlement
+        case Respawn() | Reattach() if work.terminal:
+            return Settlement(at=now, failure="canceled", reason=f"its bead is {work.status}")
+        case Wait() | End() | Kill() | Respawn() | Reattach():
+            return None
+        case _:
+            assert_never(verdict)
+
+
+def settle_changes(work: Work, attempt: Attempt, end: Settlement) -> tuple[Change, ...]:
+    """The end of an attempt, and what it means for its bead at once. A bead that has moved on only gets it recorded."""
+    word = "succeeded" if not end.failed else f"failed ({end.failure})"
+    text = f"attempt {attempt.number} {word}: {end.reason}"
+    changes: list[Change] = [SettleAttempt(attempt, end), _event(work, end.at, "settled", text)]
+    if work.status != "in_progress":
+        return tuple(changes)
+    if not end.failed:
+        return (*changes, *_move(work, "closed", end.at, end.reason))
+    match end.failure:
+        case "permanent":
+            return (*changes, *_move(work, "failed", end.at, end.reason))
+        case "canceled":
+            hold = Hold("stopped", f"gremlin {attempt.gremlin_id} was stopped: {end.reason}", LOOP, end.at)
+            return (*changes, *_move(work, "open", end.at, hold.reason, hold))
+        case _:
+            told = (_notice(work, "held", end.at, end.reason),) if end.cap is not None else ()
+            return (*changes, MoveBead(work, "open", text_of(end.at), hold=work.hold), *told)
+
+
+def _move(work: Work, status: Status, at: float, reason: str, hold: Hold | None = None) -> tuple[Change, ...]:
+    """A bead closed, failed or held: the move, its event, and the notice of it."""
+    kind = "held" if hold is not None else status
+    return (
+        MoveBead(work, status, text_of(at), reason, hold),
+        _event(work, at, kind, reason),
+        _notice(work, kind, at, reason),
+    )
+
+
+def _notice(work: Work, kind: str, at: float, reason: str) -> Notice:
+    gremlin = work.latest.gremlin_id if work.latest is not None else None
+    payload = {"event": kind, "project": work.project, "bead": work.id, "gremlin": gremlin, "reason": reason}
+    return Notice(work.project, at, kind, payload | {"at": text_of(at)})
+
+
+def _event(work: Work, at: float, kind: str, text: str) -> Event:
+    return Event(work.project, work.id, at, kind, text)
+
+
+# --- breakers
+
+
+def breaker_changes(
+    episodes: Sequence[Episode],
+    recent: Sequence[Attempt],
+    probes: Mapping[str, tuple[Attempt, Observation | None]],
+    now: float,
+    policy: Policy,
+) -> list[tuple[Change, ...]]:
+    """The episodes that begin, change or end now, each with its notice where it is a new one or an end."""
+    before = {(e.scope, e.number): e for e in episodes}
+    return [
+        (PutEpisode(after), *episode_notice(before.get((after.scope, after.number)), after, now))
+        for after in breaker.assess(episodes, recent, dict(probes), now, policy)
+    ]
+
+
+def is_kept_from_starting(work: Work, attempt: Attempt, seen: Observation | None) -> bool:
+    """Whether an attempt was claimed, never started, and may not be now: nobody may wait for what it would prove."""
+    came = (
+        attempt.settled is not None
+        or attempt.spawned_at is not None
+        or (seen is not None and not never_came(attempt, seen))
+    )
+    return not came and (work.hold is not None or work.blocked)
+
+
+def episode_notice(before: Episode | None, after: Episode, now: float) -> tuple[Notice, ...]:
+    """One notice when an episode begins and one when it ends; none when what closed just before opens again."""
+    if before is None:
+        kind = "breaker_opened"
+        reason = f"{breaker.title(after.scope)} opened for {span(after.until - now)}: {after.reason}"
+    elif before.open and not after.open:
+        kind = "breaker_closed"
+        reason = f"{breaker.title(after.scope)} closed: {after.closed_why}"
+    else:
+        return ()
+    payload = {
+        "event": kind,
+        "project": after.project,
+        "scope": after.scope,
+        "reason": reason,
+        "at": text_of(now),
+        "until": text_of(after.until) if after.open else None,
+    }
+    return (Notice(after.project, now, kind, payload),)
+
+
+# --- transitions
+
+
+def transition(work: Work, world: World) -> tuple[Change, ...]:
+    """What follows from a bead's counters, or from its gremlin having come back to life. () if nothing does."""
+    latest = work.latest
+    if work.terminal or work.unsettled is not None or latest is None:
+        return _spawn_cap(work, world) if work.unsettled is not None and not work.terminal else ()
+    seen = world.seen.get(latest.gremlin_id)
+    if seen is not None and is_back(latest, seen) and work.status in ("open", "deferred"):
+        return _adopt(work, latest, seen, world)
+    if work.status not in ("open", "deferred") or work.hold is not None:
+        return ()
+    count = charged(work, world.episodes)
+    if count >= world.policy.retry_cap:
+        failure = last_failure(work)
+        last = f", the last: {failure.settled.reason}" if failure and failure.settled else ""
+        return _move(work, "failed", world.now, f"failed after {_times(count, 'charged attempt')}{last}")
+    hosts = host_failures(work)
+    if hosts >= world.policy.host_cap:
+        reason = f"the machine failed it {hosts} times; `gremlins bead retry {work.id}` starts it over"
+        return _move(work, "open", world.now, reason, Hold("host", reason, LOOP, world.now))
+    return _spawn_cap(work, world)
+
+
+def _spawn_cap(work: Work, world: World) -> tuple[Change, ...]:
+    """Hold a bead that was spawned too often, unless its last process is still at it."""
+    if work.hold is not None or work.spawns < world.policy.spawn_cap:
+        return ()
+    attempt = work.unsettled
+    if attempt is not None:
+        seen = world.seen.get(attempt.gremlin_id)
+        if seen is None or seen.state != "detached" or attempt.spawned_at is None:
+            return ()
+    reason = f"spawned {work.spawns} times without an end; `gremlins bead retry {work.id}` starts it over"
+    status: Status = "open" if attempt is None else "in_progress"
+    return _move(work, status, world.now, reason, Hold("spawn_cap", reason, LOOP, world.now))
+
+
+def _adopt(work: Work, latest: Attempt, seen: Observation, world: World) -> tuple[Change, ...]:
+    attempt = adopted(work, latest, seen, world.now)
+    text = f"gremlin {latest.gremlin_id} was taken up again by a person"
+    return (
+        MoveBead(work, "in_progress", text_of(world.now)),
+        AddAttempt(attempt),
+        _event(work, world.now, "adopted", text),
+    )
+
+
+def adopted(work: Work, latest: Attempt, seen: Observation, now: float) -> Attempt:
+    """The attempt that a person's rescue of an earlier gremlin comes to: followed, but not counted.
+
+    Where it is not back yet, its spawn is pending: should the person's command die now, the loop does it instead.
+    """
+    back = seen.alive or seen.state in ("finished", "landed")
+    return replace(
+        latest,
+        number=latest.number + 1,
+        epoch=work.epoch,
+        kind="adopted",
+        probe=False,
+        expected_usd=0.0,
+        claimed_at=now,
+        spawns=0,
+        spawned_at=now if back else None,
+        base_spawn=seen.spawn - 1 if back else seen.spawn,
+        base_replies=seen.replies,
+        base_parked=seen.parked_seconds,
+        base_cost_usd=seen.cost_usd,
+        ending=None,
+        settled=None,
+    )
+
+
+# --- spawning
+
+
+def spawns(works: Iterable[Work], world: World) -> tuple[list[Spawn], dict[str, Deny]]:
+    """What may be started now, in order, each leaving one slot less; and why the others may not.
+
+    What was paid for goes first, then priority and age. While a breaker is half open, one probe goes, the eligible
+    bead with the fewest spawns, and nothing else.
+    """
+    planned: list[Spawn] = []
+    denied: dict[str, Deny] = {}
+    probes: list[Spawn] = []
+    for work in sorted(works, key=lambda w: (w.unsettled is None, w.order)):
+        decision = admit(work, world)
+        if isinstance(decision, Deny):
+            denied[work.id] = decision
+            continue
+        spawn = plan_spawn(work, decision, world)
+        if decision.probe_for:
+            probes.append(spawn)
+            continue
+        planned.append(spawn)
+        world = _after(world, spawn)
+    if probes:
+        first = min(probes, key=lambda s: (s.work.spawns, s.work.order))
+        planned.append(first)
+        reason = f"{breaker.title(first.admitted.probe_for[0].scope)} is half open; {first.work.id} goes first"
+        for spawn in probes:
+            if spawn is not first:
+                denied[spawn.work.id] = Deny("denied", reason, "its probe ends")
+    return planned, denied
+
+
+def _after(world: World, spawn: Spawn) -> World:
+    """The world once a spawn has been claimed."""
+    if spawn.admitted.how in ("respawn", "reattach"):
+        return world  # it has its slot, and its reservation
+    day = replace(world.day, reserved_usd=world.day.reserved_usd + spawn.attempt.expected_usd)
+    return replace(world, working=world.working + 1, day=day)
+
+
+def plan_spawn(work: Work, admitted: Admit, world: World) -> Spawn:
+    """A spawn with everything that is to be on disk before its process exists."""
+    match admitted.how:
+        case "respawn":
+            return _respawn(work, admitted)
+        case "reattach":
+            return _reattach(work, admitted, world)
+        case "fresh" | "rescue":
+            return _claim(work, admitted, world)
+        case _:
+            assert_never(admitted.how)
+
+
+def _respawn(work: Work, admitted: Admit) -> Spawn:
+    """It was decided and counted before; but a breaker may have opened since, whose probe it is then."""
+    attempt = work.unsettled
+    assert attempt is not None
+    if not admitted.probe_for:
+        return Spawn(work, attempt, admitted, ())
+    return Spawn(work, replace(attempt, probe=True), admitted, (MarkProbe(attempt), *_probes(admitted, attempt)))
+
+
+def _reattach(work: Work, admitted: Admit, world: World) -> Spawn:
+    attempt = work.unsettled
+    assert attempt is not None
+    count = CountSpawn(attempt, Base.of(world.seen.get(attempt.gremlin_id)), probe=bool(admitted.probe_for))
+    after = replace(attempt, spawns=attempt.spawns + 1, spawned_at=None, probe=attempt.probe or count.probe)
+    event = _event(work, world.now, "reattached", f"gremlin {attempt.gremlin_id} is re-attached")
+    return Spawn(work, after, admitted, (count, *_probes(admitted, attempt), event))
+
+
+def _claim(work: Work, admitted: Admit, world: World) -> Spawn:
+    number = work.latest.number + 1 if work.latest is not None else 1
+    gremlin_id = admitted.gremlin_id or gremlin_id_for(work.project, work.id, number, world.now)
+    seen = world.seen.get(gremlin_id)
+    base = Base.of(seen)
+    attempt = Attempt(
+        project=work.project,
+        bead_id=work.id,
+        number=number,
+        epoch=work.epoch,
+        gremlin_id=gremlin_id,
+        kind="rescue" if admitted.how == "rescue" else "fresh",
+        pipeline=world.policy.pipeline,
+        mode=world.policy.mode,
+        scopes=world.scopes,
+        probe=bool(admitted.probe_for),
+        expected_usd=expected_usd(world.policy, world.dearest),
+        claimed_at=world.now,
+        base_spawn=base.spawn,
+        base_replies=base.replies,
+        base_parked=base.parked,
+        base_cost_usd=seen.cost_usd if seen else 0.0,
+    )
+    how = f"gremlin {gremlin_id} is taken up again" if seen else f"gremlin {gremlin_id} is started"
+    probe = " as a probe" if attempt.probe else ""
+    changes: tuple[Change, ...] = (
+        MoveBead(work, "in_progress", text_of(world.now)),
+        AddAttempt(attempt),
+        *_probes(admitted, attempt),
+        _event(work, world.now, "claimed", f"attempt {number}: {how}{probe}"),
+    )
+    return Spawn(work, attempt, admitted, changes)
+
+
+def _probes(admitted: Admit, attempt: Attempt) -> tuple[PutEpisode, ...]:
+    return tuple(PutEpisode(replace(e, probe=attempt.key, version=e.version + 1)) for e in admitted.probe_for)
+
+
+# --- waiting
+
+
+def next_due(works: Iterable[Work], denied: Mapping[str, Deny], world: World, deferred: float | None) -> float | None:
+    """When the next thing is due, None if nothing that is known of will ever be."""
+    moments = [deny.until for deny in denied.values() if deny.until is not None]
+    moments += [] if deferred is None else [deferred]
+    if any(work.unsettled is not None for work in works):
+        moments.append(world.now + world.policy.interval)
+    return max(world.now, min(moments)) if moments else None
+
+
+def _times(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

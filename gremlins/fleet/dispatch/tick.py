@@ -1,0 +1,376 @@
+"""One tick of dispatching: observe, settle, breakers, transitions, admit, preflight, claim, spawn, notices.
+
+What to do is decided by pure functions (`judge`, `breaker`, `admit`, `plan`); here it is carried out, each step one
+commit that compares before it swaps. A crash between any two leaves what the next tick needs to go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+
+from gremlins.clock import Clock
+from gremlins.errors import GremlinsError
+from gremlins.fleet.beads.attempts import Attempt, Ending, Settlement, Work
+from gremlins.fleet.beads.store.interface import BeadStore, Change, Event, MarkEnding, MarkSpawned, Notice
+from gremlins.fleet.dispatch import breaker, plan
+from gremlins.fleet.dispatch.admit import Deny, World
+from gremlins.fleet.dispatch.breaker import WINDOW, Episode
+from gremlins.fleet.dispatch.judge import End, Kill, Land, Verdict, judge, never_came
+from gremlins.fleet.dispatch.notices import Tell
+from gremlins.fleet.dispatch.observation import (
+    Fleet,
+    LandingBusy,
+    LandingRefused,
+    Missing,
+    Observation,
+    Sight,
+    SpawnFailed,
+    SpawnOrder,
+)
+from gremlins.fleet.dispatch.policy import Policy
+from gremlins.fleet.dispatch.spending import DayLedger, attempt_usd
+from gremlins.fleet.times import day_of
+
+Seen = dict[str, Observation | None]
+Order = tuple[plan.Spawn, SpawnOrder | None]
+"""A spawn, with what its gremlin is to be where it is a new one."""
+
+
+@dataclass(frozen=True)
+class Happening:
+    """Something the loop did, for those who watch it."""
+
+    kind: str
+    bead: str
+    gremlin: str | None
+    text: str
+
+
+Say = Callable[[Happening], None]
+
+
+@dataclass
+class TickReport:
+    """What a tick did, and what comes next."""
+
+    spawned: list[tuple[str, str]] = field(default_factory=list)
+    """(bead, gremlin), rescues and re-attachments included."""
+    settled: list[tuple[Attempt, Settlement]] = field(default_factory=list)
+    moved: list[Notice] = field(default_factory=list)
+    """Beads that were closed, failed or held, as they are told of."""
+    denied: dict[str, Deny] = field(default_factory=dict)
+    episodes: tuple[Episode, ...] = ()
+    missing: Missing | None = None
+    bad: tuple[str, ...] = ()
+    watched: tuple[str, ...] = ()
+    """Gremlins whose end the next tick is to follow at once."""
+    now: float = 0.0
+    next_due: float | None = None
+
+    def beads(self, kind: str) -> list[str]:
+        """The beads that were `closed`, `failed` or `held`."""
+        return [str(notice.payload["bead"]) for notice in self.moved if notice.kind == kind]
+
+    @property
+    def closed(self) -> list[str]:
+        return self.beads("closed")
+
+    @property
+    def failed(self) -> list[str]:
+        return self.beads("failed")
+
+    @property
+    def held(self) -> list[str]:
+        return self.beads("held")
+
+
+class Dispatcher:
+    """The loop of one project, tick by tick. Keeps nothing that the next tick needs."""
+
+    def __init__(
+        self,
+        store: BeadStore,
+        fleet: Fleet,
+        clock: Clock,
+        project: str,
+        policy: Callable[[], Policy],
+        *,
+        task: Callable[[str], tuple[str, str]],
+        tell: Tell = lambda notice: None,
+        say: Say = lambda happening: None,
+        claiming: Callable[[], AbstractContextManager[None]] = nullcontext,
+        draining: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """task: a bead's title and whole text. claiming: the lock under which claims are made."""
+        self.store = store
+        self.fleet = fleet
+        self.clock = clock
+        self.project = project
+        self.policy = policy
+        self.task = task
+        self.tell = tell
+        self.say = say
+        self.claiming = claiming
+        self.draining = draining
+        self._asked: set[str] = set()
+
+    def tick(self, *, everything: bool = False) -> TickReport:
+        """Do whatever is due now. `everything`: report why each single bead is not started, however many there are."""
+        report = TickReport(now=self._now())
+        policy = self.policy()
+        self._settle(policy, report)
+        self._breakers(policy, report)
+        world, works = self._look(policy, report, everything=everything)
+        moved = [self._commit(plan.transition(work, world), report) for work in works]
+        if any(moved):
+            world, works = self._look(policy, report, everything=everything)
+        self._spawn(policy, report, world, works, everything=everything)
+        self._tell(report)
+        return report
+
+    # --- observe and settle
+
+    def _settle(self, policy: Policy, report: TickReport) -> None:
+        view = self.store.under_way(self.project)
+        report.bad = view.bad
+        for work in view.works:
+            attempt = work.unsettled
+            if attempt is not None:
+                seen = self.fleet.observe(attempt.gremlin_id)
+                self._note_spawned(attempt, seen, report.now)
+                self._follow(work, attempt, judge(attempt, seen, report.now, policy), report)
+
+    def _note_spawned(self, attempt: Attempt, seen: Observation | None, now: float) -> None:
+        """What an earlier loop started, and died before it could say so."""
+        if attempt.spawned_at is None and seen is not None and not never_came(attempt, seen):
+            began = attempt.claimed_at if seen.age_seconds is None else now - seen.age_seconds
+            self.store.commit(MarkSpawned(attempt, began))
+
+    def _follow(self, work: Work, attempt: Attempt, verdict: Verdict, report: TickReport) -> None:
+        """Carry out what was judged of one attempt."""
+        end = plan.settling(work, verdict, report.now)
+        if isinstance(verdict, Land):
+            try:
+                end = self._land(attempt, verdict.settlement)
+            except LandingBusy:
+                return
+        if end is not None:
+            if self._commit(plan.settle_changes(work, attempt, end), report):
+                report.settled.append((attempt, end))
+        elif isinstance(verdict, End):
+            event = Event(self.project, work.id, report.now, "ending", verdict.reason)
+            if self._commit((MarkEnding(attempt, Ending(verdict.reason, report.now)), event), report):
+                self._terminate(attempt, verdict.reason)
+        elif isinstance(verdict, Kill):
+            self.fleet.kill(attempt.gremlin_id)
+        elif attempt.ending is not None and attempt.key not in self._asked:
+            self._terminate(attempt, attempt.ending.reason)  # an earlier loop may have died before it asked
+
+    def _terminate(self, attempt: Attempt, reason: str) -> None:
+        self._asked.add(attempt.key)
+        self.fleet.terminate(attempt.gremlin_id, reason)
+
+    def _land(self, attempt: Attempt, settlement: Settlement) -> Settlement:
+        try:
+            text = self.fleet.land(attempt.gremlin_id)
+        except LandingRefused as error:
+            return replace(settlement, failure="task", reason=f"landing was refused: {error}")
+        return replace(settlement, reason=text)
+
+    # --- breakers
+
+    def _breakers(self, policy: Policy, report: TickReport) -> None:
+        episodes = self.store.episodes(self.project)
+        recent = self.store.recent(self.project, report.now - WINDOW)
+        probes = self._probes(episodes)
+        for changes in plan.breaker_changes(episodes, recent, probes, report.now, policy):
+            self._commit(changes, report)
+
+    def _probes(self, episodes: Iterable[Episode]) -> dict[str, tuple[Attempt, Observation | None]]:
+        """The probes that are out. One that was claimed, never started and then held by a person is not."""
+        named = {e.probe for e in episodes if e.open and e.probe is not None}
+        found = {}
+        if named:
+            beads = sorted({key.rpartition("#")[0] for key in named})
+            for work in self.store.works(self.project, beads).works:
+                for attempt in work.attempts:
+                    if attempt.key in named:
+                        seen = self.fleet.observe(attempt.gremlin_id)
+                        if not plan.is_kept_from_starting(work, attempt, seen):
+                            found[attempt.key] = (attempt, seen)
+        return found
+
+    # --- look, admit, preflight, claim, spawn
+
+    def _look(self, policy: Policy, report: TickReport, *, everything: bool) -> tuple[World, tuple[Work, ...]]:
+        """The world as it is now, and the beads that something may follow from."""
+        now = self._now()
+        view = self.store.view(self.project, now, fresh=policy.max_running)
+        works = view.works
+        if everything:
+            known = {work.id for work in works}
+            works += tuple(work for work in self.store.works(self.project).works if work.id not in known)
+        seen: Seen = {}
+        for work in works:
+            attempt = work.latest
+            if attempt is not None and (attempt.settled is None or (attempt.settled.failed and not work.terminal)):
+                seen[attempt.gremlin_id] = self.fleet.observe(attempt.gremlin_id)
+        since = min((a.settled.seq for w in works for a in w.current if a.settled), default=0)
+        report.bad = tuple(dict.fromkeys((*report.bad, *view.bad)))
+        self._next_deferred = view.next_deferred
+        return world_of(self.store, self.fleet, self.project, policy, works, seen, now, since), works
+
+    def _spawn(
+        self, policy: Policy, report: TickReport, world: World, works: tuple[Work, ...], *, everything: bool
+    ) -> None:
+        planned, denied = plan.spawns(works, world)
+        if planned and not self.draining():
+            probing = any(spawn.admitted.probe_for for spawn in planned)
+            ready = self.fleet.preflight(fresh=probing)
+            if isinstance(ready, Missing):
+                report.missing = ready
+                denied |= {s.work.id: Deny("ready", ready.reason, "it waits for that") for s in planned}
+            else:
+                with self.claiming():
+                    world, works = self._look(policy, report, everything=everything)
+                    orders, denied = self._plan(works, world, report)
+                    self._start_all(orders, report)
+        report.denied = {i: d for i, d in denied.items() if d.bucket not in ("closed", "failed")}
+        report.episodes = world.episodes
+        report.watched = tuple(a.gremlin_id for w in works if (a := w.unsettled)) + tuple(g for _, g in report.spawned)
+        report.next_due = plan.next_due(works, report.denied, world, self._next_deferred)
+        if report.spawned:
+            report.next_due = min(report.next_due or world.now + policy.interval, world.now + policy.interval)
+
+    def _plan(self, works: Iterable[Work], world: World, report: TickReport) -> tuple[list[Order], dict[str, Deny]]:
+        """What is started now. Beads whose text cannot be read are left out: they keep no place from another."""
+        unreadable: dict[str, Deny] = {}
+        while True:
+            planned, denied = plan.spawns((work for work in works if work.id not in unreadable), world)
+            orders: list[Order] = []
+            for spawn in planned:
+                try:
+                    orders.append((spawn, self._order(spawn.attempt)))
+                except GremlinsError as error:
+                    unreadable[spawn.work.id] = Deny("held", error.message, "a person looks at it (`gremlins doctor`)")
+                    report.bad += (error.message,)
+            if len(orders) == len(planned):
+                return orders, denied | unreadable
+
+    def _start_all(self, orders: Sequence[Order], report: TickReport) -> None:
+        for spawn, order in orders:
+            if self.draining():
+                return
+            if spawn.changes and not self._commit(spawn.changes, report):
+                continue  # somebody was quicker, or a person changed the bead: the next tick looks again
+            self._start(spawn, order, report)
+
+    def _order(self, attempt: Attempt) -> SpawnOrder | None:
+        """What a new gremlin is to be; None where there is one to take up again. Raises GremlinsError."""
+        if attempt.kind != "fresh" or attempt.spawns != 1 or self.fleet.observe(attempt.gremlin_id) is not None:
+            return None
+        title, text = self.task(attempt.bead_id)
+        return SpawnOrder(
+            attempt.gremlin_id, attempt.bead_id, attempt.number, attempt.pipeline, attempt.mode, title, text
+        )
+
+    def _start(self, spawn: plan.Spawn, order: SpawnOrder | None, report: TickReport) -> None:
+        """Start the process of an attempt that is on disk."""
+        attempt = spawn.attempt
+        try:
+            if order is not None:
+                self.fleet.spawn(order)
+            else:
+                self.fleet.rescue(attempt.gremlin_id)
+        except SpawnFailed as error:
+            self._could_not_start(spawn, error, report)
+            return
+        self.store.commit(MarkSpawned(attempt, self._now()))
+        report.spawned.append((attempt.bead_id, attempt.gremlin_id))
+        words = {"fresh": "started", "rescue": "taken up again", "reattach": "re-attached", "respawn": "started"}
+        text = f"gremlin {attempt.gremlin_id} {words[spawn.admitted.how]} (attempt {attempt.number})"
+        self.say(Happening("spawned", attempt.bead_id, attempt.gremlin_id, text))
+
+    def _could_not_start(self, spawn: plan.Spawn, error: SpawnFailed, report: TickReport) -> None:
+        view = self.store.works(self.project, [spawn.work.id])
+        for work in view.works:
+            attempt = work.unsettled
+            if attempt is not None and attempt.key == spawn.attempt.key:
+                end = Settlement(self._now(), error.failure, f"could not be started: {error.reason}")
+                if self._commit(plan.settle_changes(work, attempt, end), report):
+                    report.settled.append((attempt, end))
+
+    # --- telling
+
+    def _commit(self, changes: tuple[Change, ...], report: TickReport) -> bool:
+        """Commit a step and note what it was. False: something was no longer as expected, nothing was written."""
+        if not changes or not self.store.commit(*changes):
+            return False
+        for change in changes:
+            if isinstance(change, Event) and change.kind != "claimed":
+                self.say(Happening(change.kind, change.bead_id, None, change.text))
+            elif isinstance(change, Notice) and "bead" in change.payload:
+                report.moved.append(change)
+            elif isinstance(change, Notice):
+                self.say(Happening(change.kind, "", None, str(change.payload["reason"])))
+        return True
+
+    def _tell(self, report: TickReport) -> None:
+        for notice in self.store.take_notices(self.project):
+            payload = dict(notice.payload)
+            with suppress(GremlinsError):  # a text that cannot be read keeps nothing from being told
+                payload |= {"title": self.task(str(payload["bead"]))[0]} if "bead" in payload else {}
+            self.tell(replace(notice, payload=payload))
+
+    def _now(self) -> float:
+        return self.clock.now().timestamp()
+
+
+def world_of(
+    store: BeadStore,
+    fleet: Sight,
+    project: str,
+    policy: Policy,
+    works: Sequence[Work],
+    seen: Seen,
+    now: float,
+    since_seq: int = 0,
+) -> World:
+    """Everything that admission depends on, from the store and from how the gremlins were seen."""
+    under_way = [a for w in works if (a := w.unsettled) is not None]
+    parked = sum(_is_parked(seen.get(a.gremlin_id)) for a in under_way)
+    over = sum(_is_over(seen.get(a.gremlin_id)) for a in under_way)
+    day, unsettled = store.day(day_of(now))
+    reserved = sum(attempt_usd(a, o.cost_usd if (o := seen.get(a.gremlin_id)) else None) for a in unsettled)
+    return World(
+        now=now,
+        policy=policy,
+        seen=seen,
+        episodes=store.episodes(project, since_seq),
+        scopes=fleet.scopes(),
+        paused=store.paused(project),
+        working=len(under_way) - parked - over,
+        parked=parked,
+        day=DayLedger(day.spent_usd, reserved),
+        dearest=store.dearest(policy.pipeline),
+    )
+
+
+def _is_parked(seen: Observation | None) -> bool:
+    return seen is not None and seen.state in ("parked", "detached")
+
+
+def _is_over(seen: Observation | None) -> bool:
+    """Neither at work nor about to be."""
+    return seen is not None and not seen.alive and seen.state not in ("parked", "detached", "unborn")
+
+
+def breaker_state(episodes: Iterable[Episode], now: float) -> str:
+    """`closed`, `open` or `half_open`: the most closed of those that are not."""
+    opened = [e for e in episodes if e.open]
+    if not opened:
+        return "closed"
+    waiting = [e for e in opened if e.probe is None and not breaker.is_due(e, now)]
+    return "open" if waiting else "half_open"

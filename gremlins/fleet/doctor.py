@@ -1,0 +1,350 @@
+"""What `doctor` looks at: git, credentials, binaries, settings, pipelines, disk, records. Only reads, spends nothing.
+
+Each look is a `Check` that says what it found and, where something is wrong, what to do about it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import sqlite3
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from gremlins import __version__
+from gremlins.clients.account import find_account
+from gremlins.clients.registry import client_class, known_providers
+from gremlins.clients.transport import ApiFailure, Wire
+from gremlins.config import ClientSpec, LoadedSettings, Settings, known_settings, load_settings, value_of
+from gremlins.errors import CorruptRecord, GremlinsError, NotReady
+from gremlins.fleet.observe import ids
+from gremlins.paths import GREMLIN_ID, GremlinPaths, Home
+from gremlins.pipeline.file import list_pipelines
+from gremlins.pipeline.freezing import read_frozen
+from gremlins.processes import children as proc
+from gremlins.processes.locks import GremlinLock, holder_of
+from gremlins.records.calls import Ledger
+from gremlins.records.gremlin import read_record
+from gremlins.records.spend import unreadable_lines
+from gremlins.repository.git import Git, find_root
+
+Verdict = Literal["ok", "info", "warning", "problem", "not_ready"]
+"""info and warning leave everything working; a problem does not; not_ready: nothing can be launched."""
+
+ANTHROPIC = frozenset({"claude", "anthropic"})
+OLDEST_GIT = (2, 31)
+KEY_PROOF_TIMEOUT = 10.0
+LITTLE_SPACE = 500_000_000
+TOO_LITTLE_SPACE = 20_000_000
+MOST_NAMED = 20
+"""Unreadable files that are named one by one."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One look: what was looked at, how it is, and what to do where that is not well."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True)
+class SettingShown:
+    """A setting that holds here, and where it comes from: `default`, FILE:LINE, or a variable."""
+
+    key: str
+    value: Any
+    source: str
+
+
+@dataclass(frozen=True)
+class Health:
+    """All checks, and the settings where they can be read."""
+
+    checks: tuple[Check, ...]
+    settings: tuple[SettingShown, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all is well, 5 when nothing can be launched, else 1."""
+        verdicts = {check.verdict for check in self.checks}
+        return 5 if "not_ready" in verdicts else 1 if "problem" in verdicts else 0
+
+
+def examine(home: Home, cwd: Path, env: Mapping[str, str]) -> Health:
+    """Look at everything."""
+    repo = _repository(cwd)
+    loaded: LoadedSettings | None = None
+    try:
+        loaded = load_settings(repo, home, env)
+        settings_check = Check("settings", "ok", f"{len(loaded.sources)} set, the others at their defaults")
+    except GremlinsError as error:
+        settings_check = _bad("settings", error, "problem")
+    settings = loaded.settings if loaded else Settings()
+    checks = [
+        Check("gremlins", "ok", f"{__version__}, Python {platform.python_version()}, {platform.system()}"),
+        *_git(cwd, repo),
+        *_clients(settings, env),
+        settings_check,
+        *_pipelines(repo),
+        *_state_root(home),
+        *_records(home),
+    ]
+    return Health(tuple(checks), tuple(_shown(loaded)) if loaded else ())
+
+
+def _bad(name: str, error: GremlinsError, verdict: Verdict | None = None) -> Check:
+    return Check(
+        name, verdict or ("not_ready" if isinstance(error, NotReady) else "problem"), error.message, error.hint
+    )
+
+
+def _shown(loaded: LoadedSettings) -> Iterator[SettingShown]:
+    for setting in known_settings():
+        source = loaded.sources.get(setting.key)
+        value = value_of(loaded.settings, setting.key)
+        shown = list(value) if isinstance(value, tuple) else value
+        yield SettingShown(setting.key, shown, str(source) if source else "default")
+
+
+# ── git ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _repository(cwd: Path) -> Path | None:
+    try:
+        return find_root(cwd)
+    except (GremlinsError, OSError):
+        return None
+
+
+def _git(cwd: Path, repo: Path | None) -> Iterator[Check]:
+    try:
+        text = proc.run(["git", "--version"], cwd=Path("/"), timeout=10).stdout.strip()
+    except (OSError, proc.TimedOut):
+        yield Check("git", "not_ready", "git is not installed", "install git and see that it is on PATH")
+        return
+    numbers = [part for part in text.split() if part[:1].isdigit()][:1] or ["0"]
+    version = tuple(int(part) for part in numbers[0].split(".")[:2] if part.isdigit())
+    if version < OLDEST_GIT:
+        oldest = ".".join(map(str, OLDEST_GIT))
+        yield Check("git", "not_ready", f"{text} is too old", f"install git {oldest} or newer")
+    else:
+        yield Check("git", "ok", text)
+    if repo is not None:
+        yield Check("repository", "ok", str(repo))
+        yield _identity(repo)
+        return
+    try:
+        find_root(cwd)
+    except GremlinsError as error:
+        yield Check("repository", "info", error.message, error.hint)
+    except OSError as error:
+        yield Check("repository", "info", f"{cwd}: {error.strerror or error}")
+
+
+def _identity(repo: Path) -> Check:
+    try:
+        name = Git(repo).text("config", "--get", "user.name").strip()
+    except GremlinsError:
+        name = ""
+    if name:
+        return Check("identity", "ok", f"commits are made as {name}")
+    return Check("identity", "info", "git has no user.name here: commits are made as `gremlins`")
+
+
+# ── credentials and binaries ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _clients(settings: Settings, env: Mapping[str, str]) -> Iterator[Check]:
+    """The API first: with a key that is not refused, batch pipelines run whatever binary is missing."""
+    spec = settings.client_spec
+    api = _api(spec, settings, env)
+    yield api
+    yield _live(spec, settings, env, batch_works=api.verdict in ("ok", "warning", "problem"))
+    for provider in sorted(known_providers() - ANTHROPIC - {"scripted", spec.provider}):
+        try:
+            client_class(ClientSpec(provider, "any")).check_ready("any", "live", env, settings)
+        except GremlinsError as error:
+            yield Check(f"provider {provider}", "info", f"not set up: {error.message}", error.hint)
+        else:
+            yield Check(f"provider {provider}", "ok", "ready")
+
+
+def _api(spec: ClientSpec, settings: Settings, env: Mapping[str, str]) -> Check:
+    """Anthropic's API: credentials, proven by listing the models, which costs nothing."""
+    missing: Verdict = "not_ready" if spec.provider in ANTHROPIC else "info"
+    try:
+        account = find_account(env)
+    except NotReady as error:
+        return _bad("credentials", error, missing)
+    where = f"at {account.base_url}"
+    try:
+        reply = Wire(account, timeout=KEY_PROOF_TIMEOUT).call("GET", "/v1/models?limit=1000").json()
+    except ApiFailure as failure:
+        if failure.status in (401, 403):
+            hint = "check ANTHROPIC_API_KEY (and ANTHROPIC_BASE_URL, if it is set)"
+            return Check("credentials", missing, f"the API {where} refuses this key: {failure.message}", hint)
+        hint = "check the network, a proxy, and ANTHROPIC_BASE_URL if it is set; gremlins wait for an API that is down"
+        return Check("credentials", "problem", f"the API {where} does not answer: {failure.message}", hint)
+    listed = {row.get("id") for row in reply.get("data") or [] if isinstance(row, dict)}
+    detail = f"the API {where} accepts this key"
+    if spec.provider in ANTHROPIC and listed and not reply.get("has_more") and spec.model not in listed:
+        return Check("credentials", "warning", f"{detail}, but does not list the model {spec.model}", "see `client`")
+    return Check("credentials", "ok", detail)
+
+
+def _live(spec: ClientSpec, settings: Settings, env: Mapping[str, str], *, batch_works: bool) -> Check:
+    """Whether live stages of the default client can run. Without, only batch stages do."""
+    name = f"live {spec.provider}"
+    try:
+        client_class(spec).check_ready(spec.model, "live", env, settings)
+    except NotReady as error:
+        named = any(env.get(variable) for variable in ("GREMLINS_CLAUDE_BIN",)) and spec.provider == "claude"
+        if batch_works and not named:
+            return Check(name, "warning", f"{error.message}; stages in batch mode run all the same", error.hint)
+        return _bad(name, error)
+    except GremlinsError as error:
+        return _bad(name, error)
+    return Check(name, "ok", f"live stages of {spec} can run")
+
+
+# ── the project's pipelines ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _pipelines(repo: Path | None) -> Iterator[Check]:
+    found = list_pipelines(repo)
+    wrong = [info for info in found if info.error]
+    for info in wrong:
+        yield Check(f"pipeline {info.name}", "problem", str(info.error), "`gremlins pipelines` lists them")
+    names = ", ".join(info.name for info in found if not info.error)
+    yield Check("pipelines", "ok", names or "none")
+
+
+# ── the state root ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _state_root(home: Home) -> Iterator[Check]:
+    root = home.root
+    if not root.exists():
+        yield Check("state", "info", f"{root} is made at the first launch")
+        yield from _space(_nearest_existing(root))
+        return
+    try:
+        with tempfile.NamedTemporaryFile(dir=root, prefix=".doctor.") as file:
+            _try_lock(Path(file.name))
+    except (OSError, GremlinsError) as error:
+        yield Check("state", "problem", f"{root}: {error}", "see to its permissions, or set GREMLINS_HOME elsewhere")
+    else:
+        yield Check("state", "ok", f"{root} can be written and locked")
+    yield from _privacy(root)
+    yield from _space(root)
+    crashes = len(list(home.crashes.glob("*.log"))) if home.crashes.is_dir() else 0
+    if crashes:
+        what = f"{crashes} crash log{'s' if crashes > 1 else ''} in {home.crashes}"
+        yield Check("crashes", "warning", what, "please report what is new, then remove them")
+
+
+def _nearest_existing(path: Path) -> Path:
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def _try_lock(path: Path) -> None:
+    """Some network file systems take a lock and do not keep it."""
+    with GremlinLock.acquire(path, "keeper"):
+        if holder_of(path) is None:
+            raise GremlinsError("locks do not hold on this file system")
+
+
+def _privacy(root: Path) -> Iterator[Check]:
+    mode = stat.S_IMODE(root.stat().st_mode)
+    if mode & 0o077:
+        yield Check("privacy", "warning", f"{root} is open to others (mode {mode:o})", f"chmod 700 {root}")
+
+
+def _space(folder: Path) -> Iterator[Check]:
+    free = shutil.disk_usage(folder).free
+    shown = f"{free / 1e9:.1f} GB free at {folder}" if free >= 1e9 else f"{free / 1e6:.0f} MB free at {folder}"
+    if free < LITTLE_SPACE:
+        verdict: Verdict = "problem" if free < TOO_LITTLE_SPACE else "warning"
+        yield Check("disk", verdict, shown, "free some space; `gremlins clean` removes what has landed")
+    else:
+        yield Check("disk", "ok", shown)
+
+
+# ── records ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _records(home: Home) -> Iterator[Check]:
+    names = sorted(ids(home))
+    calls = 0
+    wrong: list[CorruptRecord] = []
+    for name in names:
+        paths = home.gremlin(name)
+        found, unreadable = Ledger(paths).readable()
+        calls += len(found)
+        wrong += [*_own_files(paths), *unreadable]
+    wrong += unreadable_lines(home)
+    for error in wrong[:MOST_NAMED]:
+        yield Check(
+            "record", "problem", error.message, "move it away, or restore it from a backup; nothing overwrites it"
+        )
+    if len(wrong) > MOST_NAMED:
+        yield Check("record", "problem", f"and {len(wrong) - MOST_NAMED} more that cannot be read")
+    counted = f"{len(names)} gremlin{'s' if len(names) != 1 else ''}, {calls} call{'s' if calls != 1 else ''}"
+    yield Check("records", "ok", counted + (" that can be read" if wrong else ", all readable"))
+    yield from _beads(home)
+    yield from _orphans(home, frozenset(names))
+
+
+def _own_files(paths: GremlinPaths) -> Iterator[CorruptRecord]:
+    """The record of a gremlin and what was frozen at its launch. One that is just being made has neither."""
+    looks: tuple[tuple[Path, Callable[[Path], object]], ...] = (
+        (paths.state, read_record),
+        (paths.frozen, read_frozen),
+    )
+    if not paths.state.exists() and holder_of(paths.lock) is not None:
+        return
+    for path, read in looks:
+        try:
+            read(path)
+        except CorruptRecord as error:
+            yield error
+        except GremlinsError:
+            yield CorruptRecord(path, "it is missing")
+
+
+def _beads(home: Home) -> Iterator[Check]:
+    if not home.beads.exists():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{home.beads}?mode=ro", uri=True, timeout=5)) as database:
+            verdict = database.execute("PRAGMA quick_check").fetchone()[0]
+    except sqlite3.Error as error:
+        verdict = str(error)
+    if verdict == "ok":
+        yield Check("beads", "ok", f"{home.beads} is sound")
+    else:
+        yield Check("beads", "problem", f"{home.beads}: {verdict}", "restore it from a backup (`gremlins bead export`)")
+
+
+def _orphans(home: Home, names: frozenset[str]) -> Iterator[Check]:
+    """Worktrees of gremlins that are gone."""
+    if not home.worktrees.is_dir():
+        return
+    found = sorted(
+        entry.name
+        for entry in os.scandir(home.worktrees)
+        if entry.is_dir() and GREMLIN_ID.fullmatch(entry.name) and entry.name not in names
+    )
+    if found:
+        shown = ", ".join(found[:5]) + (" …" if len(found) > 5 else "")
+        hint = f"look into them in {home.worktrees}, then `git worktree remove --force`"
+        yield Check("worktrees", "warning", f"{len(found)} of no gremlin: {shown}", hint)

@@ -1,0 +1,227 @@
+"""What was spent, a line for each call that cost something: read from the call records of the gremlins there are, and
+from `spend.jsonl`, where the lines of a gremlin go before its folder does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from gremlins.errors import CorruptRecord, NotFound
+from gremlins.files import append_line, make_private_dir
+from gremlins.paths import GREMLIN_ID, Home
+from gremlins.records.calls import CallRecord, Collected, Cost, Ledger
+from gremlins.records.gremlin import Frozen, Gremlin, Mode, read_record
+
+SCHEMA = 1
+
+
+class SpendLine(Frozen):
+    """What one call cost. `usd` is null where it is not known: no price for the model, or a record nobody can read."""
+
+    schema_: int = Field(default=SCHEMA, alias="schema")
+    gremlin_id: str
+    uid: str
+    """Tells the gremlin from a later one of the same id."""
+    call: str
+    """The name of the call's record; together with `uid` and `batch_id` it is what makes a line one of its own."""
+    at: datetime
+    stage: str
+    attempt: int = 1
+    mode: Mode | None = None
+    client: str = ""
+    model: str = ""
+    batch_id: str | None = None
+    bead_id: str | None = None
+    project: str = ""
+    pipeline: str = ""
+    usd: float | None
+    live_usd: float | None = None
+    """The same tokens at live prices."""
+    wasted: bool = False
+    """A second batch of the same call."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    @property
+    def identity(self) -> tuple[str, str, str | None, bool]:
+        return (self.uid, self.call, self.batch_id, self.wasted)
+
+    @property
+    def saved_usd(self) -> float:
+        if self.usd is None or self.mode != "batch":
+            return 0.0
+        return (self.usd if self.live_usd is None else self.live_usd) - self.usd
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose call it was, as far as its record can be read."""
+
+    id: str
+    uid: str
+    bead_id: str | None = None
+    project: str = ""
+    pipeline: str = ""
+
+    @classmethod
+    def of(cls, record: Gremlin) -> Owner:
+        return cls(record.id, record.uid, record.bead_id, record.project, record.pipeline)
+
+
+def archive(home: Home, record: Gremlin) -> None:
+    """Keep what a gremlin has cost, before its folder is removed. Doing it twice adds nothing. Raises OSError."""
+    kept = {line.identity for line in _archived(home, [])}
+    lines = [line for line in spent_by(home, Owner.of(record)) if line.identity not in kept]
+    if not lines:
+        return
+    make_private_dir(home.root)
+    text = "\n".join(line.model_dump_json(by_alias=True, exclude_defaults=True) for line in lines)
+    append_line(home.spend, "\n" + text if _ends_torn(home.spend) else text)
+
+
+def _ends_torn(path: Path) -> bool:
+    """Whether an append was cut off, by a full disk or a crash, in the middle of its last line."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, 2)
+            if file.tell() == 0:
+                return False
+            file.seek(-1, 2)
+            return file.read(1) != b"\n"
+    except FileNotFoundError:
+        return False
+
+
+def spent_by(home: Home, owner: Owner) -> list[SpendLine]:
+    """The lines of one gremlin. A call that cannot be read is one of unknown cost: it may have been paid for."""
+    calls, unreadable = Ledger(home.gremlin(owner.id)).readable()
+    lines = [line for call in calls for line in _lines_of(call, owner)]
+    return lines + [_unknown(error, owner) for error in unreadable]
+
+
+def _lines_of(call: CallRecord, owner: Owner) -> Iterator[SpendLine]:
+    usage = call.usage
+    if call.cost is not None:
+        yield _line(
+            call,
+            owner,
+            call.cost,
+            batch_id=call.batch.batch_id if call.batch else None,
+            input_tokens=usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens if usage else 0,
+            output_tokens=usage.output_tokens if usage else 0,
+        )
+    for waste in call.waste:
+        if waste.cost is not None:
+            yield _line(call, owner, waste.cost, batch_id=waste.batch_id, wasted=True)
+
+
+def _line(
+    call: CallRecord,
+    owner: Owner,
+    cost: Cost,
+    *,
+    batch_id: str | None,
+    wasted: bool = False,
+    input_tokens: int = 0,
+    output_tokens: int = 0,
+) -> SpendLine:
+    return SpendLine(
+        gremlin_id=owner.id,
+        uid=owner.uid,
+        call=call.key.filename,
+        at=call.ended_at or call.updated_at,
+        stage=call.key.stage,
+        attempt=call.key.attempt,
+        mode=call.mode,
+        client=call.client,
+        model=model_of(call),
+        batch_id=batch_id,
+        bead_id=owner.bead_id,
+        project=owner.project,
+        pipeline=owner.pipeline,
+        usd=cost.usd,
+        live_usd=cost.live_usd,
+        wasted=wasted,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+    )
+
+
+def model_of(call: CallRecord) -> str:
+    """The model that answered, else the one that was asked."""
+    answered = call.status.reply.model if isinstance(call.status, Collected) else None
+    return answered or str(call.request.get("model") or "") or call.client.partition(":")[2]
+
+
+def _unknown(error: CorruptRecord, owner: Owner) -> SpendLine:
+    return SpendLine(
+        gremlin_id=owner.id,
+        uid=owner.uid,
+        call=error.path.name,
+        at=_written(error.path),
+        stage="(unreadable)",
+        bead_id=owner.bead_id,
+        project=owner.project,
+        pipeline=owner.pipeline,
+        usd=None,
+    )
+
+
+def _written(path: Path) -> datetime:
+    """When a file that cannot be read was written last."""
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except OSError:
+        return datetime.fromtimestamp(0, UTC)
+
+
+def all_spending(home: Home) -> tuple[list[SpendLine], list[CorruptRecord]]:
+    """Every line of every gremlin there is or was, and what could not be read."""
+    problems: list[CorruptRecord] = []
+    lines: list[SpendLine] = []
+    present: set[str] = set()
+    for folder in sorted(home.gremlins.iterdir()) if home.gremlins.is_dir() else []:
+        if not GREMLIN_ID.fullmatch(folder.name):
+            continue
+        try:
+            owner = Owner.of(read_record(folder / "state.json"))
+        except NotFound:  # being launched or removed at this moment
+            continue
+        except CorruptRecord as error:  # its calls can be read all the same
+            problems.append(error)
+            owner = Owner(folder.name, f"?{folder.name}")
+        present.add(owner.uid)
+        lines += spent_by(home, owner)
+    lines += [line for line in _archived(home, problems) if line.uid not in present]
+    return lines, problems
+
+
+def unreadable_lines(home: Home) -> list[CorruptRecord]:
+    """Lines of the archive that cannot be read."""
+    problems: list[CorruptRecord] = []
+    _archived(home, problems)
+    return problems
+
+
+def _archived(home: Home, problems: list[CorruptRecord]) -> Iterable[SpendLine]:
+    """The lines of `spend.jsonl`, each once."""
+    try:
+        rows = home.spend.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    found: dict[tuple[str, str, str | None, bool], SpendLine] = {}
+    for number, row in enumerate(rows, 1):
+        if not row.strip():
+            continue
+        try:
+            line = SpendLine.model_validate_json(row)
+        except ValidationError as error:
+            first = error.errors()[0]
+            problems.append(CorruptRecord(home.spend, f"line {number} is not a line of spending ({first['msg']})"))
+            continue
+        found[line.identity] = line
+    return found.values()

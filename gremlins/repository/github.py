@@ -1,0 +1,307 @@
+"""GitHub, through the `gh` command on PATH: its login is the person's, and no token passes through here."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from gremlins.errors import GremlinsError, NotFound, NotReady
+from gremlins.processes.children import TimedOut, command_env, run
+from gremlins.repository.git import Git
+
+TIMEOUT = 120.0
+"""Seconds for one command of gh."""
+AUTH_NEEDED = 4
+"""gh's exit code where somebody has to log in."""
+FIELDS = (
+    "number,url,state,isDraft,headRefName,headRefOid,baseRefName,mergeCommit,statusCheckRollup,reviews,comments,title"
+)
+GOOD = frozenset({"SUCCESS", "NEUTRAL", "SKIPPED"})
+GIVEN_UP = frozenset({"CANCELLED", "STALE"})
+"""Conclusions of a run that says nothing any more once there is a newer one."""
+LOG_TAIL = 16_000
+"""Characters of a failed run's log that are shown to the fixer."""
+
+CheckState = Literal["passed", "failed", "pending"]
+
+
+class GhFailed(GremlinsError):
+    """gh did not do what it was asked; it may work later."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of a commit."""
+
+    name: str
+    state: CheckState
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class Review:
+    """One review of a pull request. `state` is APPROVED, CHANGES_REQUESTED, COMMENTED, or one that counts for none."""
+
+    id: str
+    author: str
+    state: str
+    body: str
+
+
+@dataclass(frozen=True)
+class Comment:
+    """A remark at a line of the diff."""
+
+    id: str
+    author: str
+    path: str
+    line: int | None
+    body: str
+
+
+@dataclass(frozen=True)
+class PullRequest:
+    """A pull request as it is now."""
+
+    number: int
+    url: str
+    state: Literal["OPEN", "CLOSED", "MERGED"]
+    head: str
+    """The commit GitHub has of its branch."""
+    base: str
+    merge_commit: str | None
+    checks: tuple[Check, ...]
+    reviews: tuple[Review, ...]
+
+
+@dataclass(frozen=True)
+class Issue:
+    """An issue as it was when it was read."""
+
+    title: str
+    body: str
+    url: str
+
+    @property
+    def text(self) -> str:
+        return f"# {self.title}\n\n{self.body.strip()}\n\nFrom {self.url}\n"
+
+
+class GitHub:
+    """gh in one repository. Raises NotReady where it is missing or not logged in, GhFailed for the rest."""
+
+    def __init__(self, cwd: Path, env: Mapping[str, str]) -> None:
+        self.cwd = cwd
+        # gh has a login of its own and runs git by itself: nothing that is ours, or names another repository.
+        login = {name: value for name, value in env.items() if re.match(r"(GH|GITHUB)_", name)}
+        quiet = {"GH_PROMPT_DISABLED": "1", "NO_COLOR": "1", "GH_NO_UPDATE_NOTIFIER": "1", "GH_PAGER": "cat"}
+        self.env = {**command_env(env), **login, **quiet}
+
+    def command(self, *args: str) -> str:
+        """What gh printed."""
+        try:
+            done = run(["gh", *args], cwd=self.cwd, env=self.env, timeout=TIMEOUT)
+        except FileNotFoundError:
+            raise NotReady(
+                "the GitHub command `gh` is not installed", hint="see https://cli.github.com, then `gh auth login`"
+            ) from None
+        except TimedOut as error:
+            raise GhFailed(str(error)) from None
+        if done.returncode == 0:
+            return done.stdout
+        said = done.stderr.strip() or done.stdout.strip() or "nothing"
+        if done.returncode == AUTH_NEEDED or re.search(r"gh auth login|authentication required|HTTP 401", said):
+            raise NotReady("`gh` is not logged in to GitHub", hint="run `gh auth login`")
+        raise GhFailed(f"`gh {' '.join(args[:2])}` ended with {done.returncode}: {said.splitlines()[-1][:300]}")
+
+    def json(self, *args: str) -> Any:
+        """What gh printed, one JSON document or several arrays in a row (pages)."""
+        text = self.command(*args).strip()
+        decoder, values, at = json.JSONDecoder(), [], 0
+        try:
+            while at < len(text):
+                value, at = decoder.raw_decode(text, at)
+                values.append(value)
+                at += len(text[at:]) - len(text[at:].lstrip())
+        except ValueError as error:
+            raise GhFailed(f"`gh {' '.join(args[:2])}` answered what is not JSON: {error}") from None
+        if len(values) > 1 and all(isinstance(page, list) for page in values):
+            return [item for page in values for item in page]
+        return values[0] if values else None
+
+    def object(self, *args: str) -> dict[str, Any]:
+        """What gh printed, where that has to be one JSON object."""
+        found = self.json(*args)
+        if not isinstance(found, dict):
+            raise GhFailed(f"`gh {' '.join(args[:2])}` answered nothing")
+        return found
+
+    # ── before a launch ───────────────────────────────────────────────────────────────────────────────────────
+
+    def check_ready(self) -> None:
+        """gh is there and logged in, and there is a remote to push to. Raises NotReady."""
+        try:
+            self.command("auth", "status")
+        except GhFailed as error:
+            raise NotReady(f"`gh` is not logged in to GitHub: {error.message}", hint="run `gh auth login`") from None
+        remote_of(Git(self.cwd))
+
+    # ── issues ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def issue(self, reference: str) -> Issue:
+        """An issue by `#42`, `owner/repo#42` or its address. Raises NotFound where GitHub has none."""
+        repo, _, number = reference.rpartition("#")
+        where = [reference] if "://" in reference else [number, *(["--repo", repo] if repo else [])]
+        try:
+            found = self.object("issue", "view", *where, "--json", "title,body,url")
+        except GhFailed as error:
+            if re.search(r"could not resolve|not found|no issue", error.message, re.IGNORECASE):
+                raise NotFound(f"no issue {reference}: {error.message}") from None
+            raise
+        return Issue(
+            str(found.get("title") or reference), str(found.get("body") or ""), str(found.get("url") or reference)
+        )
+
+    # ── pull requests ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def of_branch(self, branch: str) -> list[PullRequest]:
+        """Every pull request of a branch, also those that are over; newest first."""
+        found = self.json("pr", "list", "--head", branch, "--state", "all", "--limit", "20", "--json", FIELDS)
+        return [_pull_request(row) for row in found or []]
+
+    def view(self, number: int) -> PullRequest:
+        return _pull_request(self.object("pr", "view", str(number), "--json", FIELDS))
+
+    def create(self, *, branch: str, title: str, body: str, base: str | None, draft: bool) -> int | None:
+        """Open one. Returns its number, as far as gh says it: a list may not have it yet."""
+        args = ["--head", branch, "--title", title, "--body", body]
+        args += ["--base", base] if base else []
+        said = self.command("pr", "create", *args, *(["--draft"] if draft else []))
+        found = re.search(r"/pull/(\d+)\b", said)
+        return int(found[1]) if found else None
+
+    def merge(self, number: int, head: str) -> None:
+        """Squash it in, if its branch still ends in this commit."""
+        self.command("pr", "merge", str(number), "--squash", "--match-head-commit", head)
+
+    def remarks(self, number: int) -> list[Comment]:
+        """What reviewers wrote at lines of the diff."""
+        rows = self.json("api", f"repos/{{owner}}/{{repo}}/pulls/{number}/comments", "--paginate") or []
+        return [
+            Comment(
+                id=str(row.get("id") or ""),
+                author=str((row.get("user") or {}).get("login") or "somebody"),
+                path=str(row.get("path") or ""),
+                line=row.get("line") or row.get("original_line"),
+                body=str(row.get("body") or ""),
+            )
+            for row in rows
+        ]
+
+    def failed_log(self, check: Check) -> str:
+        """The end of a failed run's log, or nothing where gh cannot show it."""
+        found = re.search(r"/actions/runs/(\d+)", check.url)
+        if not found:
+            return ""
+        try:
+            return self.command("run", "view", found[1], "--log-failed")[-LOG_TAIL:]
+        except GhFailed:
+            return ""
+
+
+def _current(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The checks that still count. GitHub goes on listing a run that was run again, and one that a newer one canceled.
+
+    A failure in another run of the same name stays: it may be the same job for another event, and just as red.
+    """
+    dated = [row for row in rows if row.get("startedAt") and (row.get("name") or row.get("context"))]
+    newer: set[object] = set()
+    superseded: list[Mapping[str, Any]] = []
+    for row in sorted(dated, key=lambda row: str(row["startedAt"]), reverse=True):
+        name = ("context" in row, row.get("workflowName") or "", row.get("name") or row.get("context"))
+        found = re.search(r"/actions/runs/(\d+)", str(row.get("detailsUrl") or ""))
+        run_ = (*name, found[1] if found else "")
+        if run_ in newer or (name in newer and row.get("conclusion") in GIVEN_UP):
+            superseded.append(row)
+        newer |= {name, run_}
+    return [row for row in rows if not any(row is other for other in superseded)]
+
+
+def _pull_request(row: Mapping[str, Any]) -> PullRequest:
+    return PullRequest(
+        number=int(row["number"]),
+        url=str(row.get("url") or ""),
+        state=row["state"],
+        head=str(row.get("headRefOid") or ""),
+        base=str(row.get("baseRefName") or ""),
+        merge_commit=(row.get("mergeCommit") or {}).get("oid"),
+        checks=tuple(_check(check) for check in _current(row.get("statusCheckRollup") or ())),
+        reviews=tuple(_review(review) for review in row.get("reviews") or ()),
+    )
+
+
+def _check(row: Mapping[str, Any]) -> Check:
+    """A check run, or a status of the older kind, which has only a state."""
+    name = str(row.get("name") or row.get("context") or "a check")
+    url = str(row.get("detailsUrl") or row.get("targetUrl") or "")
+    status, result = row.get("status"), row.get("conclusion") or row.get("state") or ""
+    if (status is not None and status != "COMPLETED") or result in ("", "PENDING", "EXPECTED"):
+        return Check(name, "pending", url)
+    return Check(name, "passed" if result in GOOD else "failed", url)
+
+
+def _review(row: Mapping[str, Any]) -> Review:
+    return Review(
+        id=str(row.get("id") or ""),
+        author=str((row.get("author") or {}).get("login") or "somebody"),
+        state=str(row.get("state") or ""),
+        body=str(row.get("body") or ""),
+    )
+
+
+ISSUE = re.compile(r"(?:[\w.-]+/[\w.-]+)?#\d+|https?://[^/\s]+/[\w.-]+/[\w.-]+/issues/\d+(?:[#?]\S*)?")
+"""How a person names an issue: `#42`, `owner/repo#42`, or its address."""
+
+
+# ── pushing ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class PushRefused(GremlinsError):
+    """The remote does not take the branch, and will not by itself."""
+
+
+def remote_of(git: Git) -> str:
+    """The remote to push to: `origin`, or the only one. Raises NotReady."""
+    names = git.text("remote").split()
+    if "origin" in names:
+        return "origin"
+    if len(names) == 1:
+        return names[0]
+    raise NotReady(
+        "the repository has no remote `origin` to push to", hint="git remote add origin git@github.com:OWNER/REPO.git"
+    )
+
+
+def push(git: Git, branch: str, check: Callable[[], None]) -> None:
+    """Push the gremlin's own branch, and only where that adds to what is there. `check` may end it by raising.
+
+    Raises PushRefused (somebody's commits are there, or the remote's rules forbid it), GhFailed (it may work later).
+    """
+    ref = f"refs/heads/{branch}"
+    done = git.attempt("push", "--porcelain", remote_of(git), f"{ref}:{ref}", timeout=TIMEOUT * 5, check=check)
+    if done.returncode == 0:
+        return
+    lines = [line.strip() for line in done.output.splitlines() if line.strip()]
+    refused = next((line for line in lines if line.startswith("!") or "rejected" in line), None)
+    if refused is None:
+        raise GhFailed(f"the push did not work: {lines[-1] if lines else 'git said nothing'}")
+    if "remote rejected" in refused:
+        said = [line.removeprefix("remote:").strip() for line in lines if line.startswith("remote:")]
+        raise PushRefused(f"the remote refuses {branch}: {' '.join(said)[:300] or refused}")
+    raise PushRefused(
+        f"the remote has commits on {branch} that the gremlin does not have; nothing was forced over them"
+    )

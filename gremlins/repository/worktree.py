@@ -1,0 +1,480 @@
+"""A gremlin's own worktree: making and removing it, and turning edits or an agent's changes into commits.
+
+Every commit is built aside, in an index of its own, and carries a trailer that names the model call it came from.
+Only then does the branch move, then the files. A crash in between leaves a branch that holds the trailer: the same
+function called again finds it, commits nothing twice, and only finishes what is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from gremlins.clock import Clock, SystemClock
+from gremlins.errors import Conflict, GremlinsError
+from gremlins.files import make_private_dir, write_atomic
+from gremlins.repository.git import QUIET, Git, Sha, error_of
+from gremlins.repository.landing import merge_aside
+
+BRANCH_PREFIX = "gremlins/"
+CALL_TRAILER = "Gremlins-Call"
+
+_JUNK = re.compile(
+    r"""(^|/)(
+        __pycache__ | \.pytest_cache | \.mypy_cache | \.ruff_cache | \.hypothesis | \.tox | \.nox | \.eggs
+      | node_modules | \.venv | \.cache | \.gradle | [^/]+\.egg-info
+      )/
+      | \.(pyc|pyo|swp|orig|rej)$
+      | (^|/)(\.DS_Store | \.coverage | nohup\.out | core\.\d+)$
+      | ^\.claude/settings\.local\.json$
+    """,
+    re.VERBOSE,
+)
+"""What tools drop into a tree. A project that forgot to ignore it did not ask for it to be committed."""
+
+
+@dataclass(frozen=True)
+class Worktree:
+    """Where a gremlin works. `base` is the commit its branch began at; `repo` is the person's own working tree."""
+
+    repo: Path
+    path: Path
+    branch: str
+    base: str
+
+    @property
+    def git(self) -> Git:
+        return Git(self.path)
+
+    @property
+    def ref(self) -> str:
+        return f"refs/heads/{self.branch}"
+
+    def tip(self) -> Sha:
+        """The newest commit of the branch, wherever its worktree is."""
+        return Git(self.repo).commit(self.ref)
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """What a file shall hold, as it looks in the worktree. `content` None: it goes away."""
+
+    path: str
+    content: bytes | None
+
+
+def branch_name(gremlin_id: str) -> str:
+    return BRANCH_PREFIX + gremlin_id
+
+
+def trailer_of(call_key: str) -> str:
+    """The line that marks a commit as made from this call."""
+    return f"{CALL_TRAILER}: {call_key}"
+
+
+# --- making and removing
+
+
+def create(repo: Path, path: Path, branch: str, commit: str) -> Worktree:
+    """Make the worktree on a new branch at `commit`. Called again after a crash halfway, it finishes.
+
+    Raises Conflict when the branch exists already with commits of its own, UnknownRef for a commit that is none.
+    """
+    git = Git(repo)
+    base = git.commit(commit)
+    made = Worktree(repo, path, branch, base)
+    found = git.try_commit(f"refs/heads/{branch}")
+    if found is not None and found != base:
+        raise Conflict(
+            f"the branch {branch} exists already",
+            hint=f"take another id, or remove it: git -C {repo} branch -D {branch}",
+        )
+    if found is None or not is_whole(made):
+        _check_out(git, path, branch, None if found else base)
+    return made
+
+
+def restore(worktree: Worktree) -> None:
+    """Bring back a worktree that is gone or was left half made, on its branch as it is. Nothing happens to a whole one.
+
+    Raises GremlinsError where the branch itself is gone.
+    """
+    git = Git(worktree.repo)
+    if git.try_commit(worktree.ref) is None:
+        raise GremlinsError(
+            f"the branch {worktree.branch} is gone from {worktree.repo}",
+            hint=f"`git -C {worktree.repo} reflog --all` may still know it; else launch anew",
+        )
+    if not is_whole(worktree):
+        _check_out(git, worktree.path, worktree.branch, None)
+
+
+def is_whole(worktree: Worktree) -> bool:
+    """Whether the folder is a worktree that git knows and that was checked out to the end."""
+    if not (worktree.path / ".git").is_file():
+        return False
+    lines = (Git(worktree.path).in_repository("--show-toplevel", "--absolute-git-dir") or b"").splitlines()
+    if len(lines) < 2 or Path(os.fsdecode(lines[0])).resolve() != worktree.path.resolve():
+        return False
+    # `git worktree add` holds this lock while it fills the folder.
+    lock = Path(os.fsdecode(lines[1])) / "locked"
+    return not (lock.is_file() and "initializing" in lock.read_text(errors="replace"))
+
+
+def _check_out(git: Git, path: Path, branch: str, new_at: str | None) -> None:
+    _discard(git, path)
+    make_private_dir(path.parent)
+    args = ["--no-track", "-b", branch, str(path), new_at] if new_at else [str(path), branch]
+    git.raw("worktree", "add", "--quiet", *args)
+
+
+def quiet_env(worktree: Worktree, base: Mapping[str, str]) -> dict[str, str]:
+    """`base`, and for whatever git an agent or a command runs in this worktree: no hooks, no signing, no background
+    work. Other repositories, those of the project's own tests for one, do not see it.
+
+    The repository's configuration is not ours to write to, so it goes through the environment and a file of ours.
+    """
+    git_dir = worktree.git.git_dir().resolve()
+    settings = git_dir / "gremlins.config"
+    if not settings.exists():
+        lines = [f"[{key.rpartition('.')[0]}]\n\t{key.rpartition('.')[2]} = {value}\n" for key, value in QUIET.items()]
+        write_atomic(settings, "".join(lines))
+    pattern = re.sub(r"([*?\[\]\\])", r"\\\1", str(git_dir))
+    number = int(base.get("GIT_CONFIG_COUNT") or 0)
+    return {
+        **base,
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_CONFIG_COUNT": str(number + 1),
+        f"GIT_CONFIG_KEY_{number}": f"includeIf.gitdir:{pattern}.path",
+        f"GIT_CONFIG_VALUE_{number}": str(settings),
+    }
+
+
+def remove(repo: Path, path: Path, branch: str, *, delete_branch: bool = False) -> None:
+    """Remove a worktree, whole, half made or half removed; what is not there is fine. The branch stays unless told."""
+    git = Git(repo)
+    if not repo.is_dir() or git.in_repository("--git-dir") is None:
+        _remove_folder(path)  # the repository itself is gone
+        return
+    _discard(git, path)
+    if delete_branch:
+        elsewhere = next((place.path for place in git.checkouts() if place.branch == branch), None)
+        if elsewhere is not None:
+            raise Conflict(f"the branch {branch} is checked out in {elsewhere}", hint="switch to another branch there")
+        git.delete_ref(f"refs/heads/{branch}")
+
+
+def _discard(git: Git, path: Path) -> None:
+    """The folder first, then git's memory of this one worktree. Not `worktree prune`: it would also forget a
+    person's worktrees on a disk that is not mounted just now.
+    """
+    _remove_folder(path)
+    args = ("worktree", "remove", "--force", "--force", str(path))
+    done = git.attempt(*args)
+    if done.returncode and "is not a working tree" not in done.stderr:
+        raise error_of(args, done)
+
+
+def _remove_folder(path: Path) -> None:
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    try:
+        shutil.rmtree(path)
+    except PermissionError:  # tools leave read-only folders behind, Go's module cache for one
+        for folder, _, _ in os.walk(path):
+            with contextlib.suppress(OSError):
+                os.chmod(folder, stat.S_IRWXU)
+        shutil.rmtree(path)
+
+
+def clear_stale_locks(worktree: Worktree, *, clock: Clock | None = None, patience: float = 10.0) -> list[Path]:
+    """Remove the locks that a killed git left in the gremlin's own git directory, and on its own branch.
+
+    Only for who holds the gremlin's lock and has ended its agents and commands: then a lock that is still there
+    after `patience` seconds belongs to nobody. Returns those removed.
+    """
+    clock = clock or SystemClock()
+    git = worktree.git
+    own, common = git.git_dir(), git.common_dir()
+    locks = [own / "index.lock", own / "HEAD.lock", own / "ORIG_HEAD.lock", common / f"{worktree.ref}.lock"]
+    until = clock.monotonic() + patience
+    while any(lock.exists() for lock in locks) and clock.monotonic() < until:
+        clock.sleep(0.1)  # a git whose parent was killed goes on to its end
+    stale = [lock for lock in locks if lock.exists()]
+    for lock in stale:
+        lock.unlink(missing_ok=True)
+    return stale
+
+
+# --- worktrees of branches at a gremlin's side
+
+SIDE = "+"
+"""Between a gremlin's name and that of a branch of its own: it can stand in no id."""
+
+
+def side_worktree(worktree: Worktree, name: str, base: str) -> Worktree:
+    """Where a branch of the gremlin's pipeline works, beside the gremlin's own worktree. Makes nothing."""
+    plain = re.sub(r"[^A-Za-z0-9_-]", "-", name)
+    if plain != name:
+        plain += f"-{sha256(name.encode()).hexdigest()[:6]}"
+    path = worktree.path.with_name(f"{worktree.path.name}{SIDE}{plain}")
+    return Worktree(worktree.repo, path, f"{worktree.branch}{SIDE}{plain}", base)
+
+
+def side_worktrees(worktree: Worktree) -> list[Worktree]:
+    """Those that exist, as a branch or as a folder."""
+    prefix = f"{worktree.branch}{SIDE}"
+    refs = Git(worktree.repo).text("for-each-ref", "--format=%(refname:short)", "refs/heads/gremlins/").split()
+    ends = {name.removeprefix(prefix) for name in refs if name.startswith(prefix)}
+    folder = f"{worktree.path.name}{SIDE}"
+    if worktree.path.parent.is_dir():
+        ends |= {p.name.removeprefix(folder) for p in worktree.path.parent.iterdir() if p.name.startswith(folder)}
+    return [
+        Worktree(worktree.repo, worktree.path.with_name(f"{folder}{end}"), prefix + end, worktree.base)
+        for end in sorted(ends)
+    ]
+
+
+def merge_branch(worktree: Worktree, theirs: Sha, *, message: str, trailer: str) -> Sha | None:
+    """Merge a commit into the gremlin's branch and bring its files into the worktree. None: it was there already.
+
+    Raises Conflict that names the files; nothing has changed then.
+    """
+    git = worktree.git
+    done = find_trailer(worktree, trailer)
+    if done is None:
+        head = worktree.tip()
+        if git.is_ancestor(theirs, head):
+            return None
+        tree = merge_aside(git, head, theirs, Sha(worktree.base))
+        done = git.commit_tree(tree, [head, theirs], _with_trailer(message, trailer))
+        git.update_ref(worktree.ref, done, head, reason="gremlins: merge of a branch")
+    if done == worktree.tip():
+        _attach(git, worktree.branch)
+        _move_files(git, done, git.changed_paths(f"{done}^", done))
+    return done
+
+
+# --- what has been done
+
+
+def find_trailer(worktree: Worktree, trailer: str) -> Sha | None:
+    """The commit of the branch, since its base, that carries this trailer line."""
+    return worktree.git.find_trailer(trailer, f"{worktree.base}..{worktree.ref}")
+
+
+def tree_differs(worktree: Worktree) -> bool:
+    """Whether the branch's tree differs from its base's: commits that undo one another are no evidence."""
+    return Git(worktree.repo).differs(worktree.base, worktree.ref)
+
+
+# --- edits of a batch call
+
+
+def commit_aside(worktree: Worktree, changes: Sequence[FileChange], *, message: str, trailer: str) -> Sha | None:
+    """Commit exactly these files on the branch and bring them into the worktree. None: they change nothing.
+
+    Paths are as `gremlins.stages.edits.edits` checked them: relative, inside, through no symbolic link.
+    """
+    git = worktree.git
+    done = find_trailer(worktree, trailer)
+    if done is None:
+        head = worktree.tip()
+        tree = _tree_with(git, head, changes)
+        if tree == git.tree(head):
+            _move_files(git, head, [change.path for change in changes])
+            return None
+        done = git.commit_tree(tree, [head], _with_trailer(message, trailer))
+        git.update_ref(worktree.ref, done, head, reason="gremlins: edits")
+    if done == worktree.tip():  # a later commit means that this one had arrived
+        _attach(git, worktree.branch)
+        _move_files(git, done, git.changed_paths(f"{done}^", done))
+    return done
+
+
+def _tree_with(git: Git, head: Sha, changes: Sequence[FileChange]) -> Sha:
+    known = git.ls_tree(head, [change.path for change in changes])
+    removed, written = [], []
+    for change in changes:
+        if change.content is None:
+            removed.append(f"0 {'0' * len(head)}\t{change.path}")
+            continue
+        old = known.get(change.path)
+        regular = old is not None and old.mode in ("100644", "100755")
+        mode = old.mode if old and regular else _mode_of_new(git.path / change.path, change.content)
+        written.append(f"{mode} {git.store(change.content, change.path)}\t{change.path}")
+    with git.scratch_index(head) as env:
+        # Removals first: a file may make room for a folder of the same name.
+        git.raw("update-index", "-z", "--index-info", input=_nul([*removed, *written]), env=env)
+        return git.write_tree(env)
+
+
+def _mode_of_new(path: Path, content: bytes) -> str:
+    """A script is made to be run; a batch reply has no other way to say so."""
+    runnable = content.startswith(b"#!") or (path.is_file() and os.access(path, os.X_OK))
+    return "100755" if runnable else "100644"
+
+
+def _move_files(git: Git, commit: Sha, paths: Sequence[str]) -> None:
+    """Make these paths, and only these, look in index and worktree as in `commit`. Can be done again."""
+    present = git.ls_tree(commit, paths)
+    gone = [path for path in paths if path not in present]
+    if gone:
+        git.raw("update-index", "-z", "--force-remove", "--stdin", input=_nul(gone))
+        for path in gone:
+            _remove_file(git.path, path)
+    if present:
+        git.raw("checkout", "--quiet", commit, "--pathspec-from-file=-", "--pathspec-file-nul",
+                input=_nul(list(present)), env={"GIT_LITERAL_PATHSPECS": "1"})  # fmt: skip
+
+
+def _remove_file(root: Path, name: str) -> None:
+    """Remove a file and the folders that it leaves empty, as git does."""
+    path = root / name
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    for folder in path.parents:
+        if folder == root:
+            return
+        try:
+            folder.rmdir()
+        except OSError:  # not empty, or gone already
+            return
+
+
+def _nul(names: Iterable[str]) -> bytes:
+    return b"".join(os.fsencode(name) + b"\0" for name in names)
+
+
+def _with_trailer(message: str, trailer: str) -> str:
+    """The message with the trailer; an agent's own words cannot pass for one."""
+    lines = [line for line in message.strip().splitlines() if not line.startswith("Gremlins-")]
+    return "\n".join([*lines, "", trailer])
+
+
+# --- what a live agent left in the worktree
+
+
+def commit_all(worktree: Worktree, *, message: str, trailer: str) -> Sha | None:
+    """Commit whatever changed in the worktree since its last commit: tracked files, and new ones that are neither
+    ignored nor a tool's droppings. None: nothing was left to commit (the agent may have committed by itself).
+
+    An agent that wandered off to another branch or HEAD is brought back, its commits and its files kept.
+    """
+    git = worktree.git
+    done = find_trailer(worktree, trailer)
+    if done is None:
+        parent = _parent_for(worktree)
+        tree = tree_of_files(git, parent)
+        changed = tree != git.tree(parent)
+        if changed:
+            done = git.commit_tree(tree, [parent], _with_trailer(message, trailer))
+        if (done or parent) != worktree.tip():
+            git.update_ref(worktree.ref, done or parent, worktree.tip(), reason="gremlins: agent's changes")
+    _attach(git, worktree.branch)
+    _end_rebase(git)
+    git.raw("reset", "--quiet")  # the index only; also ends a merge the agent left open
+    return done
+
+
+def _parent_for(worktree: Worktree) -> Sha:
+    """HEAD, where that goes on from the branch; else the branch's own tip."""
+    head, tip = worktree.git.head(), worktree.tip()
+    return head if worktree.git.is_ancestor(tip, head) else tip
+
+
+def _attach(git: Git, branch: str) -> None:
+    """Point HEAD at the branch, whatever it pointed at; the files stay as they are."""
+    if git.branch() != branch:
+        git.raw("symbolic-ref", "-m", "gremlins: back to its branch", "HEAD", f"refs/heads/{branch}")
+
+
+def _end_rebase(git: Git) -> None:
+    if git.operation() == "rebase":
+        git.raw("rebase", "--quit")
+
+
+def tree_of_files(git: Git, start: Sha) -> Sha:
+    """The worktree's files as a tree: what is tracked in `start` or was added since, and new files not ignored.
+
+    A repository inside the worktree (an agent cloned something) is left out: it would become an empty link.
+    """
+    forced = git.names("diff", "--cached", "--name-only", "--diff-filter=A", "--no-renames", "-z", start)
+    with git.scratch_index(start) as env:
+        git.answer("update-index", "-q", "--refresh", env=env)  # 1: some differ
+        shown = git.names("diff-files", "--name-status", "-z", "--no-renames", "--ignore-submodules=all", env=env)
+        changed = dict(zip(shown[1::2], shown[::2], strict=True))
+        new = [path for path in git.untracked(env=env) if not path.endswith("/") and not _JUNK.search(path)]
+        gone = [path for path, status in changed.items() if status == "D"]
+        kept = [path for path in {**changed, **dict.fromkeys([*forced, *new])} if path not in set(gone)]
+        files = [path for path in kept if os.path.lexists(git.path / path) and not _is_folder(git.path / path)]
+        git.raw("update-index", "-z", "--force-remove", "--stdin", input=_nul(gone), env=env)
+        git.raw("update-index", "-z", "--add", "--replace", "--stdin", input=_nul(files), env=env)
+        return git.write_tree(env)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def save_interrupted(worktree: Worktree, ref: str, *, to: str | None = None) -> Sha | None:
+    """Keep what an interrupted agent left under `ref`, then set the worktree back to `to` (default: the branch's tip).
+
+    The ref is there before anything is removed. Ignored files and tools' droppings stay where they are. None: there
+    was nothing to keep.
+    """
+    git = worktree.git
+    goal = git.commit(to or worktree.ref)
+    head = git.head()
+    tree = tree_of_files(git, head)
+    saved = None
+    if tree != git.tree(goal) or not git.is_ancestor(head, goal):
+        saved = git.commit_tree(
+            tree, list(dict.fromkeys([head, worktree.tip()])), f"Interrupted work of {worktree.branch}"
+        )
+        git.update_ref(ref, saved, reason="gremlins: interrupted work")
+    _set_back(worktree, goal)
+    return saved
+
+
+def has_uncommitted(worktree: Worktree) -> bool:
+    """Whether tracked files were changed and not committed, by a person say. What test runs drop does not count."""
+    return is_whole(worktree) and bool(worktree.git.dirty_paths())
+
+
+def interrupted_ref(worktree: Worktree) -> str:
+    """The next free name for `save_interrupted`: `refs/gremlins/ID/interrupted-N`."""
+    prefix = f"refs/gremlins/{worktree.branch.removeprefix(BRANCH_PREFIX)}/interrupted-"
+    taken = worktree.git.text("for-each-ref", "--format=%(refname)", f"{prefix}*").split()
+    numbers = [int(name.removeprefix(prefix)) for name in taken if name.removeprefix(prefix).isdigit()]
+    return f"{prefix}{max(numbers, default=0) + 1}"
+
+
+def write_back(git: Git, clean: Sha, wanted: Sha) -> None:
+    """Files that differ between two commits, as the second has them, onto a tree that is as the first. Not staged."""
+    have, want = git.ls_tree(clean), git.ls_tree(wanted)
+    changed = [path for path in want if want[path] != have.get(path)]
+    for path in have.keys() - want.keys():
+        _remove_file(git.path, path)
+    with git.scratch_index(wanted) as env:
+        git.raw("checkout-index", "--force", "--quiet", "-z", "--stdin", input=_nul(changed), env=env)
+
+
+def _set_back(worktree: Worktree, goal: Sha) -> None:
+    git = worktree.git
+    _end_rebase(git)
+    _attach(git, worktree.branch)
+    if worktree.tip() != goal:
+        git.update_ref(worktree.ref, goal, reason="gremlins: set back")
+    git.raw("reset", "--hard", "--quiet")
+    for path in git.untracked():
+        if not path.endswith("/") and not _JUNK.search(path):
+            _remove_file(git.path, path)

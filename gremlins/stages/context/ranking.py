@@ -1,0 +1,313 @@
+"""Which files of a repository a task is about: paths and lines it names, names it uses, words it shares with files."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gremlins.stages.context.corpus import (
+    Corpus,
+    Source,
+    block_of,
+    imports_of,
+    is_source,
+    kind_factor,
+    module_parts,
+    partners,
+)
+from gremlins.stages.context.words import COMMON, DOTTED, IDENTIFIER, Query, parts_of, stem
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A file that a text names. `line` counts from 1; None where only the file is named."""
+
+    path: str
+    line: int | None
+    strength: float
+    why: str
+
+
+_PATH = re.compile(
+    r"(?<![\w.@+~/\\-])(?P<path>[\w.@+~-]*(?:[/\\][\w.@+~-]+)+|[\w@+-][\w.@+-]*\.[A-Za-z]\w{0,5})"
+    r"(?:\"?, line (?P<line1>\d+)|:(?P<line2>\d+)|\((?P<line3>\d+)[,)]|#L(?P<line4>\d+))?"
+)
+_FRAME = re.compile(r"^[ \t]*(?:File \"|at |-->|\S+:\d+: (?:in|[A-Z]\w*(?:Error|Exception|Warning)))", re.MULTILINE)
+_TEST_ID = re.compile(r"(?<![\w./-])(?P<path>[\w./-]+\.\w+)::(?P<name>[\w:.]+)")
+
+# --- mentions
+
+
+def find_mentions(corpus: Corpus, text: str, *, strength: float) -> list[Mention]:
+    """The files a text names, by path, by line, as `module.name`; frames of a traceback count more, the last most."""
+    found: list[Mention] = []
+    frames = [match.start() for match in _FRAME.finditer(text)]
+    for match in _PATH.finditer(text):
+        paths = corpus.at_path(match["path"].rstrip("."))
+        line = next((int(value) for key, value in match.groupdict().items() if key != "path" and value), None)
+        for path in paths:
+            late = 1 + 0.5 * match.start() / max(1, len(text)) if frames and line else 1.0
+            where = "named in the failure" if line and frames else "named"
+            found.append(Mention(path, line, strength * late / len(paths), where))
+    for dotted in dict.fromkeys(DOTTED.findall(text)):
+        found.extend(_module_mentions(corpus, re.split(r"\.|::", dotted), strength))
+    return found
+
+
+def _module_mentions(corpus: Corpus, parts: Sequence[str], strength: float) -> list[Mention]:
+    for end in range(min(len(parts), 12), 0, -1):
+        if end == 1 and parts[0].lower() in COMMON:
+            break
+        paths = corpus.at_module(parts[:end])
+        if paths:
+            # `json.dumps` may well be the standard library's: one part alone proves little.
+            share = (0.8 if end > 1 else 0.25) / len(paths)
+            return [Mention(path, None, strength * share, f"module {'.'.join(parts[:end])}") for path in paths]
+    return []
+
+
+_HUNK = re.compile(r"^@@ -\S+ \+(\d+)", re.MULTILINE)
+
+
+def changed_places(corpus: Corpus, path: str, patch: str) -> list[Mention]:
+    """A changed file, at every place where it changed."""
+    if path not in corpus.sources:
+        return []
+    lines = [int(line) + 3 for line in _HUNK.findall(patch)]  # three lines of context come first
+    return [Mention(path, line, 1.3, "changed") for line in lines] or [Mention(path, None, 1.3, "changed")]
+
+
+def changed_lines(patch: str) -> str:
+    """What a patch adds and removes."""
+    return "\n".join(line[1:] for line in patch.splitlines() if re.match(r"[+-](?![+-]{2} )", line))
+
+
+@dataclass(frozen=True)
+class FailingTest:
+    """A test that a text says fails."""
+
+    path: str
+    name: str
+
+
+def find_failing_tests(corpus: Corpus, text: str) -> list[FailingTest]:
+    """Tests named like `tests/test_x.py::TestY::test_z[param]`."""
+    found: dict[FailingTest, None] = {}
+    for match in _TEST_ID.finditer(text):
+        for path in corpus.at_path(match["path"]):
+            name = match["name"].split("::")[-1].split("[")[0].strip(".:")
+            found[FailingTest(path, name)] = None
+    return list(found)
+
+
+def bodies_of(corpus: Corpus, failing: Sequence[FailingTest]) -> str:
+    """The source of the failing tests: the names that they use are the task's own."""
+    bodies = []
+    for test in failing[:20]:
+        text = corpus.sources[test.path].text
+        span = block_of(text, test.name)
+        if span:
+            bodies.append("\n".join(text.splitlines()[slice(*span)]))
+    return "\n".join(dict.fromkeys(bodies))
+
+
+# --- scores
+
+
+@dataclass
+class Ranked:
+    """A file, how much it matters, why, and which of its lines do (line from 1 → weight)."""
+
+    path: str
+    score: float = 0.0
+    reasons: dict[str, float] = field(default_factory=dict)
+    lines: dict[int, float] = field(default_factory=dict)
+
+    def add(self, score: float, why: str) -> None:
+        self.score += score
+        self.reasons[why] = self.reasons.get(why, 0.0) + score
+
+    @property
+    def why(self) -> str:
+        """The strongest reasons, best first."""
+        best = sorted(self.reasons.items(), key=lambda item: (-item[1], item[0]))[:3]
+        return ", ".join(why for why, score in best if score > 0.15 * best[0][1])
+
+
+_K1, _B = 1.2, 0.4
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The files that matter, best first, equal ones by path; and what each term of the query is worth in a line."""
+
+    files: Sequence[Ranked]
+    values: Mapping[str, float]
+
+
+def rank(corpus: Corpus, query: Query, mentions: Sequence[Mention], failing: Sequence[FailingTest]) -> Ranking:
+    """Judge every file of a corpus by a task."""
+    ranked = {path: Ranked(path) for path in corpus.sources}
+    values = _score_words(corpus, query, ranked)
+    _score_definitions(corpus, query, ranked)
+    top = max((file.score for file in ranked.values()), default=0.0) or 10.0
+    _score_mentions(corpus, mentions, ranked, top)
+    _score_failing(corpus, failing, ranked, top)
+    _score_neighbours(corpus, ranked)
+    files = sorted((file for file in ranked.values() if file.score > 0), key=lambda file: (-file.score, file.path))
+    return Ranking(files, values)
+
+
+def line_weights(text: str, values: Mapping[str, float]) -> dict[int, float]:
+    """How much each line (from 1) of a file shares with the query."""
+    matcher = _Matcher(values)
+    worth: dict[str, float] = {}
+    weights = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = sorted(set(IDENTIFIER.findall(line)))
+        for word in words:
+            if word not in worth:
+                worth[word] = sum(values[term] for term in matcher.terms_in(word))
+        weight = sum(worth[word] for word in words)
+        if weight:
+            weights[number] = weight
+    return weights
+
+
+class _Matcher:
+    """Which terms of a query an identifier holds. Most hold none, and that must be seen quickly."""
+
+    def __init__(self, wanted: Mapping[str, float]) -> None:
+        self.wanted = wanted
+        # A stem begins its words, but for the y of `queries`.
+        roots = sorted({term[:-1] if term.endswith("y") and len(term) > 2 else term for term in wanted})
+        self.any = re.compile("|".join(map(re.escape, roots)) or r"(?!)")
+        self.known: dict[str, tuple[str, ...]] = {}
+
+    def terms_in(self, identifier: str) -> tuple[str, ...]:
+        found = self.known.get(identifier)
+        if found is None:
+            lower = identifier.lower()
+            terms = {*parts_of(identifier), lower, stem(lower)} if self.any.search(lower) else set()
+            found = self.known[identifier] = tuple(sorted(terms & self.wanted.keys()))
+        return found
+
+
+def _score_words(corpus: Corpus, query: Query, ranked: Mapping[str, Ranked]) -> dict[str, float]:
+    """BM25 over words and parts of names, in the text and, apart, in the path. Returns what each term is worth."""
+    matcher = _Matcher(query.terms)
+    texts = {path: _frequencies(source, matcher) for path, source in corpus.sources.items()}
+    paths = {path: _path_terms(path, matcher) for path in corpus.sources}
+    in_texts = Counter(term for found in texts.values() for term in found)
+    in_paths = Counter(term for found in paths.values() for term in found)
+    count = len(texts)
+    values = {term: query.terms[term] * _rarity(count, holding) for term, holding in in_texts.items()}
+    average = sum(source.size for source in corpus.sources.values()) / max(1, count) or 1.0
+    for path, found in texts.items():
+        norm = _K1 * (1 - _B + _B * corpus.sources[path].size / average)
+        scores = {term: values[term] * often * (_K1 + 1) / (often + norm) for term, often in found.items()}
+        for term, share in paths[path].items():
+            scores[term] = scores.get(term, 0.0) + share * query.terms[term] * _rarity(count, in_paths[term])
+        if scores:
+            best = sorted(scores, key=lambda term: (-scores[term], term))[:4]
+            total = sum(scores[term] for term in sorted(scores))
+            ranked[path].add(kind_factor(path) * total, f"words: {' '.join(best)}")
+    return values
+
+
+def _frequencies(source: Source, matcher: _Matcher) -> dict[str, int]:
+    found: dict[str, int] = defaultdict(int)
+    for identifier, often in source.counts.items():
+        for term in matcher.terms_in(identifier):
+            found[term] += often
+    return found
+
+
+def _path_terms(path: str, matcher: _Matcher) -> dict[str, float]:
+    """The terms in a path; its file's own name says more than its folders' names."""
+    *folders, name = path.split("/")
+    found = {term: 0.4 for folder in folders for word in IDENTIFIER.findall(folder) for term in matcher.terms_in(word)}
+    return found | {
+        term: 1.0 for word in IDENTIFIER.findall(name.rpartition(".")[0]) for term in matcher.terms_in(word)
+    }
+
+
+def _rarity(files: int, holding: int) -> float:
+    return math.log(1 + (files - holding + 0.5) / (holding + 0.5))
+
+
+def _score_definitions(corpus: Corpus, query: Query, ranked: Mapping[str, Ranked]) -> None:
+    """Where a name of the task is defined matters more than where it is used."""
+    users: dict[str, list[str]] = {name: [] for name in sorted(query.names) if len(name) > 2}
+    for path, source in corpus.sources.items():
+        for name in users.keys() & source.counts.keys():
+            users[name].append(path)
+    many = max(40, len(corpus.sources) // 4)  # what everybody uses tells nothing
+    for name, paths in users.items():
+        if not 0 < len(paths) <= many:
+            continue
+        weight = 3 * query.names[name] * _rarity(len(corpus.sources), len(paths))
+        found = {path: lines for path in paths if (lines := corpus.sources[path].definitions.get(name))}
+        for path, lines in found.items():
+            ranked[path].add(weight * kind_factor(path) / math.sqrt(len(found)), f"defines {name}")
+            for line in lines[:20]:
+                ranked[path].lines[line] = max(ranked[path].lines.get(line, 0.0), weight)
+
+
+def _score_mentions(corpus: Corpus, mentions: Sequence[Mention], ranked: Mapping[str, Ranked], top: float) -> None:
+    strongest: dict[str, Mention] = {}
+    for mention in mentions:
+        file = ranked[mention.path]
+        if mention.line:
+            file.lines[mention.line] = max(file.lines.get(mention.line, 0.0), top * mention.strength)
+        if mention.strength > getattr(strongest.get(mention.path), "strength", 0.0):
+            strongest[mention.path] = mention
+    for path, mention in strongest.items():
+        ranked[path].add(top * mention.strength, mention.why)
+        for partner in partners(corpus, path):
+            ranked[partner].add(0.3 * top * mention.strength, f"pair of {path}")
+
+
+def _score_failing(corpus: Corpus, failing: Sequence[FailingTest], ranked: Mapping[str, Ranked], top: float) -> None:
+    """What a failing test imports, above all what its own body uses of that."""
+    share = 1 / math.sqrt(len(failing)) if failing else 0.0
+    for test in failing:
+        source = corpus.sources[test.path]
+        span = block_of(source.text, test.name)
+        body = "\n".join(source.text.splitlines()[slice(*span)]) if span else ""
+        if span:
+            ranked[test.path].lines[span[0] + 1] = 2 * top
+        used = set(IDENTIFIER.findall(body))
+        ranked[test.path].add(0.5 * top * share, "failing test")
+        for path, names in imports_of(corpus, test.path).items():
+            hit = used & {*names, module_parts(path)[-1]}
+            ranked[path].add((0.8 if hit else 0.3) * top * share, "imported by a failing test")
+    for distance, paths in enumerate(_reached(corpus, [test.path for test in failing])):
+        for path in paths:
+            ranked[path].add(0.4 * top * 0.8**distance * min(1.0, 20 / len(paths)), "within reach of a failing test")
+
+
+def _reached(corpus: Corpus, tests: Sequence[str]) -> Iterator[list[str]]:
+    """The source that tests import, then what that imports, and so on, each file once. In a large project a level soon
+    holds everything, and says nothing.
+    """
+    seen = set(tests)
+    level = list(seen)
+    for _ in range(5):
+        found = {target for path in level for target in imports_of(corpus, path) if is_source(target)} - seen
+        if not found or len(seen) > 400:
+            return
+        level = sorted(found)
+        seen |= found
+        yield level
+
+
+def _score_neighbours(corpus: Corpus, ranked: Mapping[str, Ranked]) -> None:
+    """What the best files import gets a little of their score: a fault often is one step away."""
+    best = sorted((file for file in ranked.values() if file.score > 0), key=lambda file: (-file.score, file.path))[:6]
+    for file in [(file.path, file.score) for file in best]:
+        for path in imports_of(corpus, file[0]):
+            ranked[path].add(0.1 * file[1] * kind_factor(path), f"imported by {file[0]}")

@@ -1,0 +1,164 @@
+"""Changing code, in either mode: a batch answers with edits that become a commit; a live agent edits the worktree."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from gremlins.clients.base import Answer, Prompt
+from gremlins.clients.batch.engine import prompt_of
+from gremlins.clients.live.records import takes_up
+from gremlins.outcome import Bail, Failed
+from gremlins.repository.worktree import (
+    Worktree,
+    commit_all,
+    commit_aside,
+    find_trailer,
+    interrupted_ref,
+    save_interrupted,
+    trailer_of,
+)
+from gremlins.stages.base import StageContext
+from gremlins.stages.edits.edits import (
+    Mismatched,
+    NothingToDo,
+    Ready,
+    Refused,
+    UnreadableReply,
+    check_edits,
+    parse_reply,
+    parse_verdict,
+    render_mismatches,
+    render_unreadable,
+)
+from gremlins.stages.spec import AgentStage
+
+
+@dataclass(frozen=True)
+class Change:
+    """What came of asking for a change. `text` is the agent's summary or last words."""
+
+    changed: bool
+    text: str
+    verdict: Bail | NothingToDo | None = None
+
+
+@dataclass(frozen=True)
+class _SendBack:
+    """The reply cannot be used as it is; `correction` says why, to the model."""
+
+    correction: str
+    reason: str
+
+
+def change_code(
+    spec: AgentStage, context: StageContext, prompt: Callable[[], Prompt], *, label: str, subject: str
+) -> Change | Failed:
+    """Ask for a change and commit what came of it on the gremlin's branch. Raises what a call raises.
+
+    label: the call's path. subject: first line of the commit where the agent gives none.
+    """
+    if spec.settled_mode == "batch":
+        return _by_edits(spec, context, prompt, label, subject)
+    return _by_agent(spec, context, prompt, label, subject)
+
+
+# ── batch ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _by_edits(
+    spec: AgentStage, context: StageContext, prompt: Callable[[], Prompt], label: str, subject: str
+) -> Change | Failed:
+    answer = context.ask(spec, prompt, label=label)
+    result = _use(answer, context.worktree, subject)
+    if isinstance(result, _SendBack):
+        context.log(f"{label}: {result.reason}; sent back once")
+        correction, first = result.correction, answer
+        answer = context.ask(spec, lambda: corrected(first, correction), label=label, revision=1)
+        result = _use(answer, context.worktree, subject)
+    if isinstance(result, _SendBack):
+        return Failed("task", f"the edits cannot be applied, and sending them back did not help: {result.reason}")
+    return result
+
+
+def corrected(answer: Answer, correction: str) -> Prompt:
+    """The same conversation, with the reply and what is wrong with it."""
+    asked = prompt_of(answer.record.request)
+    return replace(asked, followups=(*asked.followups, (answer.text, correction)))
+
+
+def _use(answer: Answer, worktree: Worktree, subject: str) -> Change | Failed | _SendBack:
+    """Apply a reply's edits, all or none. What an earlier process applied already is only finished."""
+    try:
+        reply = parse_reply(answer.text)
+    except UnreadableReply as error:
+        return _SendBack(render_unreadable(error), error.message)
+    verdict = parse_verdict(reply.summary)
+    trailer = trailer_of(answer.trailer)
+    if find_trailer(worktree, trailer) is not None:
+        commit_aside(worktree, (), message=subject, trailer=trailer)
+        return Change(True, reply.summary, verdict)
+    if isinstance(verdict, Bail):
+        return Change(False, reply.summary, verdict)
+    checked = check_edits(worktree.path, reply.edits)
+    match checked:
+        case Refused():
+            return Failed("task", f"the edits were refused whole: {checked.reason}")
+        case Mismatched():
+            first = checked.mismatches[0]
+            return _SendBack(render_mismatches(checked.mismatches), f"{first.path}: {first.reason}")
+        case Ready():
+            message = _message(reply.summary, subject)
+            sha = commit_aside(worktree, checked.changes, message=message, trailer=trailer) if checked.changes else None
+            return Change(sha is not None, reply.summary, verdict)
+
+
+# ── live ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _by_agent(
+    spec: AgentStage, context: StageContext, prompt: Callable[[], Prompt], label: str, subject: str
+) -> Change | Failed:
+    worktree = context.worktree
+    start = remember_start(worktree, label)
+    if not _goes_on(context, label):
+        ref = interrupted_ref(worktree)
+        if (saved := save_interrupted(worktree, ref)) is not None:
+            context.log(f"{label}: changes of an interrupted agent were kept as {ref} ({saved[:12]})")
+    answer = context.ask(spec, prompt, label=label, edits_worktree=True)
+    verdict = parse_verdict(answer.text)
+    commit_all(worktree, message=_message(answer.text, subject), trailer=trailer_of(answer.trailer))
+    return Change(worktree.git.differs(start, worktree.tip()), answer.text, verdict)
+
+
+def remember_start(worktree: Worktree, label: str) -> str:
+    """The tip before the stage's first call, kept as a ref: an agent may commit by itself, and a process may die."""
+    ref = start_ref(worktree, label)
+    found = worktree.git.try_commit(ref)
+    if found is None:
+        found = worktree.tip()
+        worktree.git.update_ref(ref, found, reason="gremlins: start of a stage")
+    return found
+
+
+def start_ref(worktree: Worktree, label: str) -> str:
+    """The ref that remembers where something began. One level, so that a loop's name is in nobody's way."""
+    flat = label.replace("[", "=").replace("]", "").replace("/", "+")
+    name = re.sub(r"[^A-Za-z0-9_=+-]+", "-", flat).strip("-")
+    return f"refs/gremlins/{worktree.branch.rpartition('/')[2]}/start/{name}"
+
+
+def _goes_on(context: StageContext, label: str) -> bool:
+    """Whether the tree belongs to a call that is not over, or to a reply that is not committed yet."""
+    records = context.session.ledger.of_call(label, context.session.attempt(label))
+    return takes_up(records, spawn=context.session.spawn)
+
+
+# ── both ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _message(text: str, subject: str) -> str:
+    """A commit message: the task's words as subject, the agent's summary as body."""
+    body = "\n".join(line.rstrip() for line in text.strip().splitlines()[:40])
+    return f"{subject}\n\n{body}" if body else subject

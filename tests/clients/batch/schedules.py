@@ -1,0 +1,302 @@
+"""Random schedules of faults, and a small world that lives through one: several gremlins on one account, each in
+processes that are killed, stopped, put to sleep and rescued, on a network and a disk that fail, under clocks that jump.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+
+from gremlins.clients.base import Answer, CallUnsuccessful, Detach, Wait
+from gremlins.clients.batch.next_step import AskLive
+from gremlins.clock import FakeClock
+from gremlins.paths import Home
+from gremlins.records.calls import CallRecord, Ledger
+from gremlins.records.claims import adoption_lock, claimed_batches
+from gremlins.simulator import Simulator
+from tests.clients.engine_room import PROMPT, Fate, Killed, Room
+
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+KEYS = ("sk-ant-key-of-then-00", "sk-ant-rotated-key-01")
+MOST_STEPS = 4000
+"""Of one schedule, all its gremlins together. Whoever needs more is going round in circles."""
+
+LOST: list[dict[str, Any]] = [
+    {"do": "drop", "when": "before"},
+    {"do": "drop", "when": "after"},
+    {"do": "error", "status": 500, "when": "before"},
+    {"do": "error", "status": 500, "when": "after"},
+    {"do": "error", "status": 529, "when": "after"},
+    {"do": "error", "status": 503, "retry_after": 90},
+    {"do": "error", "status": 429},
+    {"do": "error", "status": 429, "retry_after": 700},
+    {"do": "garbage", "when": "after"},
+    {"do": "truncate"},
+]
+FAULTS: dict[str, list[dict[str, Any]]] = {
+    "create": [*LOST, {"do": "late", "seconds": 30.0}, {"do": "late", "seconds": 55.0}, {"do": "error", "status": 401}],
+    "list": [*LOST, {"do": "error", "status": 403}],
+    "retrieve": [*LOST, {"do": "error", "status": 404}],
+    "results": [*LOST, {"do": "error", "status": 400}, {"do": "duplicate"}, {"do": "extra"}],
+    "cancel": LOST,
+    "outcome": [
+        *({"do": "errored", "error": f"{kind}_error"} for kind in ("overloaded", "api", "timeout", "rate_limit")),
+        {"do": "errored", "error": "invalid_request_error"},
+        {"do": "errored", "error": "billing_error"},
+        {"do": "errored", "error": "of_next_year_error"},
+        *({"do": kind} for kind in ("expired", "canceled", "late_success", "unknown", "max_tokens", "refusal")),
+        {"do": "pause_turn"},
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Mishap:
+    """A fault of the API or of the way to it."""
+
+    on: str
+    fault: dict[str, Any]
+    times: int
+    skip: int
+
+
+@dataclass(frozen=True)
+class End:
+    """How one process of a gremlin ends, and how the next one comes to be."""
+
+    how: str
+    step: int
+    long: int
+    """Writes for which a full disk stays full."""
+    woken: bool
+    """By itself, from the waiter; else by a rescue."""
+    key: int
+
+
+@dataclass(frozen=True)
+class Jump:
+    """Time that does not go as it should, after so many steps of all. The server's own clock is taken to be right."""
+
+    after: int
+    how: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Schedule:
+    lives: tuple[tuple[End, ...], ...]
+    """For each gremlin, the ends of its processes; the last one lives on."""
+    mishaps: tuple[Mishap, ...]
+    jumps: tuple[Jump, ...]
+    latency: float
+    homes: int
+    order: tuple[int, ...]
+    """Who goes next, over and over."""
+
+
+ENDS = st.builds(
+    End,
+    how=st.sampled_from(["kill", "kill", "kill", "full disk", "stop"]),
+    step=st.integers(1, 36),
+    long=st.integers(1, 4),
+    woken=st.booleans(),
+    key=st.sampled_from([0, 0, 0, 1]),
+)
+MISHAPS = st.sampled_from([(on, fault) for on, faults in FAULTS.items() for fault in faults]).flatmap(
+    lambda pair: st.builds(
+        Mishap, on=st.just(pair[0]), fault=st.just(pair[1]), times=st.integers(1, 3), skip=st.integers(0, 3)
+    )
+)
+JUMPS = st.builds(
+    Jump,
+    after=st.integers(0, 60),
+    how=st.sampled_from(["our clock is set", "the machine sleeps"]),
+    seconds=st.sampled_from([-172_800.0, -3600.0, -61.0, 61.0, 3600.0, 90_000.0]),
+)
+SCHEDULES = st.builds(
+    Schedule,
+    lives=st.lists(st.lists(ENDS, max_size=4).map(tuple), min_size=1, max_size=3).map(tuple),
+    mishaps=st.lists(MISHAPS, max_size=5).map(tuple),
+    jumps=st.lists(JUMPS, max_size=2).map(tuple),
+    latency=st.sampled_from([0.0, 15.0, 60.0, 900.0]),
+    homes=st.sampled_from([1, 1, 2]),
+    order=st.lists(st.integers(0, 2), min_size=1, max_size=12).map(tuple),
+)
+
+
+@dataclass
+class Actor:
+    """One gremlin: the process it is now, and how that one and the next will end."""
+
+    room: Room
+    ends: list[End]
+    process: Iterator[Wait | None] | None = None
+    due: float = 0.0
+    over: str = ""
+
+    def born(self, end: End | None) -> None:
+        """The next process, which ends as said."""
+        fate = Fate()
+        if end is not None and end.how == "full disk":
+            fate.disk_full_at = range(end.step, end.step + 2 * end.long)
+        elif end is not None:
+            fate.kill_at = end.step
+        woken = end is None or end.woken
+        self.room = (self.room.woken if woken else self.room.again)(fate=fate)
+        self.process = _life(self.room)
+
+
+def _life(room: Room) -> Iterator[Wait | None]:
+    """What the engine's own loop does, one step at a time, so that others come in between."""
+    engine = room.engine()
+    while True:
+        step = engine.step(PROMPT, label="plan", max_tokens=None, revision=0)
+        if isinstance(step, Answer | AskLive):
+            return
+        yield step
+
+
+def _stopping(room: Room) -> Iterator[Wait | None]:
+    """What settles a stop, likewise."""
+    engine, looks = room.engine(), 0
+    while open_calls := [record for record in room.records if not record.settled]:
+        for record in open_calls:
+            if engine.settle_stop(record) is not None:
+                looks += 1
+                yield Wait(room.clock.now().fromtimestamp(room.clock.now().timestamp() + 1 + looks, UTC))
+
+
+@dataclass
+class Theatre:
+    """Where a schedule is played."""
+
+    folder: Path
+    simulator: Simulator
+    clock: FakeClock
+    http: Any
+    schedule: Schedule
+    steps: int = 0
+    actors: list[Actor] = field(default_factory=list)
+
+    def play(self) -> None:
+        """The whole schedule, and then as long without any fault as it takes to come to an end."""
+        schedule = self.schedule
+        self.simulator.change(latency=schedule.latency, keys=dict.fromkeys(KEYS, f"w{self.folder.name}"))
+        for mishap in schedule.mishaps:
+            self.simulator.fault(mishap.on, times=mishap.times, skip=mishap.skip, **mishap.fault)
+        self.actors = [self._actor(number, list(ends)) for number, ends in enumerate(schedule.lives)]
+        while self._turn():
+            pass
+        self.simulator.faults.clear()
+        for actor in self.actors:
+            self._to_the_end(actor)
+
+    def _actor(self, number: int, ends: list[End]) -> Actor:
+        home = Home(self.folder / f"home{number % self.schedule.homes}")
+        name = f"g{number}"
+        more = {"adopting": lambda: adoption_lock(home)}
+        room = Room(home.gremlins, self.simulator, self.clock, key=KEYS[0], gremlin_id=name, more=more, http=self.http)
+        room = replace(room, claimed=lambda _since: claimed_batches(home, besides=name, since=LONG_AGO))
+        actor = Actor(room, ends)
+        actor.born(ends[0] if ends else None)
+        return actor
+
+    def _turn(self) -> bool:
+        """One step of somebody, or the time to the next. False when everybody is over."""
+        living = [actor for actor in self.actors if not actor.over]
+        if not living:
+            return False
+        ready = [actor for actor in living if actor.due <= self.clock.ticks]
+        if not ready:
+            self.clock.advance(min(actor.due for actor in living) - self.clock.ticks + 0.001)
+            return True
+        order = self.schedule.order
+        self._step(ready[order[self.steps % len(order)] % len(ready)])
+        return True
+
+    def _step(self, actor: Actor) -> None:
+        self.steps += 1
+        assert self.steps < MOST_STEPS, f"it goes round in circles: {actor.room.lines[-6:]}"
+        for jump in self.schedule.jumps:
+            if jump.after == self.steps:
+                self._jump(jump)
+        assert actor.process is not None
+        try:
+            wait = next(actor.process)
+        except StopIteration:
+            actor.over = "done"
+        except CallUnsuccessful as error:
+            actor.over = f"{error.outcome}"
+        except (Killed, Detach, OSError) as error:
+            self._next_life(actor, error)
+        else:
+            left = (wait.until - self.clock.now()).total_seconds() if wait else 0.0
+            actor.due = self.clock.ticks + max(0.0, left)
+
+    def _jump(self, jump: Jump) -> None:
+        match jump.how:
+            case "our clock is set":
+                self.clock.jump(jump.seconds)
+                self.simulator.advance(-jump.seconds)
+            case _:
+                self.clock.advance(abs(jump.seconds))
+
+    def _next_life(self, actor: Actor, error: BaseException) -> None:
+        """It is dead. Whoever brings it back may want it stopped first."""
+        end = actor.ends.pop(0) if actor.ends else None
+        if isinstance(error, Detach) and end is None:
+            actor.over = f"detached: {error}"
+            return
+        actor.room = replace(actor.room, key=KEYS[end.key if end else 0])
+        actor.born(actor.ends[0] if actor.ends else None)
+        if end is not None and end.how == "stop":
+            actor.process = _stopping(actor.room)
+        actor.due = 0.0
+
+    def _to_the_end(self, actor: Actor) -> None:
+        """A last rescue on a calm day, with the key that fits."""
+        for key in (*KEYS, *KEYS):
+            actor.room = replace(actor.room, key=key)
+            actor.over, actor.ends = "", []
+            actor.born(End("", 0, 0, woken=False, key=0))
+            actor.room.fate.kill_at = None
+            while self._turn():
+                pass
+            if not actor.over.startswith("detached"):
+                return
+        raise AssertionError(f"no key brings it back: {actor.over}")
+
+    # ── what must be true ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def check(self) -> None:
+        mine = Counter(r.custom_id for b in self.simulator.batches for r in b.requests)
+        home: dict[str, set[str]] = {}
+        for batch in self.simulator.batches:
+            for request in batch.requests:
+                home.setdefault(request.custom_id, set()).add(batch.id)
+        for actor in self.actors:
+            for record in actor.room.records:
+                self._check_record(record, mine[record.custom_id], home.get(record.custom_id, set()))
+            self._check_books(actor.room)
+
+    def _check_record(self, record: CallRecord, batches: int, ids: set[str]) -> None:
+        assert record.settled, f"{record.key} is still {record.status.state}"
+        known = {waste.batch_id for waste in record.waste} | ({record.batch.batch_id} if record.batch else set())
+        assert ids == known, f"{record.key}: on the server {ids}, on record {known}"
+        assert batches <= 1, f"{record.key} was sent {batches} times"
+
+    def _check_books(self, room: Room) -> None:
+        total = Ledger(room.paths).total()
+        assert total.wasted_usd == 0
+        if total.unpriced_calls:
+            assert total.total_usd <= room.billed
+        else:
+            assert total.total_usd == room.billed
+        outcomes = [record.status.state for record in room.records]
+        assert len(outcomes) <= 16, outcomes

@@ -1,0 +1,195 @@
+"""beads' own format, in and out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gremlins.fleet.beads.bead import Bead
+from gremlins.fleet.beads.interchange import BadLine, Imported, exported, import_text
+from gremlins.fleet.beads.store.interface import AddAttempt, MoveBead, PutBead, Query
+from gremlins.fleet.beads.store.sqlite import SqliteStore
+from tests.fleet.beads.test_store import attempt
+from tests.fleet.project import PROJECT, issue
+
+NOW = "2026-11-21T10:00:00Z"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    with SqliteStore(tmp_path / "beads.db") as made:
+        yield made
+
+
+def row(bead_id: str, **fields: Any) -> dict[str, Any]:
+    return {"id": bead_id, "title": f"do {bead_id}", "created_at": NOW, "updated_at": NOW, **fields}
+
+
+def bring_in(store: SqliteStore, *rows: dict[str, Any] | str) -> Imported:
+    text = "\n".join(r if isinstance(r, str) else json.dumps(r) for r in rows)
+    return import_text(store, PROJECT, text, file="issues.jsonl", now=NOW, at=1.8e9)
+
+
+def take_out(store: SqliteStore) -> dict[str, dict[str, Any]]:
+    lines = exported(store.beads(PROJECT, Query()))
+    return {row["id"]: row for row in map(json.loads, lines)}
+
+
+def get(store: SqliteStore, bead_id: str) -> Bead:
+    found = store.bead(PROJECT, bead_id)
+    assert found is not None
+    return found
+
+
+def test_what_it_does_not_know_it_keeps(store: SqliteStore) -> None:
+    strange = row(
+        "bd-1",
+        _type="issue",
+        molecule={"deep": [1, {"er": None}]},
+        dependencies=[{"issue_id": "bd-1", "depends_on_id": "bd-9", "type": "discovered-from", "thread_id": "x"}],
+        comments=[{"id": 7, "issue_id": "bd-1", "author": "a", "text": "hi", "created_at": NOW, "mood": "good"}],
+        created_at="2025-10-14T12:00:00.123456789-07:00",
+    )
+    bring_in(store, strange)
+    out = take_out(store)["bd-1"]
+    assert {key: out[key] for key in strange} == strange
+
+
+def test_a_second_import_of_an_export_changes_nothing(store: SqliteStore) -> None:
+    bring_in(
+        store, row("bd-1", status="hooked"), row("bd-2", status="closed", closed_at=NOW), row("bd-3", labels=["x"])
+    )
+    before = take_out(store)
+    done = bring_in(store, *exported(store.beads(PROJECT, Query())))
+    assert (done.created, done.updated, len(done.unchanged)) == ([], [], 3)
+    assert take_out(store) == before
+
+
+def test_schema_lines_tombstones_blank_lines_and_a_byte_order_mark_are_skipped(store: SqliteStore) -> None:
+    text = "\ufeff" + json.dumps({"_schema": 3}) + "\n\n" + json.dumps(row("bd-1", status="tombstone")) + "\n"
+    done = import_text(store, PROJECT, text + json.dumps(row("bd-2")), file="f", now=NOW, at=1.8e9)
+    assert (done.created, done.skipped) == (["bd-2"], 2)
+
+
+@pytest.mark.parametrize("status", ["hooked", "pinned", "in_progress", "blocked", "my-own", "failed"])
+def test_a_status_we_do_not_have_is_held_and_exported_as_it_was(store: SqliteStore, status: str) -> None:
+    bring_in(store, row("bd-1", status=status))
+    bead = get(store, "bd-1")
+    assert bead.status == "open"
+    assert bead.hold is not None
+    assert bead.hold.status == status
+    assert take_out(store)["bd-1"]["status"] == status
+
+
+def test_a_failed_bead_is_exported_as_blocked_with_a_label_and_comes_back_as_failed(store: SqliteStore) -> None:
+    store.commit(PutBead(Bead(PROJECT, issue("bd-1", labels=("x",)), "failed"), None))
+    out = take_out(store)["bd-1"]
+    assert (out["status"], out["labels"]) == ("blocked", ["x", "gremlins:failed"])
+    bring_in(store, out | {"updated_at": "2026-11-22T10:00:00Z", "id": "bd-2"})
+    assert get(store, "bd-2").status == "failed"
+    assert get(store, "bd-2").issue.labels == ("x",)
+
+
+def test_rows_older_than_ours_are_left_alone(store: SqliteStore) -> None:
+    bring_in(store, row("bd-1", title="newer"))
+    done = bring_in(store, row("bd-1", title="older", updated_at="2026-11-20T10:00:00Z"))
+    assert done.older == ["bd-1"]
+    assert get(store, "bd-1").issue.title == "newer"
+    bring_in(store, row("bd-1", title="newest", updated_at="2026-11-21T10:00:01+00:00"))
+    assert get(store, "bd-1").issue.title == "newest"
+
+
+def test_an_import_does_not_take_work_from_a_gremlin(store: SqliteStore) -> None:
+    bring_in(store, row("bd-1"))
+    work = store.works(PROJECT, ["bd-1"]).works[0]
+    assert store.commit(MoveBead(work, "in_progress", NOW), AddAttempt(attempt("bd-1")))
+    bring_in(store, row("bd-1", title="better words", updated_at="2026-11-22T10:00:00Z"))
+    assert get(store, "bd-1").status == "in_progress"
+    assert get(store, "bd-1").issue.title == "better words"
+    bring_in(store, row("bd-1", status="closed", updated_at="2026-11-23T10:00:00Z"))
+    assert get(store, "bd-1").status == "closed"
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('{"id": "bd-2", "title": ', "not JSON"),
+        ('["bd-2"]', "not a JSON object"),
+        (json.dumps({"id": "bd-2"}), "title"),
+        (json.dumps(row("bd-2") | {"title": "x" * 501}), "title"),
+        (json.dumps(row("bd-2") | {"title": "  "}), "title"),
+        (json.dumps({"title": "x"}), "id"),
+        (json.dumps(row("bd-2", priority=5)), "priority"),
+        (json.dumps(row("bd-2", priority="high")), "priority"),
+        (json.dumps(row("bd-2", created_at="yesterday")), "created_at"),
+        (json.dumps(row("bd-2", labels="one")), "labels"),
+        (json.dumps(row("bd-2", dependencies=[{"type": "blocks"}])), "depends_on_id"),
+        ("[" * 100_000, "nested"),
+    ],
+)
+def test_a_bad_line_is_named_and_nothing_is_imported(store: SqliteStore, line: str, why: str) -> None:
+    with pytest.raises(BadLine, match=r"^issues\.jsonl:3: ") as caught:
+        bring_in(store, row("bd-1"), "", line)
+    assert why in caught.value.message
+    assert store.ids(PROJECT) == []
+
+
+def test_a_circle_is_refused_with_a_line_of_it(store: SqliteStore) -> None:
+    needs_two = [{"issue_id": "bd-1", "depends_on_id": "bd-2", "type": "blocks"}]
+    needs_one = [{"issue_id": "bd-2", "depends_on_id": "bd-1", "type": "conditional-blocks"}]
+    with pytest.raises(BadLine, match=r"^issues\.jsonl:[12]: .*circle"):
+        bring_in(store, row("bd-1", dependencies=needs_two), row("bd-2", dependencies=needs_one))
+    assert store.ids(PROJECT) == []
+
+
+def test_dependencies_on_what_is_not_here_are_kept(store: SqliteStore) -> None:
+    bring_in(store, row("bd-1", dependencies=[{"issue_id": "bd-1", "depends_on_id": "gone-7", "type": "blocks"}]))
+    assert not get(store, "bd-1").blocked
+    assert take_out(store)["bd-1"]["dependencies"][0]["depends_on_id"] == "gone-7"
+
+
+def test_closed_is_closed_at_and_nothing_else_is(store: SqliteStore) -> None:
+    bring_in(store, row("bd-1", status="closed"), row("bd-2", closed_at=NOW))
+    assert get(store, "bd-1").issue.closed_at == NOW
+    assert get(store, "bd-2").issue.closed_at is None
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+STRANGE_KEYS = st.text(min_size=1, max_size=12).filter(lambda key: key not in row("x") and not key.startswith("_"))
+
+
+@settings(max_examples=60)
+@given(
+    title=st.text(min_size=1, max_size=500).filter(str.strip),
+    status=st.sampled_from(["open", "closed", "deferred", "hooked", "x y"]),
+    priority=st.integers(0, 4),
+    extra=st.dictionaries(
+        STRANGE_KEYS.map(lambda key: "x_" + key), JSON_VALUES.filter(lambda v: v is not None), max_size=4
+    ),
+    description=st.text(max_size=50),
+)
+def test_whatever_goes_in_comes_out(
+    tmp_path_factory: pytest.TempPathFactory,
+    title: str,
+    status: str,
+    priority: int,
+    extra: dict[str, Any],
+    description: str,
+) -> None:
+    with SqliteStore(tmp_path_factory.mktemp("round") / "beads.db") as store:
+        given_row = row("bd-1", title=title, status=status, priority=priority, description=description, **extra)
+        if status == "closed":
+            given_row["closed_at"] = NOW
+        bring_in(store, given_row)
+        out = take_out(store)["bd-1"]
+        assert {key: out.get(key, "") for key in given_row} == given_row

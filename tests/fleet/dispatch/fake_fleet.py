@@ -1,0 +1,210 @@
+"""A process table that lives in memory: gremlins that do what a test tells them, and remember what was done to them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from gremlins.clock import FakeClock
+from gremlins.fleet.dispatch.observation import (
+    ALIVE,
+    LandingRefused,
+    Missing,
+    Observation,
+    Proof,
+    Ready,
+    SpawnFailed,
+    SpawnOrder,
+    State,
+)
+from gremlins.outcome import FailureClass
+
+COMMITS = Proof("commits", holds=True, base="a" * 40, tip="b" * 40)
+
+
+@dataclass
+class FakeGremlin:
+    """One gremlin: its record, and whether its process lives."""
+
+    id: str
+    bead: str
+    state: State = "running"
+    alive: bool = True
+    spawn: int = 1
+    started_at: float = 0.0
+    ended_at: float | None = None
+    failure: FailureClass | None = None
+    reason: str = ""
+    retry_at: float | None = None
+    bail: str | None = None
+    proof: Proof | None = None
+    replies: int = 0
+    cost_usd: float = 0.0
+    started_ticks: float = 0.0
+    rebooted: bool = False
+    stubborn: bool = False
+    stop_wanted: bool = False
+    outstanding: bool = False
+    killed: int = 0
+    land_refused: str | None = None
+
+
+@dataclass
+class FakeFleet:
+    """The `Fleet` port over fake gremlins."""
+
+    clock: FakeClock
+    table: dict[str, FakeGremlin] = field(default_factory=dict)
+    starts: Counter[str] = field(default_factory=Counter)
+    """Processes really started, by bead."""
+    ready: Ready | Missing = field(default_factory=Ready)
+    credential: str = "claude:key-1"
+    start_error: SpawnFailed | None = None
+    on_start: Callable[[FakeGremlin], None] = lambda gremlin: None
+    watch: Callable[[str, str], None] = lambda verb, who: None
+    """Called with every verb before it acts; may raise, to crash the loop there."""
+    after: Callable[[str, str], None] = lambda verb, who: None
+    """Called once it has acted."""
+    preflights: int = 0
+    orders: dict[str, SpawnOrder] = field(default_factory=dict)
+
+    def now(self) -> float:
+        return self.clock.now().timestamp()
+
+    # --- the port
+
+    def observe(self, gremlin_id: str) -> Observation | None:
+        gremlin = self.table.get(gremlin_id)
+        if gremlin is None:
+            return None
+        return Observation(
+            state=gremlin.state,
+            spawn=gremlin.spawn,
+            alive=gremlin.alive,
+            reason=gremlin.reason,
+            failure=gremlin.failure,
+            retry_at=gremlin.retry_at,
+            bail=gremlin.bail,
+            proof=gremlin.proof,
+            ended_at=gremlin.ended_at,
+            age_seconds=self.clock.monotonic() - gremlin.started_ticks if gremlin.alive else None,
+            replies=gremlin.replies,
+            cost_usd=gremlin.cost_usd,
+            rebooted=gremlin.rebooted,
+        )
+
+    def scopes(self) -> tuple[str, ...]:
+        return (self.credential,)
+
+    def preflight(self, *, fresh: bool) -> Ready | Missing:
+        self.preflights += 1
+        return self.ready
+
+    def spawn(self, order: SpawnOrder) -> None:
+        self.watch("spawn", order.gremlin_id)
+        if order.gremlin_id not in self.table:
+            if self.start_error is not None:
+                raise self.start_error
+            self.orders[order.gremlin_id] = order
+            gremlin = FakeGremlin(order.gremlin_id, order.bead_id)
+            self.table[order.gremlin_id] = gremlin
+            self._begin(gremlin)
+        self.after("spawn", order.gremlin_id)
+
+    def rescue(self, gremlin_id: str) -> None:
+        self.watch("rescue", gremlin_id)
+        gremlin = self.table.get(gremlin_id)
+        if gremlin is None:
+            raise SpawnFailed("no such gremlin")
+        if not gremlin.alive:
+            if gremlin.state in ("finished", "landed"):
+                raise SpawnFailed("there is nothing to rescue")
+            if self.start_error is not None:
+                raise self.start_error
+            gremlin.spawn += 1
+            self._begin(gremlin)
+        self.after("rescue", gremlin_id)
+
+    def terminate(self, gremlin_id: str, reason: str) -> None:
+        self.watch("terminate", gremlin_id)
+        gremlin = self.table[gremlin_id]
+        gremlin.stop_wanted = True
+        if gremlin.alive:
+            gremlin.state = "stopping"
+            if not gremlin.stubborn:
+                self.end(gremlin, "stopped")
+        self.after("terminate", gremlin_id)
+
+    def kill(self, gremlin_id: str) -> None:
+        self.watch("kill", gremlin_id)
+        gremlin = self.table[gremlin_id]
+        gremlin.killed += 1
+        if gremlin.alive:
+            self.end(gremlin, "detached" if gremlin.outstanding else "dead", reason="killed")
+
+    def land(self, gremlin_id: str) -> str:
+        self.watch("land", gremlin_id)
+        gremlin = self.table[gremlin_id]
+        if gremlin.land_refused is not None:
+            raise LandingRefused(gremlin.land_refused)
+        gremlin.state = "landed"
+        self.after("land", gremlin_id)
+        return f"landed gremlin {gremlin_id}"
+
+    def wait(self, gremlin_ids: Collection[str], seconds: float) -> None:
+        self.clock.sleep(seconds)
+
+    # --- what gremlins do
+
+    def _begin(self, gremlin: FakeGremlin) -> None:
+        self.starts[gremlin.bead] += 1
+        gremlin.started_at, gremlin.ended_at = self.now(), None
+        gremlin.started_ticks = self.clock.monotonic()
+        gremlin.alive, gremlin.rebooted = True, False
+        gremlin.failure = gremlin.bail = gremlin.retry_at = gremlin.proof = None
+        gremlin.reason = ""
+        if gremlin.stop_wanted and gremlin.outstanding:  # a stop that nobody settled is settled first
+            gremlin.outstanding = False
+            self.end(gremlin, "stopped")
+            return
+        gremlin.stop_wanted = False
+        gremlin.state = "parked" if gremlin.outstanding else "running"
+        self.on_start(gremlin)
+
+    def end(
+        self,
+        gremlin: FakeGremlin,
+        state: State,
+        *,
+        failure: FailureClass | None = None,
+        reason: str = "",
+        retry_at: float | None = None,
+        proof: Proof | None = None,
+        bail: str | None = None,
+    ) -> None:
+        """Its process is gone, its record says this."""
+        assert state not in ALIVE
+        gremlin.alive, gremlin.state, gremlin.ended_at = False, state, self.now()
+        gremlin.failure, gremlin.reason, gremlin.retry_at = failure, reason, retry_at
+        gremlin.proof, gremlin.bail = proof, bail
+        if state in ("finished", "landed", "bailed", "stopped") or (state == "dead" and failure is not None):
+            gremlin.outstanding = False
+
+    def finish(self, gremlin: FakeGremlin, *, cost: float = 0.01) -> None:
+        gremlin.replies += 1
+        gremlin.cost_usd += cost
+        self.end(gremlin, "finished", proof=COMMITS)
+
+    def fail(self, gremlin: FakeGremlin, failure: FailureClass, reason: str = "it went wrong", **more: float) -> None:
+        self.end(gremlin, "dead", failure=failure, reason=reason, retry_at=more.get("retry_at"))
+
+    def park(self, gremlin: FakeGremlin) -> None:
+        gremlin.state, gremlin.outstanding = "parked", True
+
+    def of(self, bead: str) -> FakeGremlin:
+        """The latest gremlin of a bead."""
+        return [g for g in self.table.values() if g.bead == bead][-1]
+
+    def living(self, bead: str) -> list[FakeGremlin]:
+        return [g for g in self.table.values() if g.bead == bead and g.alive]

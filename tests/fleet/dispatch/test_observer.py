@@ -1,0 +1,47 @@
+"""How the loop sees gremlins: what counts as work, and what only waits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gremlins.fleet.dispatch.observer import Lookout
+from gremlins.records.gremlin import Running
+from tests.fleet.records import ago, record, state_root
+
+
+@pytest.mark.parametrize(
+    ("status", "waits"),
+    [
+        (Running(since=ago(60)), False),
+        (Running(since=ago(60), until=ago(-600), waiting_for="running `make`"), False),
+        (Running(since=ago(60), until=ago(-600), waiting_for="asking again later", asleep=True), True),
+        (Running(since=ago(60), until=ago(10), waiting_for="asking again later", asleep=True), False),
+    ],
+)
+def test_a_running_command_is_work_and_a_wait_that_is_on_record_is_none(
+    tmp_path: Path, status: Running, waits: bool
+) -> None:
+    root = state_root(tmp_path)
+    with root.alive(record("g", status)):
+        seen = Lookout(root.home, root.clock, 360.0).observe("g")
+    assert seen is not None
+    assert (seen.alive, seen.waits) == (True, waits)
+
+
+def test_a_record_that_cannot_be_read_is_neither_dead_nor_done(tmp_path: Path) -> None:
+    root = state_root(tmp_path)
+    with root.alive(record("g")):
+        root.home.gremlin("g").state.write_text("{half")
+        seen = Lookout(root.home, root.clock, 360.0).observe("g")
+        assert seen is not None
+        assert (seen.state, seen.alive) == ("unreadable", True)
+    seen = Lookout(root.home, root.clock, 360.0).observe("g")
+    assert seen is not None
+    assert (seen.state, seen.alive) == ("unreadable", False)
+
+
+def test_what_is_not_there_is_none(tmp_path: Path) -> None:
+    root = state_root(tmp_path)
+    assert Lookout(root.home, root.clock, 360.0).observe("nobody") is None

@@ -1,0 +1,464 @@
+"""The rules of the loop, each as something that happened to somebody."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import pytest
+
+from gremlins.fleet.beads.bead import Hold
+from gremlins.fleet.beads.store.interface import PutBead
+from gremlins.fleet.dispatch.observation import Missing, Ready, SpawnFailed
+from tests.fleet.project import PROJECT, Project
+
+
+def test_a_ready_bead_is_given_a_gremlin_and_closes_when_it_finishes(project: Project) -> None:
+    project.add("a-1")
+    assert project.tick().spawned == [("a-1", project.fleet.of("a-1").id)]
+    assert project.bead("a-1").status == "in_progress"
+    project.fleet.finish(project.fleet.of("a-1"))
+    report = project.tick()
+    assert report.closed == ["a-1"]
+    assert project.bead("a-1").issue.closed_at is not None
+    assert [n.kind for n in project.notices] == ["closed"]
+
+
+def test_a_bead_closes_though_the_loop_was_down_when_its_gremlin_finished(project: Project) -> None:
+    project.add("a-1")
+    project.tick()
+    project.clock.advance(100_000)
+    project.fleet.finish(project.fleet.of("a-1"))
+    project.clock.advance(100_000)
+    assert project.tick().closed == ["a-1"]
+
+
+def test_finishing_without_evidence_closes_nothing(project: Project) -> None:
+    project.add("a-1")
+    project.tick()
+    project.fleet.end(project.fleet.of("a-1"), "finished")
+    project.tick()
+    assert project.bead("a-1").status == "open"
+    assert project.attempts("a-1")[0].settled is not None
+    assert project.charged("a-1") == 1
+
+
+def test_a_gremlin_that_dies_five_seconds_after_a_good_start_reaches_the_cap(project: Project) -> None:
+    project.add("a-1")
+    for _ in range(40):
+        project.tick()
+        for gremlin in project.fleet.living("a-1"):
+            project.clock.advance(5)
+            project.fleet.end(gremlin, "dead", reason="vanished")
+        project.clock.advance(4000)
+    assert project.bead("a-1").status == "failed"
+    assert project.fleet.starts["a-1"] == 5
+    assert project.charged("a-1") == 5
+
+
+def test_the_cap_is_reached_in_the_tick_that_sees_the_last_failure(project: Project) -> None:
+    project.policy = replace(project.policy, retry_cap=1)
+    project.add("a-1")
+    project.tick()
+    project.fleet.fail(project.fleet.of("a-1"), "task", "tests fail")
+    report = project.tick()
+    assert report.failed == ["a-1"]
+    assert "tests fail" in project.notices[-1].payload["reason"]
+
+
+def test_uncharged_failures_end_at_the_spawn_cap_and_hold_the_bead(project: Project) -> None:
+    project.add("a-1")
+    for _ in range(60):
+        project.tick()
+        for gremlin in project.fleet.living("a-1"):
+            project.fleet.fail(gremlin, "capacity")
+        project.clock.advance(20_000)
+    bead = project.bead("a-1")
+    assert bead.hold is not None
+    assert bead.hold.kind == "spawn_cap"
+    assert project.fleet.starts["a-1"] == 15
+    assert project.charged("a-1") == 0
+    assert [n.kind for n in project.notices] == ["held"]
+
+
+def test_ten_failures_of_the_machine_hold_the_bead(project: Project) -> None:
+    project.add("a-1")
+    for _ in range(30):
+        project.tick()
+        for gremlin in project.fleet.living("a-1"):
+            project.fleet.fail(gremlin, "host", "no space")
+        project.clock.advance(20_000)
+    bead = project.bead("a-1")
+    assert bead.hold is not None
+    assert bead.hold.kind == "host"
+    assert project.fleet.starts["a-1"] == 10
+
+
+def test_after_anything_but_a_task_failure_the_same_gremlin_goes_on(project: Project) -> None:
+    project.add("a-1")
+    project.tick()
+    first = project.fleet.of("a-1").id
+    project.fleet.fail(project.fleet.of("a-1"), "unknown")
+    project.tick()
+    project.clock.advance(100)
+    assert project.tick().spawned == [("a-1", first)]
+    project.fleet.fail(project.fleet.of("a-1"), "task")
+    project.tick()
+    project.clock.advance(1000)
+    assert project.tick().spawned[0][1] != first
+
+
+def test_backoff_doubles_and_is_the_same_after_a_restart(project: Project) -> None:
+    project.add("a-1")
+    waits = []
+    for _ in range(3):
+        project.tick()
+        project.fleet.fail(project.fleet.of("a-1"), "task")
+        due = project.tick().next_due
+        assert due == project.tick().next_due
+        assert due is not None
+        waits.append(due - project.now)
+        project.clock.advance(due - project.now + 0.001)
+    for n, wait in enumerate(waits):
+        assert 0.8 * 30 * 2**n <= wait <= 1.2 * 30 * 2**n
+
+
+def test_a_capacity_errors_own_time_wins(project: Project) -> None:
+    project.add("a-1")
+    project.tick()
+    until = project.now + 5000
+    project.fleet.fail(project.fleet.of("a-1"), "capacity", retry_at=until)
+    project.tick()
+    project.clock.advance(4990)
+    assert project.tick().spawned == []
+    project.clock.advance(20)
+    assert len(project.tick().spawned) == 1
+    assert project.charged("a-1") == 0
+
+
+def test_a_person_who_stops_a_gremlin_holds_its_bead_until_it_is_released(project: Project) -> None:
+    project.add("a-1")
+    project.tick()
+    gremlin = project.fleet.of("a-1")
+    project.fleet.end(gremlin, "stopped", reason="stopped by anna")
+    project.clock.advance(10_000)
+    assert project.tick().held == ["a-1"]
+    assert project.tick().spawned == []
+    bead = project.bead("a-1")
+    assert project.store.commit(PutBead(replace(bead, hold=None), bead.generation))
+    assert project.tick().spawned == [("a-1", gremlin.id)]
+    assert project.charged("a-1") == 0
+
+
+@pytest.mark.parametrize("kind", ["needs_human", "refused"])
+def test_a_bail_that_needs_a_person_fails_at_once(project: Project, kind: str) -> None:
+    project.add("a-1")
+    project.tick()
+    project.fleet.end(project.fleet.of("a-1"), "bailed", bail=kind, reason=f"{kind}: which database?")
+    assert project.tick().failed == ["a-1"]
+
+
+def test_a_parked_gremlin_is_left_alone_however_long_it_is_silent(project: Project) -> None:
+    project.add("a-1")
+    project.tick()
+    project.fleet.park(project.fleet.of("a-1"))
+    for _ in range(30):
+        project.clock.advance(86400)
+        project.tick()
+    assert project.fleet.of("a-1").alive
+    assert project.fleet.starts["a-1"] == 1
+
+
+def test_parked_gremlins_take_no_slot_up_to_their_own_cap(project: Project) -> None:
+    project.policy = replace(project.policy, max_running=1, max_parked=2)
+    project.add("a-1", "a-2", "a-3", "a-4")
+    for _ in range(3):
+        project.tick()
+        for gremlin in project.fleet.table.values():
+            project.fleet.park(gremlin)
+    assert len(project.fleet.table) == 2
+    assert project.tick(everything=True).denied["a-3"].reason.startswith("all parking places are taken")
+
+
+def test_a_detached_gremlin_is_re_attached_as_the_same_attempt(project: Project) -> None:
+    project.add("a-1")
+    project.tick()
+    gremlin = project.fleet.of("a-1")
+    project.fleet.park(gremlin)
+    project.fleet.end(gremlin, "detached")
+    assert project.tick().spawned == [("a-1", gremlin.id)]
+    assert project.work("a-1").spawns == 2
+    assert len(project.attempts("a-1")) == 1
+    assert gremlin.state == "parked"
+
+
+def test_a_detached_gremlin_that_says_its_key_is_refused_waits_for_the_breaker(project: Project) -> None:
+    project.add("a-1")
+    project.tick()
+    gremlin = project.fleet.of("a-1")
+    project.fleet.park(gremlin)
+    project.fleet.end(gremlin, "detached", failure="config", reason="401")
+    assert project.tick().spawned == []
+    assert project.charged("a-1") == 0
+    assert [e.scope for e in project.episodes() if e.open] == ["claude:key-1"]
+
+
+def test_another_key_is_not_stopped_by_the_breaker_of_the_old_one(project: Project) -> None:
+    project.add("a-1", "a-2")
+    project.policy = replace(project.policy, max_running=1)
+    project.tick()
+    project.fleet.fail(project.fleet.of("a-1"), "config", "401")
+    assert project.tick().spawned == []
+    project.fleet.credential = "claude:key-2"
+    assert len(project.tick().spawned) == 1
+
+
+def test_nothing_is_started_and_nothing_changed_while_something_is_missing(project: Project) -> None:
+    project.add("a-1")
+    project.fleet.ready = Missing("no API key", "set ANTHROPIC_API_KEY")
+    generation = project.bead("a-1").generation
+    report = project.tick()
+    assert report.missing is not None
+    assert report.spawned == []
+    assert project.bead("a-1").generation == generation
+    project.fleet.ready = Ready()
+    assert len(project.tick().spawned) == 1
+
+
+def test_a_loop_with_nothing_to_start_asks_for_no_proof(project: Project) -> None:
+    project.tick()
+    assert project.fleet.preflights == 0
+
+
+def test_hung_work_is_asked_to_end_then_killed_then_requeued(project: Project) -> None:
+    project.add("a-1")
+    project.tick()
+    gremlin = project.fleet.of("a-1")
+    gremlin.stubborn, gremlin.state = True, "stalled"
+    project.tick()
+    assert gremlin.stop_wanted
+    project.clock.advance(29)
+    project.tick()
+    assert gremlin.alive
+    project.clock.advance(2)
+    project.tick()
+    assert not gremlin.alive
+    project.tick()
+    settled = project.attempts("a-1")[0].settled
+    assert settled is not None
+    assert settled.failure == "task"
+    assert settled.reason.startswith("stalled")
+
+
+def test_work_beyond_its_deadline_ends_and_parked_time_does_not_count(project: Project) -> None:
+    project.policy = replace(project.policy, deadline=100)
+    project.add("a-1")
+    project.tick()
+    gremlin = project.fleet.of("a-1")
+    project.fleet.park(gremlin)
+    project.clock.advance(10_000)
+    project.tick()
+    assert gremlin.alive
+    gremlin.state, gremlin.started_ticks = "running", project.clock.monotonic()
+    project.clock.advance(101)
+    project.tick()
+    project.tick()
+    settled = project.attempts("a-1")[0].settled
+    assert settled is not None
+    assert "deadline" in settled.reason
+
+
+def test_a_failed_blocker_keeps_its_dependents_blocked(project: Project) -> None:
+    project.policy = replace(project.policy, retry_cap=1)
+    project.add("a-1")
+    project.add("a-2", needs=("a-1",))
+    project.tick()
+    project.fleet.fail(project.fleet.of("a-1"), "task")
+    project.tick()
+    report = project.tick(everything=True)
+    assert report.denied["a-2"].bucket == "blocked"
+    assert project.fleet.starts["a-2"] == 0
+
+
+def test_a_dependent_starts_when_its_blocker_has_closed(project: Project) -> None:
+    project.add("a-1")
+    project.add("a-2", needs=("a-1",))
+    project.tick()
+    project.fleet.finish(project.fleet.of("a-1"))
+    assert [bead for bead, _ in project.tick().spawned] == ["a-2"]
+
+
+def test_a_bead_that_a_person_closed_stays_closed_when_its_gremlin_fails(project: Project) -> None:
+    project.add("a-1")
+    project.tick()
+    project.person_moves("a-1", "closed")
+    project.fleet.fail(project.fleet.of("a-1"), "task")
+    report = project.tick()
+    assert [attempt.gremlin_id for attempt, _ in report.settled] == [project.fleet.of("a-1").id]
+    assert project.bead("a-1").status == "closed"
+
+
+def test_somebody_elses_work_is_not_dispatched(project: Project) -> None:
+    project.add("a-1")
+    project.person_moves("a-1", "in_progress")
+    report = project.tick(everything=True)
+    assert report.denied["a-1"].bucket == "held"
+    assert report.spawned == []
+
+
+def test_a_gremlin_that_could_not_be_started_is_a_charged_start_failure(project: Project) -> None:
+    project.add("a-1")
+    project.fleet.start_error = SpawnFailed("git refused")
+    project.tick()
+    settled = project.attempts("a-1")[0].settled
+    assert settled is not None
+    assert settled.failure == "start"
+    assert project.charged("a-1") == 1
+
+
+def test_a_gremlin_taken_up_again_by_a_person_is_followed_and_not_doubled(project: Project) -> None:
+    project.add("a-1")
+    project.tick()
+    gremlin = project.fleet.of("a-1")
+    project.fleet.fail(gremlin, "task")
+    project.tick()
+    project.fleet.rescue(gremlin.id)
+    project.clock.advance(10_000)
+    assert project.tick().spawned == []
+    assert project.bead("a-1").status == "in_progress"
+    project.fleet.finish(gremlin)
+    assert project.tick().closed == ["a-1"]
+
+
+def test_landing_comes_before_closing_and_a_refusal_is_a_task_failure(project: Project) -> None:
+    project.policy = replace(project.policy, land=True)
+    project.add("a-1")
+    project.tick()
+    project.fleet.finish(project.fleet.of("a-1"))
+    project.fleet.of("a-1").land_refused = "conflict in app.py"
+    project.tick()
+    settled = project.attempts("a-1")[0].settled
+    assert settled is not None
+    assert settled.failure == "task"
+    assert "conflict in app.py" in settled.reason
+    project.clock.advance(100)
+    project.tick()
+    project.fleet.finish(project.fleet.of("a-1"))
+    assert project.tick().closed == ["a-1"]
+    assert project.fleet.of("a-1").state == "landed"
+
+
+def test_a_bead_closes_when_a_person_lands_what_was_refused(project: Project) -> None:
+    project.policy = replace(project.policy, land=True)
+    project.add("a-1")
+    project.tick()
+    gremlin = project.fleet.of("a-1")
+    project.fleet.finish(gremlin)
+    gremlin.land_refused = "dirty tree"
+    project.tick()
+    project.fleet.land = lambda gremlin_id: "landed"  # type: ignore[method-assign]
+    gremlin.state = "landed"
+    project.tick()
+    assert "a-1" in project.tick().closed or project.bead("a-1").status == "closed"
+
+
+def test_nothing_is_spawned_while_paused(project: Project) -> None:
+    from gremlins.fleet.beads.store.interface import SetPaused
+
+    project.add("a-1")
+    project.store.commit(SetPaused(PROJECT, "lunch"))
+    assert project.tick(everything=True).denied["a-1"].reason == "dispatch is paused: lunch"
+    project.store.commit(SetPaused(PROJECT, None))
+    assert len(project.tick().spawned) == 1
+
+
+def test_a_held_bead_stays_held_however_its_attempt_ends(project: Project) -> None:
+    project.add("a-1")
+    project.tick()
+    bead = project.bead("a-1")
+    hold = Hold("person", "wait for the review", "anna", project.now)
+    assert project.store.commit(PutBead(replace(bead, hold=hold), bead.generation))
+    project.fleet.fail(project.fleet.of("a-1"), "task")
+    project.tick()
+    project.clock.advance(10_000)
+    assert project.tick().spawned == []
+    assert project.bead("a-1").hold == hold
+
+
+def test_a_tick_with_nothing_new_writes_nothing(project: Project) -> None:
+    project.add("a-1", "a-2")
+    project.tick()
+    project.fleet.fail(project.fleet.of("a-1"), "task")
+    project.tick()
+    before = project.store.db.connection.total_changes
+    for _ in range(10):
+        project.tick()
+    assert project.store.db.connection.total_changes == before
+
+
+def test_a_notice_is_handed_out_once(project: Project) -> None:
+    project.add("a-1")
+    project.tick()
+    project.fleet.finish(project.fleet.of("a-1"))
+    for _ in range(5):
+        project.tick()
+    assert len(project.notices) == 1
+
+
+def test_beads_of_another_project_are_not_touched(project: Project) -> None:
+    from gremlins.fleet.beads.bead import Bead
+    from tests.fleet.project import issue
+
+    assert project.store.commit(PutBead(Bead(project="/elsewhere", issue=issue("b-1")), None))
+    assert project.tick().spawned == []
+
+
+def test_a_bead_that_cannot_be_read_stops_no_other(project: Project) -> None:
+    project.add("a-1", "a-2")
+    project.store.db.execute("UPDATE beads SET hold = 'garbage', tried = 1 WHERE id = 'a-1'")
+    report = project.tick()
+    assert [bead for bead, _ in report.spawned] == ["a-2"]
+    assert "a-1" in report.bad[0]
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_a_text_that_cannot_be_read_takes_no_others_place(project: Project, everything: bool) -> None:
+    project.policy = replace(project.policy, max_running=1)
+    project.add("a-1", "a-2")
+    project.store.db.execute("UPDATE beads SET doc = '{half' WHERE id = 'a-1'")
+    loop = project.dispatcher()
+    loop.task = lambda bead_id: (str(project.store.bead(PROJECT, bead_id)), "")
+    report = loop.tick(everything=everything)
+    assert [bead for bead, _ in report.spawned] == ["a-2"]
+    assert "a-1" in report.bad[0]
+    assert project.attempts("a-1") == ()
+
+
+def test_a_claimed_bead_whose_text_cannot_be_read_stops_nothing(project: Project) -> None:
+    project.add("a-1")
+    project.fleet.watch = lambda verb, who: sys.exit(9) if verb == "spawn" else None
+    with pytest.raises(SystemExit):
+        project.tick()
+    project.fleet.watch = lambda verb, who: None
+    project.add("a-2")
+    project.store.db.execute("UPDATE beads SET doc = '{half' WHERE id = 'a-1'")
+    loop = project.dispatcher()
+    loop.task = lambda bead_id: (str(project.store.bead(PROJECT, bead_id)), "")
+    for _ in range(3):
+        report = loop.tick()
+        assert "a-1" in report.bad[0]
+    assert project.fleet.starts == {"a-2": 1}
+    project.store.db.execute("""UPDATE beads SET doc = '{"title": "whole again"}' WHERE id = 'a-1'""")
+    assert [bead for bead, _ in loop.tick().spawned] == ["a-1"]
+    assert len(project.attempts("a-1")) == 1
+
+
+def test_a_notice_is_told_though_its_beads_text_cannot_be_read(project: Project) -> None:
+    project.add("a-1")
+    project.tick()
+    project.fleet.finish(project.fleet.of("a-1"))
+    project.store.db.execute("UPDATE beads SET doc = '{half' WHERE id = 'a-1'")
+    loop = project.dispatcher()
+    loop.task = lambda bead_id: (str(project.store.bead(PROJECT, bead_id)), "")
+    assert loop.tick().closed == ["a-1"]
+    assert [notice.payload["bead"] for notice in project.notices] == ["a-1"]

@@ -1,0 +1,59 @@
+"""Spending caps are looked at before every call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gremlins.paths import Home
+from gremlins.records.gremlin import Failed, Finished
+from gremlins.simulator import ScriptedModel, Simulator
+from tests.conftest import Repo
+from tests.living import Lab
+
+TWO = """
+mode: batch
+stages:
+  - {type: agent, name: one, prompt: ask.md}
+  - {type: agent, name: two, prompt: ask.md}
+"""
+
+
+@pytest.fixture
+def lab(repo: Repo, tmp_path: Path) -> Iterator[Lab]:
+    repo.write({"ask.md": "Say something.\n"})
+    with Simulator(model=ScriptedModel(["first", "second", "third", "fourth"])) as simulator:
+        yield Lab(repo, Home(tmp_path / "state"), simulator)
+
+
+def test_a_gremlin_at_its_cap_asks_nothing_more_and_says_so(lab: Lab) -> None:
+    gremlin = lab.make(TWO)
+    status = lab.run(gremlin, env={"GREMLINS_SPEND__PER_ATTEMPT": "0.000001"}).status
+    assert isinstance(status, Failed)
+    assert status.failure == "credit"
+    assert "spend.per_attempt" in status.reason
+    assert len(lab.simulator.batches) == 1
+
+
+def test_a_day_counts_every_gremlin_and_begins_anew_at_midnight(lab: Lab) -> None:
+    cap = {"GREMLINS_SPEND__PER_DAY": "0.000001"}
+    assert isinstance(lab.run(lab.make(TWO)).status, Finished)
+    status = lab.run(lab.make(TWO), env=cap).status
+    assert isinstance(status, Failed)
+    assert status.retry_at is not None
+    assert status.retry_at > lab.clock.now()
+    assert len(lab.simulator.batches) == 2
+
+
+def test_an_unpriced_call_counts_as_the_dearest(lab: Lab) -> None:
+    gremlin = lab.make(TWO, client="claude:claude-nobody-9")
+    status = lab.run(gremlin, env={"GREMLINS_SPEND__PER_ATTEMPT": "0.000001"}).status
+    assert isinstance(status, Failed)
+    assert status.failure == "credit"
+
+
+def test_below_its_caps_nothing_is_held_up(lab: Lab) -> None:
+    roomy = {f"GREMLINS_SPEND__PER_{what}": "100" for what in ("ATTEMPT", "BEAD", "DAY")}
+    assert isinstance(lab.run(lab.make(TWO), env=roomy).status, Finished)

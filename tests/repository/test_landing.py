@@ -1,0 +1,408 @@
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gremlins.clock import FakeClock
+from gremlins.errors import Conflict
+from gremlins.repository.git import Git, UnknownRef
+from gremlins.repository.landing import Landed, land
+from tests.conftest import Repo
+from tests.crashing import steps
+
+BRANCH = "gremlins/g-1"
+TOKEN = "g-1/7f3a"
+
+
+@pytest.fixture
+def base(repo: Repo) -> str:
+    """The base of a gremlin's branch that changes, adds and removes files."""
+    start = repo.commit({"run.sh": "#!/bin/sh\n", "old/name.txt": "x\n", "dos.txt": b"a\r\nb\r\n"})
+    repo.git("checkout", "--quiet", "-b", BRANCH)
+    (repo.path / "old/name.txt").unlink()
+    (repo.path / "run.sh").chmod(0o755)
+    os.symlink("calc.py", repo.path / "link")
+    repo.commit({"calc.py": "fixed\n", "new/a ü.py": "a\n"}, "one")
+    repo.commit({"new/b.py": "b\n", "dos.txt": b"a\r\nc\r\n"}, "two")
+    repo.git("checkout", "--quiet", "main")
+    return start
+
+
+def do_land(repo: Repo, base: str, **options: Any) -> Landed:
+    options = {"message": "Fix add\n\nBecause.", "token": TOKEN, **options}
+    return land(repo.path, BRANCH, base, clock=FakeClock(), **options)
+
+
+def snapshot(repo: Repo) -> tuple[object, ...]:
+    """All of a person's tree, its index and refs."""
+    files = {
+        path.relative_to(repo.path).as_posix(): os.readlink(path) if path.is_symlink() else path.read_bytes()
+        for path in sorted(repo.path.rglob("*"))
+        if (path.is_file() or path.is_symlink()) and ".git" not in path.relative_to(repo.path).parts
+    }
+    return files, repo.git("for-each-ref"), repo.git("ls-files", "--stage"), sorted(os.listdir(repo.path / ".git"))
+
+
+def is_clean(repo: Repo) -> bool:
+    left = [name for name in os.listdir(repo.path / ".git") if "lock" in name or "gremlins" in name]
+    return repo.git("status", "--porcelain") == "" and left == [] and repo.git("for-each-ref", "refs/gremlins") == ""
+
+
+def refused(repo: Repo, base: str, why: str, **options: Any) -> Conflict:
+    """Landing is refused, and nothing has changed."""
+    before = snapshot(repo)
+    with pytest.raises(Conflict, match=why) as caught:
+        do_land(repo, base, **options)
+    assert snapshot(repo) == before
+    assert caught.value.exit_code == 4
+    return caught.value
+
+
+# --- it lands
+
+
+def test_the_branch_becomes_one_commit_of_the_current_branch(repo: Repo, base: str) -> None:
+    landed = do_land(repo, base)
+    assert landed == Landed(Git(repo.path).head(), "main", 7)
+    assert repo.git("rev-parse", "HEAD^") == base
+    assert repo.git("log", "-1", "--format=%B").splitlines() == [
+        "Fix add", "", "Because.", "", "Gremlins-Id: g-1", f"Gremlins-Landing: {TOKEN}",
+    ]  # fmt: skip
+    assert not Git(repo.path).differs("HEAD", BRANCH)
+    assert is_clean(repo)
+
+
+def test_files_modes_links_and_line_ends_arrive(repo: Repo, base: str) -> None:
+    do_land(repo, base)
+    assert stat.S_IMODE((repo.path / "run.sh").stat().st_mode) & 0o100
+    assert os.readlink(repo.path / "link") == "calc.py"
+    assert (repo.path / "dos.txt").read_bytes() == b"a\r\nc\r\n"
+    assert not (repo.path / "old").exists()
+
+
+def test_it_merges_with_what_the_target_has_by_now(repo: Repo, base: str) -> None:
+    theirs = repo.commit({"README.md": "# Changed meanwhile\n"})
+    do_land(repo, base)
+    assert repo.git("rev-parse", "HEAD^") == theirs
+    assert repo.read("README.md") == "# Changed meanwhile\n"
+    assert repo.read("calc.py") == "fixed\n"
+
+
+def test_untracked_files_that_are_not_in_the_way_stay(repo: Repo, base: str) -> None:
+    repo.write({"notes.txt": "mine\n", "new/mine.txt": "mine\n", "ignored/x": "mine\n"})
+    do_land(repo, base)
+    assert repo.git("status", "--porcelain") == "?? new/mine.txt\n?? notes.txt"
+    assert repo.read("ignored/x") == "mine\n"
+
+
+def test_a_file_that_was_only_touched_is_no_change(repo: Repo, base: str) -> None:
+    os.utime(repo.path / "calc.py", (1, 1))
+    assert do_land(repo, base)
+
+
+def test_no_hook_runs_and_nothing_is_signed(repo: Repo, base: str, tmp_path: Path) -> None:
+    repo.git("config", "commit.gpgSign", "true")
+    for name in (
+        "pre-commit",
+        "commit-msg",
+        "post-merge",
+        "post-checkout",
+        "pre-merge-commit",
+        "reference-transaction",
+    ):
+        hook = repo.path / ".git/hooks" / name
+        hook.write_text(f"#!/bin/sh\ntouch '{tmp_path}/ran'\nexit 1\n")
+        hook.chmod(0o755)
+    do_land(repo, base)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_landing_again_lands_nothing_twice(repo: Repo, base: str) -> None:
+    first = do_land(repo, base)
+    later = repo.commit({"calc.py": "gone on\n"})
+    assert do_land(repo, base) == first
+    assert repo.head() == later
+
+
+def test_a_message_cannot_claim_a_landing(repo: Repo, base: str) -> None:
+    do_land(repo, base, message="x\n\nGremlins-Landing: other/1")
+    assert repo.git("log", "-1", "--format=%B").count("Gremlins-Landing") == 1
+
+
+def test_winding_forward_keeps_the_commits(repo: Repo, base: str) -> None:
+    tip = repo.git("rev-parse", BRANCH)
+    assert do_land(repo, base, mode="ff") == Landed(Git(repo.path).commit(tip), "main", 7)
+    assert repo.head() == tip
+    assert is_clean(repo)
+    assert do_land(repo, base, mode="ff").sha == tip
+
+
+def test_into_a_branch_that_is_checked_out_nowhere(repo: Repo, base: str) -> None:
+    repo.git("branch", "release", base)
+    before = snapshot(repo)[0]
+    landed = do_land(repo, base, into="release")
+    assert (landed.target_branch, repo.git("rev-parse", "release")) == ("release", landed.sha)
+    assert (snapshot(repo)[0], repo.git("status", "--porcelain")) == (before, "")
+
+
+def test_into_a_branch_that_is_checked_out_in_another_worktree(repo: Repo, base: str, tmp_path: Path) -> None:
+    other = Repo(tmp_path / "other tree")
+    repo.git("worktree", "add", "--quiet", "-b", "release", str(other.path), base)
+    landed = do_land(repo, base, into="release")
+    assert other.head() == landed.sha
+    assert other.read("calc.py") == "fixed\n"
+    assert other.git("status", "--porcelain") == ""
+    other.write({"calc.py": "dirty\n"})
+    refused(repo, base, "uncommitted changes: calc.py", into="release", token="another")
+
+
+def test_with_a_detached_head_a_branch_can_be_named(repo: Repo, base: str) -> None:
+    repo.git("checkout", "--quiet", "--detach")
+    assert "--into" in (refused(repo, base, "HEAD is detached").hint or "")
+    assert do_land(repo, base, into="main").target_branch == "main"
+
+
+def test_only_what_the_gremlin_did_lands_where_its_base_is_unknown(repo: Repo, base: str) -> None:
+    repo.git("checkout", "--quiet", "-b", "feature")
+    start = repo.commit({"feature.txt": "not the gremlin's\n"})
+    repo.git("checkout", "--quiet", "-B", BRANCH)
+    repo.commit({"calc.py": "fixed\n"})
+    repo.git("checkout", "--quiet", "main")
+    assert do_land(repo, start).files_changed == 1
+    assert not (repo.path / "feature.txt").exists()
+
+
+def test_it_lands_on_a_branch_that_was_amended_since(repo: Repo, base: str) -> None:
+    repo.git("commit", "--quiet", "--amend", "-m", "first, reworded")
+    do_land(repo, base)
+    assert repo.read("calc.py") == "fixed\n"
+    assert is_clean(repo)
+
+
+# --- it refuses
+
+
+def test_a_dirty_tree_is_refused(repo: Repo, base: str) -> None:
+    repo.write({"README.md": "half done\n"})
+    refused(repo, base, "uncommitted changes: README.md")
+    repo.git("add", "README.md")
+    refused(repo, base, "uncommitted changes: README.md")
+
+
+def test_a_conflict_is_refused_and_its_files_named(repo: Repo, base: str) -> None:
+    repo.commit({"calc.py": "theirs\n"})
+    refused(repo, base, r"conflicts with what is there by now: calc\.py")
+
+
+def test_a_merge_in_progress_is_refused(repo: Repo, base: str) -> None:
+    (repo.path / ".git/MERGE_HEAD").write_text(base)
+    refused(repo, base, "a merge is in progress")
+
+
+@pytest.mark.parametrize("obstacle", ["new/b.py", "new", "link/inside", "ignored"])
+def test_an_untracked_file_in_the_way_is_refused(repo: Repo, base: str, obstacle: str) -> None:
+    if obstacle == "ignored":
+        repo.write({".git/info/exclude": "b.py\n"})
+        obstacle = "new/b.py"
+    repo.write({obstacle: "mine\n"})
+    refused(repo, base, f"untracked files are in the way: {obstacle}")
+
+
+def test_nothing_to_land_is_refused(repo: Repo, base: str) -> None:
+    repo.git("branch", "--force", BRANCH, base)
+    refused(repo, base, "nothing to land")
+
+
+def test_what_is_there_already_is_nothing_to_land(repo: Repo, base: str) -> None:
+    do_land(repo, base)
+    refused(repo, base, "nothing to land: main has all of it", token="another")
+
+
+def test_winding_forward_is_refused_where_the_target_went_on(repo: Repo, base: str) -> None:
+    repo.commit({"README.md": "x\n"})
+    assert "--squash" in (refused(repo, base, "cannot be wound forward", mode="ff").hint or "")
+
+
+def test_the_gremlins_own_branch_is_no_target(repo: Repo, base: str) -> None:
+    refused(repo, base, "own branch", into=BRANCH)
+
+
+def test_an_unknown_target_offers_the_nearest(repo: Repo, base: str) -> None:
+    with pytest.raises(UnknownRef) as caught:
+        do_land(repo, base, into="mian")
+    assert caught.value.hint == "did you mean `main`?"
+
+
+def test_another_gits_lock_is_waited_for_and_then_respected(repo: Repo, base: str) -> None:
+    (repo.path / ".git/index.lock").touch()
+    refused(repo, base, "another git is at work")
+
+
+def test_another_landing_is_not_disturbed(repo: Repo, base: str) -> None:
+    lock = repo.path / ".git/index.lock"
+    lock.write_text("gremlins landing\n")
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        refused(repo, base, "another landing is at work")
+
+
+def test_when_git_fails_halfway_nothing_has_changed(repo: Repo, base: str) -> None:
+    repo.git("config", "filter.broken.smudge", "false")
+    repo.git("config", "filter.broken.required", "true")
+    repo.write({".git/info/attributes": "b.py filter=broken\n"})
+    refused(repo, base, "git would not move main")
+
+
+def test_an_older_git_merges_too(repo: Repo, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Git(repo.path).text("--exec-path")
+    shim = tmp_path / "old" / "git"
+    shim.parent.mkdir()
+    usage = "usage: git merge-tree <base-tree> <branch1> <branch2>"
+    shim.write_text(
+        f'#!/bin/sh\ncase "$*" in *merge-tree*) echo "{usage}" >&2; exit 129;; esac\nexec "{real}/git" "$@"\n'
+    )
+    shim.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{shim.parent}:{os.environ['PATH']}")
+    repo.commit({"README.md": "# Changed meanwhile\n"})
+    do_land(repo, base)
+    assert (repo.read("calc.py"), repo.read("README.md")) == ("fixed\n", "# Changed meanwhile\n")
+    assert is_clean(repo)
+    repo.git("reset", "--quiet", "--hard", base)
+    repo.commit({"calc.py": "theirs\n"})
+    refused(repo, base, r"conflicts with what is there by now: calc\.py", token="another")
+
+
+# --- it is killed
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+from gremlins.repository.landing import land
+
+left, begun = int(sys.argv[1]), False
+
+def at(event, args):
+    global left, begun
+    begun = begun or event == "os.link"
+    if begun and event in ("subprocess.Popen", "os.rename", "os.remove", "os.link", "shutil.copyfile"):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+os.environ["LANDER"] = str(os.getpid())
+sys.addaudithook(at)
+options = json.loads(sys.argv[2])
+land(Path(options.pop("repo")), options.pop("branch"), options.pop("base"), **options)
+"""
+
+
+def land_and_be_killed(repo: Repo, base: str, step: int, **options: str) -> int:
+    """Land in a process that is killed before its `step`th step once it has begun. Returns how it ended."""
+    given = {"repo": str(repo.path), "branch": BRANCH, "base": base, "message": "Fix add", "token": TOKEN, **options}
+    done = subprocess.run([sys.executable, "-c", KILLED, str(step), json.dumps(given)], timeout=60, check=False)
+    return done.returncode
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("mode", ["squash", "ff"])
+def test_killed_at_any_step_it_lands_once_when_tried_again(repo: Repo, base: str, mode: Any) -> None:
+    repo.write({"notes.txt": "mine\n"})
+    for step in steps(4 if mode == "squash" else 7):
+        code = land_and_be_killed(repo, base, step, mode=mode)
+        landed = do_land(repo, base, mode=mode)
+        assert repo.head() == landed.sha, f"step {step}"
+        assert not Git(repo.path).differs("HEAD", BRANCH)
+        assert repo.git("rev-list", "--count", f"{base}..HEAD") == ("1" if mode == "squash" else "2")
+        assert repo.git("status", "--porcelain") == "?? notes.txt", f"step {step}"
+        assert repo.git("for-each-ref", "refs/gremlins/landing") == ""
+        assert not (repo.path / ".git/index.lock").exists()
+        if code == 0:
+            assert step > 8
+            return
+        assert code == -signal.SIGKILL
+        repo.git("reset", "--quiet", "--hard", base)
+    pytest.fail("it takes ever more steps")
+
+
+@pytest.fixture
+def half_moved(repo: Repo, base: str, tmp_path: Path) -> str:
+    """A tree in which git itself was killed, together with its parent, while it wrote the files. Returns the base."""
+    bomb = tmp_path / "bomb"
+    bomb.write_text("#!/bin/sh\nkill -9 $LANDER\nkill -9 0\n")  # the landing process, then all of git's group
+    bomb.chmod(0o755)
+    repo.git("config", "filter.bomb.smudge", f"'{bomb}'")
+    repo.write({".git/info/attributes": "b.py filter=bomb\n"})
+    assert land_and_be_killed(repo, base, 0) == -signal.SIGKILL
+    repo.write({".git/info/attributes": ""})
+    assert (repo.path / ".git/index.lock").exists()
+    assert repo.git("status", "--porcelain") != ""
+    return base
+
+
+def test_a_half_moved_tree_is_set_right_and_lands(repo: Repo, half_moved: str) -> None:
+    landed = do_land(repo, half_moved)
+    assert repo.head() == landed.sha
+    assert not Git(repo.path).differs("HEAD", BRANCH)
+    assert is_clean(repo)
+
+
+def test_a_half_written_file_of_ours_is_set_right(repo: Repo, half_moved: str) -> None:
+    repo.write({"calc.py": "fix"})
+    do_land(repo, half_moved)
+    assert repo.read("calc.py") == "fixed\n"
+    assert is_clean(repo)
+
+
+def test_a_killed_landings_git_is_let_finish(repo: Repo, base: str, tmp_path: Path) -> None:
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nkill -9 $LANDER\nsleep 0.5\ncat\n")
+    slow.chmod(0o755)
+    repo.git("config", "filter.slow.smudge", f"'{slow}'")
+    repo.write({".git/info/attributes": "b.py filter=slow\n"})
+    assert land_and_be_killed(repo, base, 0) == -signal.SIGKILL
+    land(repo.path, BRANCH, base, message="Fix add", token=TOKEN)
+    assert not Git(repo.path).differs("HEAD", BRANCH)
+    assert is_clean(repo)
+
+
+def test_another_gremlins_landing_sets_it_right_too(repo: Repo, half_moved: str) -> None:
+    repo.git("branch", "gremlins/g-2", half_moved)
+    tree = Git(repo.path)
+    with tree.scratch_index(half_moved) as env:
+        blob = tree.store(b"x\n")
+        tree.raw("update-index", "--add", "--cacheinfo", f"100644,{blob},other.txt", env=env)
+        tree.update_ref("refs/heads/gremlins/g-2", tree.commit_tree(tree.write_tree(env), [half_moved], "m"))
+    land(repo.path, "gremlins/g-2", half_moved, message="m", token="g-2/1")
+    assert repo.git("diff", "--name-only", half_moved, "HEAD") == "other.txt"
+    assert is_clean(repo)
+
+
+def test_what_a_person_changed_since_is_left_alone(repo: Repo, half_moved: str) -> None:
+    repo.write({"calc.py": "my own work\n"})
+    with pytest.raises(Conflict, match=r"was interrupted, and files have changed since: calc\.py"):
+        do_land(repo, half_moved)
+    assert repo.read("calc.py") == "my own work\n"
+    assert not (repo.path / ".git/index.lock").exists()
+    repo.git("stash", "--quiet", "--include-untracked")
+    do_land(repo, half_moved)
+    assert repo.read("calc.py") == "fixed\n"
+    assert is_clean(repo)
+
+
+def test_a_person_who_removed_the_lock_and_went_on_is_not_disturbed(repo: Repo, half_moved: str) -> None:
+    (repo.path / ".git/index.lock").unlink()
+    repo.git("reset", "--quiet", "--hard")
+    repo.git("clean", "--quiet", "-fd")
+    theirs = repo.commit({"README.md": "went on\n"})
+    do_land(repo, half_moved)
+    assert repo.git("rev-parse", "HEAD^") == theirs
+    assert is_clean(repo)

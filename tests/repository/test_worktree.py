@@ -1,0 +1,486 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gremlins.clock import FakeClock
+from gremlins.errors import Conflict, GitError, GremlinsError
+from gremlins.repository import worktree as wt
+from gremlins.repository.git import Git, HostGitError, UnknownRef
+from gremlins.repository.worktree import FileChange, Worktree
+from tests.conftest import CrashingGit, Repo
+from tests.crashing import steps
+
+TRAILER = wt.trailer_of("implement/1/1/1")
+
+
+@pytest.fixture
+def made(repo: Repo, tmp_path: Path) -> Worktree:
+    return wt.create(repo.path, tmp_path / "home dir" / "worktrees" / "g-1", "gremlins/g-1", repo.head())
+
+
+def inside(made: Worktree) -> Repo:
+    """The worktree, to be worked in as an agent would."""
+    return Repo(made.path)
+
+
+def status(made: Worktree) -> str:
+    return inside(made).git("status", "--porcelain")
+
+
+# --- making and removing
+
+
+def test_a_worktree_is_made_on_its_own_branch_and_private(repo: Repo, made: Worktree) -> None:
+    assert inside(made).git("symbolic-ref", "HEAD") == "refs/heads/gremlins/g-1"
+    assert inside(made).head() == repo.head() == made.base
+    assert stat.S_IMODE(made.path.parent.stat().st_mode) == 0o700
+    assert repo.git("status", "--porcelain") == ""
+
+
+def test_the_branch_has_no_upstream_and_no_hook_ran(repo: Repo, tmp_path: Path) -> None:
+    repo.git("config", "branch.autoSetupMerge", "always")
+    hook = repo.path / ".git/hooks/post-checkout"
+    hook.write_text(f"#!/bin/sh\ntouch '{tmp_path}/ran'\n")
+    hook.chmod(0o755)
+    wt.create(repo.path, tmp_path / "w", "gremlins/g", "main")
+    assert repo.git("for-each-ref", "--format=%(upstream)", "refs/heads/gremlins/g") == ""
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_unknown_base_is_refused_with_nothing_made(repo: Repo, tmp_path: Path) -> None:
+    with pytest.raises(UnknownRef):
+        wt.create(repo.path, tmp_path / "w", "gremlins/g", "nope")
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_branch_with_commits_of_its_own_is_not_taken_over(repo: Repo, tmp_path: Path) -> None:
+    first = repo.head()
+    repo.git("branch", "gremlins/g")
+    repo.commit({"x": "1"})
+    with pytest.raises(Conflict, match="exists already"):
+        wt.create(repo.path, tmp_path / "w", "gremlins/g", "main")
+    assert repo.git("rev-parse", "gremlins/g") == first
+
+
+def test_making_it_again_keeps_what_is_in_it(repo: Repo, made: Worktree) -> None:
+    inside(made).write({"half.py": "x\n"})
+    assert wt.create(repo.path, made.path, made.branch, made.base) == made
+    assert (made.path / "half.py").exists()
+
+
+@pytest.mark.parametrize("what", ["branch only", "empty folder", "no .git", "still locked", "folder gone"])
+def test_a_crash_halfway_through_making_it_is_made_good(repo: Repo, made: Worktree, what: str) -> None:
+    admin = Git(made.path).git_dir()
+    if what == "branch only":
+        wt.remove(repo.path, made.path, made.branch)
+    if what in ("empty folder", "folder gone", "no .git"):
+        (made.path / ".git").unlink()
+    if what in ("empty folder", "folder gone"):
+        wt._remove_folder(made.path)
+    if what == "empty folder":
+        made.path.mkdir()
+    if what == "still locked":
+        (admin / "locked").write_text("initializing\n")
+        (made.path / "calc.py").unlink()
+    again = wt.create(repo.path, made.path, made.branch, made.base)
+    assert wt.is_whole(again)
+    assert status(again) == ""
+    assert inside(again).head() == repo.head()
+
+
+def test_a_lost_worktree_comes_back_with_its_commits(repo: Repo, made: Worktree) -> None:
+    new = inside(made).commit({"x": "1"})
+    wt._remove_folder(made.path)
+    wt.restore(made)
+    assert inside(made).head() == new
+    assert status(made) == ""
+
+
+def test_a_lost_branch_cannot_be_brought_back(repo: Repo, made: Worktree) -> None:
+    wt.remove(repo.path, made.path, made.branch, delete_branch=True)
+    with pytest.raises(GremlinsError, match=r"branch gremlins/g-1 is gone"):
+        wt.restore(made)
+
+
+def test_removing_keeps_the_branch_unless_told(repo: Repo, made: Worktree) -> None:
+    for _ in range(2):
+        wt.remove(repo.path, made.path, made.branch)
+        assert not made.path.exists()
+        assert Git(repo.path).branch_exists(made.branch)
+    for _ in range(2):
+        wt.remove(repo.path, made.path, made.branch, delete_branch=True)
+        assert not Git(repo.path).branch_exists(made.branch)
+    assert len(Git(repo.path).checkouts()) == 1
+
+
+def test_removing_forgets_no_other_worktree(repo: Repo, made: Worktree, tmp_path: Path) -> None:
+    repo.git("worktree", "add", "--quiet", "-b", "mine", str(tmp_path / "usb/mine"))
+    (tmp_path / "usb").rename(tmp_path / "not mounted")
+    wt.remove(repo.path, made.path, made.branch)
+    (tmp_path / "not mounted").rename(tmp_path / "usb")
+    assert Repo(tmp_path / "usb/mine").git("status", "--porcelain") == ""
+
+
+def test_read_only_folders_are_removed_too(repo: Repo, made: Worktree) -> None:
+    inside(made).write({"mod/pkg/file": "x"})
+    (made.path / "mod/pkg").chmod(0o555)
+    (made.path / "mod").chmod(0o555)
+    wt.remove(repo.path, made.path, made.branch)
+    assert not made.path.exists()
+
+
+def test_a_branch_checked_out_elsewhere_is_not_deleted(repo: Repo, made: Worktree) -> None:
+    wt.remove(repo.path, made.path, made.branch)
+    repo.git("checkout", "--quiet", made.branch)
+    with pytest.raises(Conflict, match="is checked out in"):
+        wt.remove(repo.path, made.path, made.branch, delete_branch=True)
+
+
+def test_a_worktree_whose_repository_is_gone_can_be_removed(repo: Repo, made: Worktree) -> None:
+    wt._remove_folder(repo.path)
+    wt.remove(repo.path, made.path, made.branch, delete_branch=True)
+    assert not made.path.exists()
+
+
+def test_an_agents_own_commits_run_no_hooks_and_are_not_signed(repo: Repo, made: Worktree, tmp_path: Path) -> None:
+    (repo.path / ".git/hooks/pre-commit").write_text("#!/bin/sh\nexit 1\n")
+    (repo.path / ".git/hooks/pre-commit").chmod(0o755)
+    repo.git("config", "commit.gpgSign", "true")
+    env = wt.quiet_env(made, os.environ)
+    inside(made).git("commit", "--quiet", "--allow-empty", "-m", "by an agent", env=env)
+    other = Repo(tmp_path / "other")
+    other.path.mkdir()
+    other.git("init", "--quiet", env=env)
+    assert inside(made).git("config", "core.hooksPath", env=env) == "/dev/null"
+    assert "hookspath" not in other.git("config", "--list", env=env)
+
+
+def test_a_killed_gits_locks_are_removed_after_a_while(made: Worktree) -> None:
+    lock = Git(made.path).git_dir() / "index.lock"
+    lock.touch()
+    with pytest.raises(HostGitError):
+        wt.commit_all(made, message="m", trailer=TRAILER)
+    clock = FakeClock()
+    assert wt.clear_stale_locks(made, clock=clock) == [lock]
+    assert clock.ticks >= 10
+    assert wt.clear_stale_locks(made, clock=clock) == []
+    assert wt.commit_all(made, message="m", trailer=TRAILER) is None
+
+
+# --- edits
+
+
+def test_edits_become_one_commit_with_the_trailer_and_files(made: Worktree) -> None:
+    done = wt.commit_aside(
+        made, [FileChange("calc.py", b"fixed\n"), FileChange("new/æ b.py", b"n\n")], message="Fix add", trailer=TRAILER
+    )
+    assert done == inside(made).head() == wt.find_trailer(made, TRAILER)
+    assert inside(made).git("log", "-1", "--format=%B") == f"Fix add\n\n{TRAILER}"
+    assert (made.path / "calc.py").read_text() == "fixed\n"
+    assert status(made) == ""
+    assert wt.tree_differs(made)
+
+
+def test_only_edited_paths_are_committed(made: Worktree) -> None:
+    inside(made).write({"README.md": "touched by a test run\n", "dropped.txt": "x", "staged.txt": "y"})
+    inside(made).git("add", "staged.txt")
+    done = wt.commit_aside(made, [FileChange("calc.py", b"fixed\n")], message="m", trailer=TRAILER)
+    assert Git(made.path).changed_paths(made.base, str(done)) == ["calc.py"]
+    assert status(made).split("\n") == [" M README.md", "A  staged.txt", "?? dropped.txt"]
+
+
+def test_edits_that_change_nothing_are_no_commit(made: Worktree) -> None:
+    same = (made.path / "calc.py").read_bytes()
+    assert wt.commit_aside(made, [FileChange("calc.py", same)], message="m", trailer=TRAILER) is None
+    assert inside(made).head() == made.base
+
+
+def test_an_edit_may_take_back_what_a_test_run_did(made: Worktree) -> None:
+    same = (made.path / "calc.py").read_bytes()
+    inside(made).write({"calc.py": "scribble\n"})
+    assert wt.commit_aside(made, [FileChange("calc.py", same)], message="m", trailer=TRAILER) is None
+    assert status(made) == ""
+
+
+def test_executable_bits_line_ends_and_bytes_are_kept(repo: Repo, tmp_path: Path) -> None:
+    repo.write({"run.sh": "#!/bin/sh\n", "dos.txt": b"a\r\nb\r\n", "bin.dat": b"\0\xff\n"})
+    (repo.path / "run.sh").chmod(0o755)
+    os.symlink("calc.py", repo.path / "link")
+    repo.commit({})
+    made = wt.create(repo.path, tmp_path / "w", "gremlins/g", "main")
+    changes = {
+        "run.sh": b"#!/bin/sh\nexit 1\n",
+        "dos.txt": b"a\r\nc\r\n",
+        "bin.dat": b"\0\xfe\n",
+        "tool": b"#!/bin/sh\n",
+    }
+    done = wt.commit_aside(made, [FileChange(*item) for item in changes.items()], message="m", trailer=TRAILER)
+    assert {name: (made.path / name).read_bytes() for name in changes} == changes
+    modes = {path: entry.mode for path, entry in Git(made.path).ls_tree(str(done)).items()}
+    assert (modes["run.sh"], modes["tool"], modes["dos.txt"], modes["link"]) == ("100755", "100755", "100644", "120000")
+
+
+def test_where_git_converts_line_ends_the_repository_keeps_its_own(repo: Repo, made: Worktree) -> None:
+    repo.git("config", "core.autocrlf", "true")
+    done = wt.commit_aside(made, [FileChange("calc.py", b"x = 1\r\n")], message="m", trailer=TRAILER)
+    assert Git(made.path).file(str(done), "calc.py") == b"x = 1\n"
+    assert (made.path / "calc.py").read_bytes() == b"x = 1\r\n"
+
+
+def test_a_removed_file_is_gone_with_its_empty_folder(made: Worktree) -> None:
+    wt.commit_aside(made, [FileChange("tests/test_calc.py", None)], message="m", trailer=TRAILER)
+    assert not (made.path / "tests").exists()
+    assert status(made) == ""
+
+
+def test_a_file_may_make_room_for_a_folder(made: Worktree) -> None:
+    changes = [FileChange("calc.py/__init__.py", b"x\n"), FileChange("calc.py", None)]
+    assert wt.commit_aside(made, changes, message="m", trailer=TRAILER)
+    assert (made.path / "calc.py/__init__.py").read_text() == "x\n"
+    assert status(made) == ""
+
+
+@pytest.mark.parametrize("crash", ["before the files", "between the files", "after all"])
+def test_after_a_crash_the_edits_are_only_finished(made: Worktree, crash: str) -> None:
+    changes = [FileChange("calc.py", b"fixed\n"), FileChange("b.py", b"b\n"), FileChange("README.md", None)]
+    before = (made.path / "calc.py").read_bytes()
+    done = wt.commit_aside(made, changes, message="m", trailer=TRAILER)
+    if crash != "after all":  # as `update-ref` alone leaves it
+        inside(made).git("read-tree", made.base)
+        (made.path / "calc.py").write_bytes(before)
+        (made.path / "README.md").write_text("old\n")
+    if crash == "before the files":
+        (made.path / "b.py").unlink()
+    assert wt.commit_aside(made, changes, message="m", trailer=TRAILER) == done == inside(made).head()
+    assert (made.path / "calc.py").read_text() == "fixed\n"
+    assert status(made) == ""
+
+
+def test_a_commit_that_others_followed_is_not_moved_again(made: Worktree) -> None:
+    done = wt.commit_aside(made, [FileChange("calc.py", b"one\n")], message="m", trailer=TRAILER)
+    later = wt.commit_aside(made, [FileChange("calc.py", b"two\n")], message="m", trailer=wt.trailer_of("verify/1/1/1"))
+    assert wt.commit_aside(made, [FileChange("calc.py", b"one\n")], message="m", trailer=TRAILER) == done
+    assert inside(made).head() == later
+    assert (made.path / "calc.py").read_text() == "two\n"
+
+
+def test_a_summary_cannot_pass_for_a_trailer(made: Worktree) -> None:
+    other = wt.trailer_of("verify/1/1/1")
+    wt.commit_aside(made, [FileChange("calc.py", b"x\n")], message=f"m\n{other}\nrest", trailer=TRAILER)
+    assert wt.find_trailer(made, other) is None
+    assert wt.find_trailer(made, TRAILER)
+
+
+def test_without_an_identity_gremlins_is_the_author(made: Worktree) -> None:
+    (Path(os.environ["HOME"]) / ".gitconfig").unlink()
+    wt.commit_aside(made, [FileChange("calc.py", b"x\n")], message="m", trailer=TRAILER)
+    assert inside(made).git("log", "-1", "--format=%an <%ae>") == "gremlins <gremlins@localhost>"
+
+
+# --- live agents
+
+
+def test_what_an_agent_left_is_committed_without_droppings(made: Worktree) -> None:
+    work = inside(made)
+    work.write({"calc.py": "fixed\n", "new.py": "n\n", "ignored/x": "x", "a.log": "x", "__pycache__/calc.pyc": "x"})
+    (made.path / "README.md").unlink()
+    done = wt.commit_all(made, message="Agent", trailer=TRAILER)
+    assert Git(made.path).changed_paths(made.base, str(done)) == ["README.md", "calc.py", "new.py"]
+    assert status(made) == "?? __pycache__/"
+    assert wt.commit_all(made, message="Agent", trailer=TRAILER) == done == work.head()
+
+
+def test_an_agent_that_committed_itself_leaves_nothing_to_commit(made: Worktree) -> None:
+    theirs = inside(made).commit({"calc.py": "fixed\n"}, "by the agent")
+    assert wt.commit_all(made, message="m", trailer=TRAILER) is None
+    assert inside(made).head() == theirs
+    assert wt.tree_differs(made)
+
+
+@pytest.mark.parametrize("where", ["another branch", "detached", "an unrelated branch"])
+def test_an_agent_that_wandered_off_is_brought_back(made: Worktree, where: str) -> None:
+    work = inside(made)
+    start = {
+        "another branch": ["-b", "feature"],
+        "detached": ["--detach"],
+        "an unrelated branch": ["--orphan", "island"],
+    }[where]
+    work.git("checkout", "--quiet", *start)
+    work.commit({"calc.py": "fixed\n"}, "by the agent")
+    work.write({"more.py": "m\n"})
+    done = wt.commit_all(made, message="m", trailer=TRAILER)
+    assert work.git("symbolic-ref", "--short", "HEAD") == made.branch
+    assert work.head() == done
+    assert Git(made.path).is_ancestor(made.base, str(done))
+    assert Git(made.path).changed_paths(made.base, str(done)) == ["calc.py", "more.py"]
+    assert status(made) == ""
+
+
+def test_a_merge_the_agent_left_open_ends(repo: Repo, made: Worktree) -> None:
+    repo.commit({"calc.py": "theirs\n"})
+    work = inside(made)
+    work.commit({"calc.py": "ours\n"})
+    with pytest.raises(AssertionError):
+        work.git("merge", "main")
+    work.write({"calc.py": "resolved\n"})
+    done = wt.commit_all(made, message="m", trailer=TRAILER)
+    assert Git(made.path).operation() is None
+    assert Git(made.path).file(str(done), "calc.py") == b"resolved\n"
+    assert status(made) == ""
+
+
+def test_a_rebase_the_agent_left_open_ends(repo: Repo, made: Worktree) -> None:
+    repo.commit({"calc.py": "theirs\n"})
+    work = inside(made)
+    work.commit({"calc.py": "ours\n"})
+    with pytest.raises(AssertionError):
+        work.git("rebase", "main")
+    work.write({"calc.py": "resolved\n"})
+    done = wt.commit_all(made, message="m", trailer=TRAILER)
+    assert Git(made.path).operation() is None
+    assert work.git("symbolic-ref", "--short", "HEAD") == made.branch
+    assert Git(made.path).file(str(done), "calc.py") == b"resolved\n"
+
+
+def test_a_repository_cloned_into_the_worktree_is_left_alone(made: Worktree) -> None:
+    work = inside(made)
+    work.git("init", "--quiet", "vendored")
+    work.write({"vendored/x": "x", "calc.py": "fixed\n"})
+    done = wt.commit_all(made, message="m", trailer=TRAILER)
+    assert Git(made.path).changed_paths(made.base, str(done)) == ["calc.py"]
+    assert (made.path / "vendored/x").exists()
+
+
+def test_a_folder_may_become_a_link_or_a_file_a_folder(made: Worktree) -> None:
+    work = inside(made)
+    work.commit({"d/one": "1", "f": "f"})
+    wt._remove_folder(made.path / "d")
+    os.symlink("tests", made.path / "d")
+    (made.path / "f").unlink()
+    work.write({"f/inner": "i"})
+    done = str(wt.commit_all(made, message="m", trailer=TRAILER))
+    entries = Git(made.path).ls_tree(done)
+    assert entries["d"].mode == "120000"
+    assert "f/inner" in entries
+    assert "f" not in entries
+    assert status(made) == ""
+
+
+def test_an_ignored_file_that_the_agent_forced_in_is_committed(made: Worktree) -> None:
+    work = inside(made)
+    work.write({"ignored/keep": "x"})
+    work.git("add", "--force", "ignored/keep")
+    done = wt.commit_all(made, message="m", trailer=TRAILER)
+    assert Git(made.path).changed_paths(made.base, str(done)) == ["ignored/keep"]
+
+
+def test_a_crash_after_the_branch_moved_is_finished(made: Worktree) -> None:
+    inside(made).write({"calc.py": "fixed\n"})
+    done = wt.commit_all(made, message="m", trailer=TRAILER)
+    inside(made).git("read-tree", made.base)
+    assert wt.commit_all(made, message="m", trailer=TRAILER) == done
+    assert status(made) == ""
+
+
+def test_interrupted_work_is_kept_before_the_worktree_is_set_back(made: Worktree) -> None:
+    work = inside(made)
+    work.write({"calc.py": "half\n", "new.py": "n\n", "ignored/x": "x", ".venv/bin/python": "x"})
+    work.git("add", "calc.py")
+    ref = wt.interrupted_ref(made)
+    saved = wt.save_interrupted(made, ref)
+    assert ref == "refs/gremlins/g-1/interrupted-1"
+    assert wt.interrupted_ref(made) == "refs/gremlins/g-1/interrupted-2"
+    assert Git(made.path).changed_paths(made.base, str(saved)) == ["calc.py", "new.py"]
+    assert status(made) == "?? .venv/"
+    assert (made.path / "ignored/x").exists()
+    assert wt.save_interrupted(made, wt.interrupted_ref(made)) is None
+
+
+def test_an_interrupted_agents_own_commits_can_be_set_back_too(made: Worktree) -> None:
+    work = inside(made)
+    work.git("checkout", "--quiet", "-b", "elsewhere")
+    theirs = work.commit({"calc.py": "half\n"})
+    saved = wt.save_interrupted(made, "refs/gremlins/g-1/interrupted-1", to=made.base)
+    assert Git(made.path).is_ancestor(theirs, str(saved))
+    assert (work.head(), work.git("branch", "--show-current")) == (made.base, made.branch)
+    assert status(made) == ""
+
+
+def steps_of_edits(made: Worktree) -> None:
+    changes = [FileChange("calc.py", b"fixed\n"), FileChange("b.py", b"b\n"), FileChange("README.md", None)]
+    wt.commit_aside(made, changes, message="m", trailer=TRAILER)
+
+
+def steps_of_an_agent(made: Worktree) -> None:
+    wt.commit_all(made, message="m", trailer=TRAILER)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("commit", [steps_of_edits, steps_of_an_agent])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_crash_at_any_step_of_a_commit_commits_once(
+    made: Worktree, crashing_git: CrashingGit, commit: Callable[[Worktree], None], when: str
+) -> None:
+    for call in steps(3, 40):
+        inside(made).git("reset", "--hard", "--quiet", made.base)
+        if commit is steps_of_an_agent:
+            inside(made).write({"calc.py": "fixed\n", "b.py": "b\n"})
+            (made.path / "README.md").unlink()
+        with crashing_git(call, when) as crash, contextlib.suppress(GitError):
+            commit(made)
+        commit(made)
+        assert status(made) == "", f"call {call}"
+        assert inside(made).git("rev-list", "--count", f"{made.base}..HEAD") == "1", f"call {call}"
+        assert (made.path / "calc.py").read_text() == "fixed\n"
+        if not crash.happened:
+            return
+    pytest.fail("it takes ever more steps")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_crash_at_any_step_of_making_a_worktree_is_made_good(
+    repo: Repo, tmp_path: Path, crashing_git: CrashingGit, when: str
+) -> None:
+    for call in steps(3, 40):
+        with crashing_git(call, when) as crash, contextlib.suppress(GitError, GremlinsError):
+            wt.create(repo.path, tmp_path / "w", "gremlins/w", "main")
+        making = crash.happened
+        made = wt.create(repo.path, tmp_path / "w", "gremlins/w", "main")
+        assert status(made) == ""
+        with crashing_git(call, when) as crash, contextlib.suppress(GitError):
+            wt.remove(repo.path, made.path, made.branch, delete_branch=True)
+        wt.remove(repo.path, made.path, made.branch, delete_branch=True)
+        assert len(Git(repo.path).checkouts()) == 1
+        if not (making or crash.happened):
+            return
+    pytest.fail("it takes ever more steps")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_crash_at_any_step_of_saving_loses_nothing(made: Worktree, crashing_git: CrashingGit, when: str) -> None:
+    for call in steps(3, 40):
+        inside(made).write({"calc.py": f"half {call}\n"})
+        ref = wt.interrupted_ref(made)
+        with crashing_git(call, when) as crash, contextlib.suppress(GitError):
+            wt.save_interrupted(made, ref)
+        wt.save_interrupted(made, wt.interrupted_ref(made))
+        assert status(made) == ""
+        assert Git(made.path).file(ref, "calc.py") == f"half {call}\n".encode()
+        if not crash.happened:
+            return
+    pytest.fail("it takes ever more steps")
+
+
+def test_a_name_that_is_not_utf8_is_committed(made: Worktree) -> None:
+    name = os.fsdecode(b"caf\xe9.txt")
+    inside(made).write({name: "x\n"})
+    assert wt.commit_all(made, message="m", trailer=TRAILER)
+    assert status(made) == ""
