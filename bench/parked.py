@@ -24,7 +24,7 @@ from gremlins.paths import Home
 from gremlins.processes.locks import holder_of
 from gremlins.simulator import Options, Simulator
 from gremlins.simulator.demo_project import make_project
-from tests.acceptance.nursery import Nursery
+from tests.acceptance.fork_server import ForkServer
 
 COUNTS = (1, 10, 100, 200)
 WATCHED = 60.0
@@ -143,13 +143,15 @@ def _stat(pid: int) -> list[str]:
 
 def measure_parked(folder: Path, command: Sequence[str], counts: Sequence[int] = COUNTS) -> list[Fleet]:
     """Fleets of these sizes, one after the other. `command`: what is timed as `gremlins`. Linux only."""
-    (folder / "nursery").mkdir(parents=True)
-    nursery = Nursery.start(folder / "nursery", runners_python=sys.executable)
+    (folder / "fork_server").mkdir(parents=True)
+    fork_server = ForkServer.start(folder / "fork_server", runners_python=sys.executable)
     try:
         cases = [(count, EARLY) for count in counts] + [(max(counts), LATER)]
-        return [_fleet(folder / f"fleet-{number}", *case, nursery.python, command) for number, case in enumerate(cases)]
+        return [
+            _fleet(folder / f"fleet-{number}", *case, fork_server.python, command) for number, case in enumerate(cases)
+        ]
     finally:
-        nursery.close()
+        fork_server.close()
 
 
 def _fleet(folder: Path, count: int, interval: float, python: str, command: Sequence[str]) -> Fleet:

@@ -108,7 +108,7 @@ def repo(tmp_path: Path) -> Repo:
 
 def put_gh(folder: Path) -> None:
     """The stand-in `gh` as an executable, started without what an interpreter looks for first: it is called often."""
-    script = Path(__file__).with_name("stand_in_gh.py")
+    script = Path(__file__).with_name("fake_gh.py")
     (folder / "gh").write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -E "{script}" "$@"\n')
     (folder / "gh").chmod(0o755)
 

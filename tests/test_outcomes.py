@@ -17,7 +17,7 @@ from gremlins.paths import Home
 from gremlins.records.gremlin import Finished
 from gremlins.simulator import Reply, ScriptedModel, Simulator
 from tests.conftest import Repo
-from tests.living import Lab
+from tests.in_process import Lab
 
 ASK = "evidence: none\nstages: [{type: agent, name: summary, prompt: .gremlins/prompts/summary.md, mode: batch}]\n"
 ALWAYS = {"times": 0}

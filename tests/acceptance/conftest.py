@@ -1,4 +1,4 @@
-"""The world of acceptance tests."""
+"""Fixtures of the acceptance tests: the simulator, the fork server, a sandbox."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from gremlins.simulator import Simulator
 from gremlins.simulator.demo_project import FILES
-from tests.acceptance.nursery import Nursery
-from tests.acceptance.world import World
+from tests.acceptance.fork_server import ForkServer
+from tests.acceptance.sandbox import Sandbox
 from tests.conftest import make_repo
 
 VERIFY = f"verify = ['{sys.executable} -m unittest discover -q -s tests -t .']\n"
@@ -24,19 +24,19 @@ def simulator() -> Iterator[Simulator]:
 
 
 @pytest.fixture(scope="session")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    made = Nursery.start(tmp_path_factory.mktemp("nursery"))
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    made = ForkServer.start(tmp_path_factory.mktemp("fork_server"))
     yield made
     made.close()
 
 
 @pytest.fixture
-def world(tmp_path: Path, simulator: Simulator, request: pytest.FixtureRequest) -> Iterator[World]:
+def sandbox(tmp_path: Path, simulator: Simulator, request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """With processes that are forks of one that has imported everything; marked `installed`, the command as it is."""
     installed = request.node.get_closest_marker("installed") is not None
     repo = make_repo(tmp_path / "project")
     repo.commit({**FILES, ".gremlins/config.toml": VERIFY}, "An orchard, with a bug in it")
-    interpreter = sys.executable if installed else request.getfixturevalue("nursery").python
-    made = World(repo, tmp_path / "state", simulator, interpreter=interpreter)
+    interpreter = sys.executable if installed else request.getfixturevalue("fork_server").python
+    made = Sandbox(repo, tmp_path / "state", simulator, interpreter=interpreter)
     yield made
     made.close()

@@ -1,7 +1,7 @@
 """A process that dies by SIGKILL at one step of its own: every write, rename and fsync, everything sent and received,
 every program started. Standard library only: it also lives in the waiter, which has nothing else.
 
-`MORTAL_TRACE` names a file that all processes of one story share. Each step is a line of it, so their numbers go on
+`MORTAL_TRACE` names a file that all processes of one scenario share. Each step is a line of it, so their numbers go on
 from process to process; whoever takes step `MORTAL_AT`, a number or its words, does not live to carry it out.
 """
 

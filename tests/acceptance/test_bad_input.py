@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.world import Ran, World
+from tests.acceptance.sandbox import Ran, Sandbox
 from tests.conftest import make_repo
 
 GOOD = "stages: [{type: exec, cmds: ['true']}]\n"
 
 
-def nothing_left(world: World) -> None:
-    assert not list((world.home / "gremlins").glob("*"))
-    assert not list((world.home / "worktrees").glob("*"))
-    assert world.repo.git("branch", "--list", "gremlins/*") == ""
-    assert len(world.repo.git("worktree", "list").splitlines()) == 1
+def nothing_left(sandbox: Sandbox) -> None:
+    assert not list((sandbox.home / "gremlins").glob("*"))
+    assert not list((sandbox.home / "worktrees").glob("*"))
+    assert sandbox.repo.git("branch", "--list", "gremlins/*") == ""
+    assert len(sandbox.repo.git("worktree", "list").splitlines()) == 1
 
 
 def one_clear_line(ran: Ran, code: int) -> str:
@@ -41,17 +41,17 @@ def one_clear_line(ran: Ran, code: int) -> str:
         ("stages: []\n", "mine.yaml", "stages"),
     ],
 )
-def test_a_wrong_pipeline_is_named_with_file_and_line(world: World, yaml: str, where: str, what: str) -> None:
-    world.pipeline("mine", yaml)
-    err = one_clear_line(world.run("launch", "mine", "task"), 1)
+def test_a_wrong_pipeline_is_named_with_file_and_line(sandbox: Sandbox, yaml: str, where: str, what: str) -> None:
+    sandbox.pipeline("mine", yaml)
+    err = one_clear_line(sandbox.run("launch", "mine", "task"), 1)
     assert where in err
     assert what in err
-    nothing_left(world)
+    nothing_left(sandbox)
 
 
-def test_an_unknown_pipeline_offers_the_nearest(world: World) -> None:
-    assert "batch" in one_clear_line(world.run("launch", "bacth", "task"), 6)
-    nothing_left(world)
+def test_an_unknown_pipeline_offers_the_nearest(sandbox: Sandbox) -> None:
+    assert "batch" in one_clear_line(sandbox.run("launch", "bacth", "task"), 6)
+    nothing_left(sandbox)
 
 
 @pytest.mark.parametrize(
@@ -63,103 +63,103 @@ def test_an_unknown_pipeline_offers_the_nearest(world: World) -> None:
         ("api_key = 'sk-ant-x'\n", "config.toml:1"),
     ],
 )
-def test_wrong_settings_are_named_with_file_and_line(world: World, toml: str, where: str) -> None:
-    world.pipeline("mine", GOOD)
-    world.repo.write({".gremlins/config.toml": toml})
-    assert where in one_clear_line(world.run("launch", "mine"), 1)
-    nothing_left(world)
+def test_wrong_settings_are_named_with_file_and_line(sandbox: Sandbox, toml: str, where: str) -> None:
+    sandbox.pipeline("mine", GOOD)
+    sandbox.repo.write({".gremlins/config.toml": toml})
+    assert where in one_clear_line(sandbox.run("launch", "mine"), 1)
+    nothing_left(sandbox)
 
 
-def test_a_taken_id_is_refused(world: World) -> None:
-    world.pipeline("mine", GOOD)
-    world.ok("launch", "mine", "--id", "same")
-    one_clear_line(world.run("launch", "mine", "--id", "same"), 4)
-    world.until("same", "finished")
+def test_a_taken_id_is_refused(sandbox: Sandbox) -> None:
+    sandbox.pipeline("mine", GOOD)
+    sandbox.ok("launch", "mine", "--id", "same")
+    one_clear_line(sandbox.run("launch", "mine", "--id", "same"), 4)
+    sandbox.until("same", "finished")
 
 
 @pytest.mark.parametrize("wrong", ["Big", "a_b", "x" * 65, "../x"])
-def test_an_impossible_id_is_refused(world: World, wrong: str) -> None:
-    world.pipeline("mine", GOOD)
-    one_clear_line(world.run("launch", "mine", "--id", wrong), 1)
-    nothing_left(world)
+def test_an_impossible_id_is_refused(sandbox: Sandbox, wrong: str) -> None:
+    sandbox.pipeline("mine", GOOD)
+    one_clear_line(sandbox.run("launch", "mine", "--id", wrong), 1)
+    nothing_left(sandbox)
 
 
-def test_outside_a_repository(world: World, tmp_path: Path) -> None:
+def test_outside_a_repository(sandbox: Sandbox, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "git" in one_clear_line(world.run("launch", "local", "task", cwd=empty), 5)
+    assert "git" in one_clear_line(sandbox.run("launch", "local", "task", cwd=empty), 5)
 
 
-def test_a_repository_without_commits(world: World, tmp_path: Path) -> None:
+def test_a_repository_without_commits(sandbox: Sandbox, tmp_path: Path) -> None:
     new = tmp_path / "new"
     make_repo(new / "repo")
     new = new / "repo"
-    assert "commit" in one_clear_line(world.run("launch", "batch", "task", cwd=new), 5)
+    assert "commit" in one_clear_line(sandbox.run("launch", "batch", "task", cwd=new), 5)
 
 
-def test_a_base_ref_that_is_not_there(world: World) -> None:
-    assert "nowhere" in one_clear_line(world.run("launch", "batch", "task", "--base-ref", "nowhere"), 1)
-    nothing_left(world)
+def test_a_base_ref_that_is_not_there(sandbox: Sandbox) -> None:
+    assert "nowhere" in one_clear_line(sandbox.run("launch", "batch", "task", "--base-ref", "nowhere"), 1)
+    nothing_left(sandbox)
 
 
-def test_no_key(world: World) -> None:
-    ran = world.run("launch", "batch", "task", env={"ANTHROPIC_API_KEY": ""})
+def test_no_key(sandbox: Sandbox) -> None:
+    ran = sandbox.run("launch", "batch", "task", env={"ANTHROPIC_API_KEY": ""})
     assert "ANTHROPIC_API_KEY" in one_clear_line(ran, 5)
-    nothing_left(world)
+    nothing_left(sandbox)
 
 
-def test_a_key_that_is_refused(world: World) -> None:
-    world.simulator.change(keys={"sk-right": "default"})
-    err = one_clear_line(world.run("launch", "batch", "task", env={"ANTHROPIC_API_KEY": "sk-ant-wrong-1"}), 5)
+def test_a_key_that_is_refused(sandbox: Sandbox) -> None:
+    sandbox.simulator.change(keys={"sk-right": "default"})
+    err = one_clear_line(sandbox.run("launch", "batch", "task", env={"ANTHROPIC_API_KEY": "sk-ant-wrong-1"}), 5)
     assert "sk-ant-wrong-1" not in err
-    nothing_left(world)
+    nothing_left(sandbox)
 
 
-def test_an_api_that_is_down_does_not_hold_a_launch_up(world: World) -> None:
-    world.simulator.fault("models", "error", status=500)
-    gremlin = world.ok("launch", "batch", "a task").strip()
-    world.until(gremlin, "parked", "running", "finished")
-    world.ok("stop", gremlin)
+def test_an_api_that_is_down_does_not_hold_a_launch_up(sandbox: Sandbox) -> None:
+    sandbox.simulator.fault("models", "error", status=500)
+    gremlin = sandbox.ok("launch", "batch", "a task").strip()
+    sandbox.until(gremlin, "parked", "running", "finished")
+    sandbox.ok("stop", gremlin)
 
 
-def test_live_without_a_binary(world: World, tmp_path: Path) -> None:
-    ran = world.run(
+def test_live_without_a_binary(sandbox: Sandbox, tmp_path: Path) -> None:
+    ran = sandbox.run(
         "launch", "local", "task", "--mode", "live", env={"GREMLINS_CLAUDE_BIN": str(tmp_path / "no-claude")}
     )
     one_clear_line(ran, 5)
-    nothing_left(world)
+    nothing_left(sandbox)
 
 
-def test_a_task_is_needed(world: World) -> None:
-    assert "task" in one_clear_line(world.run("launch", "batch"), 1)
-    nothing_left(world)
+def test_a_task_is_needed(sandbox: Sandbox) -> None:
+    assert "task" in one_clear_line(sandbox.run("launch", "batch"), 1)
+    nothing_left(sandbox)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full's kin")
-def test_a_home_that_cannot_be_written(world: World) -> None:
-    world.pipeline("mine", GOOD)
-    err = one_clear_line(world.run("launch", "mine", env={"GREMLINS_HOME": "/proc/no-such-home"}), 1)
+def test_a_home_that_cannot_be_written(sandbox: Sandbox) -> None:
+    sandbox.pipeline("mine", GOOD)
+    err = one_clear_line(sandbox.run("launch", "mine", env={"GREMLINS_HOME": "/proc/no-such-home"}), 1)
     assert "GREMLINS_HOME" in err
-    nothing_left(world)
+    nothing_left(sandbox)
 
 
 @pytest.mark.parametrize("verb", ["show", "log", "stop", "rescue", "ack", "land", "rm", "status"])
-def test_an_unknown_gremlin(world: World, verb: str) -> None:
-    one_clear_line(world.run(verb, "nobody"), 6)
+def test_an_unknown_gremlin(sandbox: Sandbox, verb: str) -> None:
+    one_clear_line(sandbox.run(verb, "nobody"), 6)
 
 
-def test_an_ambiguous_prefix_lists_its_matches(world: World) -> None:
-    world.pipeline("mine", GOOD)
+def test_an_ambiguous_prefix_lists_its_matches(sandbox: Sandbox) -> None:
+    sandbox.pipeline("mine", GOOD)
     for name in ("fix-one", "fix-two"):
-        world.ok("launch", "mine", "--id", name)
-    err = one_clear_line(world.run("show", "fix"), 6)
+        sandbox.ok("launch", "mine", "--id", name)
+    err = one_clear_line(sandbox.run("show", "fix"), 6)
     assert "fix-one" in err
     assert "fix-two" in err
-    assert world.state("fix-o")["id"] == "fix-one"
+    assert sandbox.state("fix-o")["id"] == "fix-one"
 
 
-def test_wrong_usage_is_2(world: World) -> None:
+def test_wrong_usage_is_2(sandbox: Sandbox) -> None:
     for words in (["launch"], ["status", "--nope"], ["launch", "batch", "x", "--mode", "fast"], ["stop"]):
-        ran = world.run(*words)
+        ran = sandbox.run(*words)
         assert ran.code == 2, words
         assert ran.err.startswith("error: ")

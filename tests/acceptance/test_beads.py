@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.world import World
+from tests.acceptance.sandbox import Sandbox
 
 FIELDS = {
     "id", "title", "description", "status", "priority", "issue_type", "labels", "dependencies", "created_at",
@@ -19,21 +19,21 @@ OURS = {
 }  # fmt: skip
 
 
-def create(world: World, title: str, *more: str) -> str:
-    return world.ok("bead", "create", title, "--silent", *more).strip()
+def create(sandbox: Sandbox, title: str, *more: str) -> str:
+    return sandbox.ok("bead", "create", title, "--silent", *more).strip()
 
 
-def show(world: World, bead_id: str) -> dict[str, Any]:
-    return dict(json.loads(world.ok("bead", "show", bead_id, "--json")))
+def show(sandbox: Sandbox, bead_id: str) -> dict[str, Any]:
+    return dict(json.loads(sandbox.ok("bead", "show", bead_id, "--json")))
 
 
-def ids(world: World, *words: str) -> list[str]:
-    return [row["id"] for row in json.loads(world.ok("bead", *words, "--json"))]
+def ids(sandbox: Sandbox, *words: str) -> list[str]:
+    return [row["id"] for row in json.loads(sandbox.ok("bead", *words, "--json"))]
 
 
-def test_a_bead_from_its_making_to_its_end(world: World) -> None:
+def test_a_bead_from_its_making_to_its_end(sandbox: Sandbox) -> None:
     made = json.loads(
-        world.ok(
+        sandbox.ok(
             "bead",
             "create",
             "Mend the roof",
@@ -62,96 +62,96 @@ def test_a_bead_from_its_making_to_its_end(world: World) -> None:
     assert bead_id.startswith("project-")
     assert (made["priority"], made["issue_type"], made["labels"]) == (1, "bug", ["house", "urgent"])
     assert made["gremlins"]["bucket"] == "ready"
-    world.ok("bead", "update", bead_id, "-p", "0", "--add-label", "wet", "--remove-label", "house", "--title", "Roof")
-    changed = show(world, bead_id)
+    sandbox.ok("bead", "update", bead_id, "-p", "0", "--add-label", "wet", "--remove-label", "house", "--title", "Roof")
+    changed = show(sandbox, bead_id)
     assert (changed["priority"], changed["labels"], changed["title"]) == (0, ["urgent", "wet"], "Roof")
-    world.ok("bead", "close", bead_id, "-r", "Dry now")
-    closed = show(world, bead_id)
+    sandbox.ok("bead", "close", bead_id, "-r", "Dry now")
+    closed = show(sandbox, bead_id)
     assert (closed["status"], closed["close_reason"]) == ("closed", "Dry now")
     assert closed["closed_at"]
-    world.ok("bead", "reopen", bead_id)
-    again = show(world, bead_id)
+    sandbox.ok("bead", "reopen", bead_id)
+    again = show(sandbox, bead_id)
     assert (again["status"], again["closed_at"], again["close_reason"]) == ("open", None, None)
 
 
-def test_lists_are_bare_arrays_in_the_order_of_the_work(world: World) -> None:
-    late = create(world, "Later", "-p", "3")
-    first = create(world, "First", "-p", "0")
-    waiting = create(world, "Waiting", "--deps", f"{first},discovered-from:{late}")
-    assert ids(world, "list") == [first, waiting, late]
-    assert ids(world, "ready") == [first, late]
-    assert ids(world, "blocked") == [waiting]
-    assert ids(world, "ready", "-n", "1") == [first]
-    assert len(world.ok("bead", "ready", "-n", "1").splitlines()) == 2
-    assert ids(world, "list", "-n", "2") == [first, waiting]
-    assert ids(world, "list", "-b", "blocked", "-n", "1") == [waiting]
-    assert ids(world, "list", "-s", "open", "-p", "3") == [late]
-    assert ids(world, "list", "-t", "bug") == []
-    world.ok("bead", "close", first)
-    assert ids(world, "ready") == [waiting, late]
-    assert ids(world, "list", "-s", "closed") == [first]
+def test_lists_are_bare_arrays_in_the_order_of_the_work(sandbox: Sandbox) -> None:
+    late = create(sandbox, "Later", "-p", "3")
+    first = create(sandbox, "First", "-p", "0")
+    waiting = create(sandbox, "Waiting", "--deps", f"{first},discovered-from:{late}")
+    assert ids(sandbox, "list") == [first, waiting, late]
+    assert ids(sandbox, "ready") == [first, late]
+    assert ids(sandbox, "blocked") == [waiting]
+    assert ids(sandbox, "ready", "-n", "1") == [first]
+    assert len(sandbox.ok("bead", "ready", "-n", "1").splitlines()) == 2
+    assert ids(sandbox, "list", "-n", "2") == [first, waiting]
+    assert ids(sandbox, "list", "-b", "blocked", "-n", "1") == [waiting]
+    assert ids(sandbox, "list", "-s", "open", "-p", "3") == [late]
+    assert ids(sandbox, "list", "-t", "bug") == []
+    sandbox.ok("bead", "close", first)
+    assert ids(sandbox, "ready") == [waiting, late]
+    assert ids(sandbox, "list", "-s", "closed") == [first]
 
 
-def test_a_claim_is_won_once(world: World) -> None:
-    bead_id = create(world, "Take me")
-    world.ok("bead", "update", bead_id, "--claim")
-    ran = world.run("bead", "update", bead_id, "--claim")
+def test_a_claim_is_won_once(sandbox: Sandbox) -> None:
+    bead_id = create(sandbox, "Take me")
+    sandbox.ok("bead", "update", bead_id, "--claim")
+    ran = sandbox.run("bead", "update", bead_id, "--claim")
     assert ran.code == 4
     assert ran.err.startswith("error: ")
-    claimed = show(world, bead_id)
+    claimed = show(sandbox, bead_id)
     assert claimed["status"] == "in_progress"
     assert claimed["gremlins"]["bucket"] == "held"
-    world.ok("bead", "release", bead_id)
-    assert show(world, bead_id)["gremlins"]["bucket"] == "ready"
+    sandbox.ok("bead", "release", bead_id)
+    assert show(sandbox, bead_id)["gremlins"]["bucket"] == "ready"
 
 
-def test_what_one_bead_refuses_keeps_nothing_from_the_others(world: World) -> None:
-    one, done, two = (create(world, title) for title in ("One", "Done", "Two"))
-    world.ok("bead", "close", done)
-    ran = world.run("bead", "close", one, done, two, "--json")
+def test_what_one_bead_refuses_keeps_nothing_from_the_others(sandbox: Sandbox) -> None:
+    one, done, two = (create(sandbox, title) for title in ("One", "Done", "Two"))
+    sandbox.ok("bead", "close", done)
+    ran = sandbox.run("bead", "close", one, done, two, "--json")
     assert (ran.code, [row["id"] for row in ran.json()]) == (4, [one, two])
     assert f"error: {done}" in ran.err
-    assert ids(world, "list", "-s", "closed") == [one, done, two]
+    assert ids(sandbox, "list", "-s", "closed") == [one, done, two]
 
 
-def test_deferring_holding_and_releasing(world: World) -> None:
-    bead_id = create(world, "Not yet", "--defer", "+2h")
-    assert show(world, bead_id)["gremlins"]["bucket"] == "deferred"
-    world.ok("bead", "update", bead_id, "--defer", "")
-    assert show(world, bead_id)["gremlins"]["bucket"] == "ready"
-    world.ok("bead", "hold", bead_id, "-r", "ask Anna")
-    held = show(world, bead_id)["gremlins"]
+def test_deferring_holding_and_releasing(sandbox: Sandbox) -> None:
+    bead_id = create(sandbox, "Not yet", "--defer", "+2h")
+    assert show(sandbox, bead_id)["gremlins"]["bucket"] == "deferred"
+    sandbox.ok("bead", "update", bead_id, "--defer", "")
+    assert show(sandbox, bead_id)["gremlins"]["bucket"] == "ready"
+    sandbox.ok("bead", "hold", bead_id, "-r", "ask Anna")
+    held = show(sandbox, bead_id)["gremlins"]
     assert (held["bucket"], held["hold"]["kind"], held["bucket_reason"]) == ("held", "person", "ask Anna")
-    world.ok("bead", "update", bead_id, "-s", "open")
-    assert show(world, bead_id)["gremlins"]["bucket"] == "ready"
-    world.ok("bead", "update", bead_id, "-s", "deferred")
-    assert ids(world, "ready") == []
+    sandbox.ok("bead", "update", bead_id, "-s", "open")
+    assert show(sandbox, bead_id)["gremlins"]["bucket"] == "ready"
+    sandbox.ok("bead", "update", bead_id, "-s", "deferred")
+    assert ids(sandbox, "ready") == []
 
 
-def test_children_get_their_parents_number_and_its_blockers(world: World) -> None:
-    blocker = create(world, "Blocker")
-    parent = create(world, "Parent", "-t", "epic", "--deps", blocker)
-    child = create(world, "Child", "--parent", parent)
+def test_children_get_their_parents_number_and_its_blockers(sandbox: Sandbox) -> None:
+    blocker = create(sandbox, "Blocker")
+    parent = create(sandbox, "Parent", "-t", "epic", "--deps", blocker)
+    child = create(sandbox, "Child", "--parent", parent)
     assert child == f"{parent}.1"
-    assert create(world, "Another", "--parent", parent) == f"{parent}.2"
-    assert "blocks its parent" in show(world, child)["gremlins"]["bucket_reason"]
-    world.ok("bead", "close", blocker)
-    assert child in ids(world, "ready")
+    assert create(sandbox, "Another", "--parent", parent) == f"{parent}.2"
+    assert "blocks its parent" in show(sandbox, child)["gremlins"]["bucket_reason"]
+    sandbox.ok("bead", "close", blocker)
+    assert child in ids(sandbox, "ready")
 
 
-def test_circles_are_refused_and_dependencies_can_be_taken_away(world: World) -> None:
-    one, two, three = (create(world, title) for title in ("One", "Two", "Three"))
-    world.ok("bead", "dep", "add", two, one)
-    world.ok("bead", "dep", "add", three, two)
-    refused = world.run("bead", "dep", "add", one, three)
+def test_circles_are_refused_and_dependencies_can_be_taken_away(sandbox: Sandbox) -> None:
+    one, two, three = (create(sandbox, title) for title in ("One", "Two", "Three"))
+    sandbox.ok("bead", "dep", "add", two, one)
+    sandbox.ok("bead", "dep", "add", three, two)
+    refused = sandbox.run("bead", "dep", "add", one, three)
     assert refused.code == 4
     assert one in refused.err
-    assert world.run("bead", "dep", "add", one, one).code == 4
-    tree = json.loads(world.ok("bead", "dep", "tree", three, "--json"))
+    assert sandbox.run("bead", "dep", "add", one, one).code == 4
+    tree = json.loads(sandbox.ok("bead", "dep", "tree", three, "--json"))
     assert [(node["id"], node["depth"]) for node in tree] == [(three, 0), (two, 1), (one, 2)]
-    world.ok("bead", "dep", "rm", three, two)
-    assert show(world, three)["dependencies"] == []
-    assert json.loads(world.ok("bead", "dep", "cycles", "--json")) == []
+    sandbox.ok("bead", "dep", "rm", three, two)
+    assert show(sandbox, three)["dependencies"] == []
+    assert json.loads(sandbox.ok("bead", "dep", "cycles", "--json")) == []
 
 
 @pytest.mark.parametrize(
@@ -175,68 +175,68 @@ def test_circles_are_refused_and_dependencies_can_be_taken_away(world: World) ->
         (("dep", "rm", "{id}", "{other}"), 6),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(world: World, words: tuple[str, ...], code: int) -> None:
-    made = {"id": create(world, "One"), "other": create(world, "Other")}
-    ran = world.run("bead", *(word.format(**made) if "{" in word else word for word in words))
+def test_what_cannot_be_done_is_said_in_one_line(sandbox: Sandbox, words: tuple[str, ...], code: int) -> None:
+    made = {"id": create(sandbox, "One"), "other": create(sandbox, "Other")}
+    ran = sandbox.run("bead", *(word.format(**made) if "{" in word else word for word in words))
     assert ran.code == code
     assert ran.err.startswith("error: ")
     assert "Traceback" not in ran.err
     assert ran.out == ""
 
 
-def test_an_ambiguous_beginning_lists_its_matches(world: World) -> None:
-    made = [create(world, title) for title in ("One", "Two")]
-    ran = world.run("bead", "show", "project-")
+def test_an_ambiguous_beginning_lists_its_matches(sandbox: Sandbox) -> None:
+    made = [create(sandbox, title) for title in ("One", "Two")]
+    ran = sandbox.run("bead", "show", "project-")
     assert all(bead_id in ran.err for bead_id in made)
 
 
-def test_import_and_export_from_outside(world: World) -> None:
-    file = world.repo.path / "issues.jsonl"
+def test_import_and_export_from_outside(sandbox: Sandbox) -> None:
+    file = sandbox.repo.path / "issues.jsonl"
     stamp = "2026-11-20T10:00:00Z"
     rows = [
         {"id": "bd-1", "title": "One", "status": "hooked", "created_at": stamp, "updated_at": stamp, "wisp": {"x": 1}},
         {"id": "bd-2", "title": "Two", "status": "open", "created_at": stamp, "updated_at": stamp},
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert json.loads(world.ok("bead", "import", "issues.jsonl", "--json"))["created"] == 2
-    out = [json.loads(line) for line in world.ok("bead", "export").splitlines()]
+    assert json.loads(sandbox.ok("bead", "import", "issues.jsonl", "--json"))["created"] == 2
+    out = [json.loads(line) for line in sandbox.ok("bead", "export").splitlines()]
     assert [row["id"] for row in out] == ["bd-1", "bd-2"]
     assert out[0]["wisp"] == {"x": 1}
     assert out[0]["status"] == "hooked"
-    assert show(world, "bd-1")["gremlins"]["hold"]["status"] == "hooked"
+    assert show(sandbox, "bd-1")["gremlins"]["hold"]["status"] == "hooked"
     file.write_text(json.dumps(rows[1] | {"title": "Changed", "updated_at": "2030-01-01T00:00:00Z"}) + "\n{oops\n")
-    ran = world.run("bead", "import", "issues.jsonl")
+    ran = sandbox.run("bead", "import", "issues.jsonl")
     assert ran.code == 1
     assert "issues.jsonl:2" in ran.err
-    assert show(world, "bd-2")["title"] == "Two"
+    assert show(sandbox, "bd-2")["title"] == "Two"
 
 
-def test_each_repository_has_its_own_beads(world: World) -> None:
+def test_each_repository_has_its_own_beads(sandbox: Sandbox) -> None:
     from tests.conftest import make_repo
 
-    create(world, "Here")
-    other = make_repo(world.repo.path.parent / "other")
-    assert world.ok("bead", "list", "--json", cwd=other.path) == "[]\n"
-    assert world.run("bead", "list", cwd=world.repo.path.parent).code == 5
+    create(sandbox, "Here")
+    other = make_repo(sandbox.repo.path.parent / "other")
+    assert sandbox.ok("bead", "list", "--json", cwd=other.path) == "[]\n"
+    assert sandbox.run("bead", "list", cwd=sandbox.repo.path.parent).code == 5
 
 
-def test_a_worktree_of_the_repository_sees_its_beads(world: World) -> None:
-    bead_id = create(world, "Here")
-    beside = world.repo.path.parent / "beside"
-    world.repo.git("worktree", "add", "-q", str(beside))
-    assert [row["id"] for row in json.loads(world.ok("bead", "list", "--json", cwd=beside))] == [bead_id]
+def test_a_worktree_of_the_repository_sees_its_beads(sandbox: Sandbox) -> None:
+    bead_id = create(sandbox, "Here")
+    beside = sandbox.repo.path.parent / "beside"
+    sandbox.repo.git("worktree", "add", "-q", str(beside))
+    assert [row["id"] for row in json.loads(sandbox.ok("bead", "list", "--json", cwd=beside))] == [bead_id]
 
 
-def test_a_closed_pipe_is_silent(world: World) -> None:
+def test_a_closed_pipe_is_silent(sandbox: Sandbox) -> None:
     import subprocess
     import sys
 
     for number in range(3):
-        create(world, f"Number {number}")
+        create(sandbox, f"Number {number}")
     done = subprocess.run(
         ["sh", "-c", f"{sys.executable} -m gremlins bead list --json | head -c 1"],
-        cwd=world.repo.path,
-        env=world.env,
+        cwd=sandbox.repo.path,
+        env=sandbox.env,
         capture_output=True,
         text=True,
         timeout=60,

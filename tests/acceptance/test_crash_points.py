@@ -17,10 +17,10 @@ import pytest
 
 from gremlins.simulator import Simulator
 from tests.acceptance import mortal
-from tests.acceptance.crash_points import CALL, EDITS, REMOVAL, STOP, Place, Story, landing
-from tests.acceptance.nursery import Nursery
-from tests.acceptance.parked import billed_once, launch_one
-from tests.acceptance.world import World
+from tests.acceptance.crash_scenarios import CALL, EDITS, REMOVAL, STOP, ResettableSandbox, Scenario, landing
+from tests.acceptance.fork_server import ForkServer
+from tests.acceptance.one_batch_call import billed_once, launch_one
+from tests.acceptance.sandbox import Sandbox
 
 SOAK = bool(os.environ.get("GREMLINS_SOAK"))
 SEED = 20261121
@@ -28,16 +28,16 @@ LANDINGS = [landing(), landing("--ff"), landing("--into", "release")]
 
 
 @pytest.fixture
-def place(tmp_path: Path, nursery: Nursery) -> Iterator[Place]:
+def place(tmp_path: Path, fork_server: ForkServer) -> Iterator[ResettableSandbox]:
     with Simulator(latency=0.0) as simulator:
-        yield Place(tmp_path, simulator, nursery.python)
+        yield ResettableSandbox(tmp_path, simulator, fork_server.python)
 
 
 @pytest.fixture
-def finished(place: Place) -> Place:
+def finished(place: ResettableSandbox) -> ResettableSandbox:
     """A place where the gremlin `g` has fixed the bug and waits to be landed."""
     EDITS.undisturbed(place)
-    place.world.repo.git("branch", "release", "HEAD")
+    place.sandbox.repo.git("branch", "release", "HEAD")
     place.keep()
     return place
 
@@ -51,55 +51,55 @@ def spread(steps: int, count: int) -> Sequence[int]:
     return [chance.randint(low + 1, high) for low, high in pairwise(edges)]
 
 
-def die_everywhere(story: Story, place: Place, count: int, least: int) -> None:
-    steps, wanted = story.undisturbed(place)
+def die_everywhere(scenario: Scenario, place: ResettableSandbox, count: int, least: int) -> None:
+    steps, wanted = scenario.undisturbed(place)
     assert steps >= least, "the steps are no longer seen"
     wrong = []
     for step in spread(steps, count):
-        where, outcome = story.killed(place, step)
+        where, outcome = scenario.killed(place, step)
         differs = {key: (outcome.get(key), wanted[key]) for key in wanted if outcome.get(key) != wanted[key]}
         if differs:
-            wrong.append(f"killed at step {step} of {steps}, {where}: {differs}\n{place.world.logs()}")
+            wrong.append(f"killed at step {step} of {steps}, {where}: {differs}\n{place.sandbox.logs()}")
     assert not wrong, "\n".join(wrong)
 
 
-def test_a_call_killed_at_any_step_soak(place: Place) -> None:
+def test_a_call_killed_at_any_step_soak(place: ResettableSandbox) -> None:
     die_everywhere(CALL, place, 7, least=120)
 
 
-def test_edits_killed_at_any_step_soak(place: Place) -> None:
+def test_edits_killed_at_any_step_soak(place: ResettableSandbox) -> None:
     die_everywhere(EDITS, place, 5, least=150)
 
 
-def test_a_stop_killed_at_any_step_leaves_nothing_at_work_soak(place: Place) -> None:
+def test_a_stop_killed_at_any_step_leaves_nothing_at_work_soak(place: ResettableSandbox) -> None:
     die_everywhere(STOP, place, 5, least=150)
 
 
-def test_what_is_removed_after_a_kill_at_any_step_leaves_its_costs_soak(place: Place) -> None:
+def test_what_is_removed_after_a_kill_at_any_step_leaves_its_costs_soak(place: ResettableSandbox) -> None:
     die_everywhere(REMOVAL, place, 5, least=120)
 
 
-@pytest.mark.parametrize("story", LANDINGS, ids=lambda story: story.name)
-def test_a_landing_killed_at_any_step_soak(finished: Place, story: Story) -> None:
-    die_everywhere(story, finished, 3, least=20)
+@pytest.mark.parametrize("scenario", LANDINGS, ids=lambda scenario: scenario.name)
+def test_a_landing_killed_at_any_step_soak(finished: ResettableSandbox, scenario: Scenario) -> None:
+    die_everywhere(scenario, finished, 3, least=20)
 
 
-@pytest.mark.parametrize("story", [CALL, EDITS], ids=lambda story: story.name)
-def test_killed_again_on_the_way_back_soak(place: Place, story: Story) -> None:
-    die_twice(story, place)
+@pytest.mark.parametrize("scenario", [CALL, EDITS], ids=lambda scenario: scenario.name)
+def test_killed_again_on_the_way_back_soak(place: ResettableSandbox, scenario: Scenario) -> None:
+    die_twice(scenario, place)
 
 
-def test_a_landing_killed_twice_soak(finished: Place) -> None:
+def test_a_landing_killed_twice_soak(finished: ResettableSandbox) -> None:
     die_twice(LANDINGS[0], finished)
 
 
-def die_twice(story: Story, place: Place) -> None:
-    steps, wanted = story.undisturbed(place)
+def die_twice(scenario: Scenario, place: ResettableSandbox) -> None:
+    steps, wanted = scenario.undisturbed(place)
     chance = random.Random(SEED)
     for _ in range(60 if SOAK else 1):
         pair = chance.randint(1, steps), chance.randint(1, steps)
-        where, outcome = story.killed(place, *pair)
-        assert outcome == wanted, f"killed at {pair}: {where}\n{place.world.logs()}"
+        where, outcome = scenario.killed(place, *pair)
+        assert outcome == wanted, f"killed at {pair}: {where}\n{place.sandbox.logs()}"
 
 
 NETWORK: list[dict[str, Any]] = [
@@ -114,21 +114,21 @@ NETWORK: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("story", [CALL, EDITS], ids=lambda story: story.name)
-def test_killed_on_a_network_that_fails_soak(place: Place, story: Story) -> None:
-    steps, wanted = story.undisturbed(place)
+@pytest.mark.parametrize("scenario", [CALL, EDITS], ids=lambda scenario: scenario.name)
+def test_killed_on_a_network_that_fails_soak(place: ResettableSandbox, scenario: Scenario) -> None:
+    steps, wanted = scenario.undisturbed(place)
     chance = random.Random(SEED)
     for _ in range(80 if SOAK else 1):
         faults = [(chance.choice(["create", "list", "retrieve", "results"]), chance.choice(NETWORK)) for _ in range(3)]
         for endpoint, fault in faults:
             place.simulator.fault(endpoint, **fault)
         at = chance.randint(1, steps + 20)
-        where, outcome = story.killed(place, at)
+        where, outcome = scenario.killed(place, at)
         place.simulator.faults.clear()
-        assert outcome == wanted, f"killed at {at}: {where}, with {faults}\n{place.world.logs()}"
+        assert outcome == wanted, f"killed at {at}: {where}, with {faults}\n{place.sandbox.logs()}"
 
 
-# ── the same without a nursery ────────────────────────────────────────────────────────────────────────────────────
+# ── the same without a fork_server ────────────────────────────────────────────────────────────────────────────────────
 
 CUSTOMIZED = """
 import os, socket, subprocess, sys
@@ -143,14 +143,14 @@ STEPS = ["recv", "send POST /v1/messages/batches HTTP/1.1"]
 @pytest.mark.installed
 @pytest.mark.parametrize("step", STEPS if SOAK else STEPS[:1])
 def test_the_installed_command_killed_before_it_hears_that_its_batch_was_made_soak(
-    world: World, tmp_path: Path, step: str
+    sandbox: Sandbox, tmp_path: Path, step: str
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(CUSTOMIZED.format(folder=str(Path(mortal.__file__).parent)))
     trace = tmp_path / "trace"
-    launch_one(world, latency=0.0, PYTHONPATH=str(tmp_path), **{mortal.TRACE: str(trace), mortal.AT: step})
-    world.until("g", "detached")
+    launch_one(sandbox, latency=0.0, PYTHONPATH=str(tmp_path), **{mortal.TRACE: str(trace), mortal.AT: step})
+    sandbox.until("g", "detached")
     assert trace.read_text().splitlines()[-1].split(maxsplit=1)[1].strip() == step
-    assert len(world.simulator.batches) == (step == "recv")
-    world.ok("rescue", "g")
-    world.until("g", "finished")
-    billed_once(world)
+    assert len(sandbox.simulator.batches) == (step == "recv")
+    sandbox.ok("rescue", "g")
+    sandbox.until("g", "finished")
+    billed_once(sandbox)

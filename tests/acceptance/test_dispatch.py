@@ -14,19 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.dispatching import bead, command, create, loop, once, settle_in, statuses
-from tests.acceptance.world import World
+from tests.acceptance.dispatch_project import bead, command, create, loop, once, settle_in, statuses
+from tests.acceptance.sandbox import Sandbox
 
 SOAK = bool(os.environ.get("GREMLINS_SOAK"))
 SEED = 20261121
 
 
 @pytest.fixture
-def project(world: World) -> World:
-    return settle_in(world)
+def project(sandbox: Sandbox) -> Sandbox:
+    return settle_in(sandbox)
 
 
-def test_a_bead_is_worked_on_and_closed_by_the_loop(project: World) -> None:
+def test_a_bead_is_worked_on_and_closed_by_the_loop(project: Sandbox) -> None:
     bead_id = create(project, "Do the work")
     with loop(project) as process:
         project.wait_for(lambda: statuses(project)[bead_id] == "closed", "a closed bead")
@@ -36,7 +36,7 @@ def test_a_bead_is_worked_on_and_closed_by_the_loop(project: World) -> None:
     assert all(line.strip() for line in process.out.splitlines())
 
 
-def test_beads_text_is_the_task(project: World) -> None:
+def test_beads_text_is_the_task(project: Sandbox) -> None:
     bead_id = create(project, "Mend it", "-d", "It is broken", "--acceptance", "It works", "--notes", "With care")
     gremlin = once(project)["spawned"][0]["gremlin"]
     task = project.state(gremlin)["task"]
@@ -44,7 +44,7 @@ def test_beads_text_is_the_task(project: World) -> None:
     assert project.state(gremlin)["bead_id"] == bead_id
 
 
-def test_failures_reach_the_cap_with_their_reasons(project: World) -> None:
+def test_failures_reach_the_cap_with_their_reasons(project: Sandbox) -> None:
     bead_id = create(project, "Hopeless")
     with loop(project, "--pipeline", "fails", "--retry-cap", "2"):
         project.wait_for(lambda: statuses(project)[bead_id] == "failed", "a failed bead")
@@ -58,7 +58,7 @@ def test_failures_reach_the_cap_with_their_reasons(project: World) -> None:
     assert bead(project, bead_id)["gremlins"]["epoch"] == 2
 
 
-def test_without_a_key_nothing_is_started_and_no_bead_changes(project: World) -> None:
+def test_without_a_key_nothing_is_started_and_no_bead_changes(project: Sandbox) -> None:
     bead_id = create(project, "Ask")
     before = bead(project, bead_id)
     ran = project.run("dispatch", "--once", "--pipeline", "asks", env={"ANTHROPIC_API_KEY": ""})
@@ -71,7 +71,7 @@ def test_without_a_key_nothing_is_started_and_no_bead_changes(project: World) ->
     assert not list((project.home / "gremlins").glob("*"))
 
 
-def test_a_key_that_is_refused_is_found_out_before_the_claim(project: World) -> None:
+def test_a_key_that_is_refused_is_found_out_before_the_claim(project: Sandbox) -> None:
     project.simulator.change(keys={"sk-right": "default"})
     bead_id = create(project, "Ask")
     ran = project.run("dispatch", "--once", "--pipeline", "asks")
@@ -80,19 +80,19 @@ def test_a_key_that_is_refused_is_found_out_before_the_claim(project: World) -> 
 
 
 @pytest.mark.parametrize(("pipeline", "code"), [("nope", 6), ("broken", 1)])
-def test_a_pipeline_that_cannot_work_is_refused(project: World, pipeline: str, code: int) -> None:
+def test_a_pipeline_that_cannot_work_is_refused(project: Sandbox, pipeline: str, code: int) -> None:
     project.pipeline("broken", "name: broken\nstages: [plann]\n")
     assert project.run("dispatch", "--once", "--pipeline", pipeline).code == code
 
 
-def test_a_second_loop_is_refused(project: World) -> None:
+def test_a_second_loop_is_refused(project: Sandbox) -> None:
     with loop(project) as first:
         project.wait_for(lambda: first.pid is not None, "the loop")
         assert project.run("dispatch").code == 4
         assert project.run("dispatch", "--once").code == 4
 
 
-def test_many_ticks_at_once_start_no_gremlin_twice_soak(project: World) -> None:
+def test_many_ticks_at_once_start_no_gremlin_twice_soak(project: Sandbox) -> None:
     """Sixteen forks of one process in the suite; in the soak, fifty commands of their own."""
     for n in range(3):
         create(project, f"Number {n}")
@@ -121,7 +121,7 @@ def test_many_ticks_at_once_start_no_gremlin_twice_soak(project: World) -> None:
     project.ok("stop", "--all")
 
 
-def test_a_loop_killed_between_claim_and_spawn_loses_nothing(project: World, tmp_path: Path) -> None:
+def test_a_loop_killed_between_claim_and_spawn_loses_nothing(project: Sandbox, tmp_path: Path) -> None:
     bead_id = create(project, "Interrupted")
     shim = tmp_path / "bin" / "git"
     shim.parent.mkdir()
@@ -140,7 +140,7 @@ def test_a_loop_killed_between_claim_and_spawn_loses_nothing(project: World, tmp
     assert bead(project, bead_id)["gremlins"]["spawns"] == 1
 
 
-def test_a_loop_killed_after_the_spawn_changes_no_counter(project: World) -> None:
+def test_a_loop_killed_after_the_spawn_changes_no_counter(project: Sandbox) -> None:
     bead_id = create(project, "Goes on")
     with loop(project, "--pipeline", "slow") as process:
         project.wait_for(lambda: bead(project, bead_id)["gremlins"]["gremlin_id"] is not None, "a claim")
@@ -154,7 +154,7 @@ def test_a_loop_killed_after_the_spawn_changes_no_counter(project: World) -> Non
     assert (after["spawns"], after["attempts"], after["gremlin_id"]) == (1, 0, gremlin)
 
 
-def test_a_killed_parked_gremlin_is_re_attached_and_its_batch_not_paid_twice(project: World) -> None:
+def test_a_killed_parked_gremlin_is_re_attached_and_its_batch_not_paid_twice(project: Sandbox) -> None:
     project.simulator.change(latency=2.0)
     bead_id = create(project, "Wait")
     gremlin = once(project, "--pipeline", "asks")["spawned"][0]["gremlin"]
@@ -168,7 +168,7 @@ def test_a_killed_parked_gremlin_is_re_attached_and_its_batch_not_paid_twice(pro
     assert len(project.simulator.batches) == 1
 
 
-def test_a_person_who_stops_a_gremlin_holds_the_bead(project: World) -> None:
+def test_a_person_who_stops_a_gremlin_holds_the_bead(project: Sandbox) -> None:
     bead_id = create(project, "Stop me")
     gremlin = once(project, "--pipeline", "slow")["spawned"][0]["gremlin"]
     project.until(gremlin, "running")
@@ -180,7 +180,7 @@ def test_a_person_who_stops_a_gremlin_holds_the_bead(project: World) -> None:
     assert once(project)["spawned"] == [{"bead": bead_id, "gremlin": gremlin}]
 
 
-def test_finished_work_is_landed_before_its_bead_closes(project: World) -> None:
+def test_finished_work_is_landed_before_its_bead_closes(project: Sandbox) -> None:
     bead_id = create(project, "Change")
     gremlin = once(project, "--pipeline", "changes")["spawned"][0]["gremlin"]
     project.until(gremlin, "finished")
@@ -190,7 +190,7 @@ def test_finished_work_is_landed_before_its_bead_closes(project: World) -> None:
 
 
 @pytest.mark.installed  # what tells a person is a process of its own
-def test_notices_are_handed_to_a_persons_command(project: World, tmp_path: Path) -> None:
+def test_notices_are_handed_to_a_persons_command(project: Sandbox, tmp_path: Path) -> None:
     told = tmp_path / "told"
     (project.home).mkdir(exist_ok=True)
     (project.home / "config.toml").write_text(f"notify = ['/bin/sh', '-c', 'cat >> {told}; exit 3']\n")
@@ -204,7 +204,7 @@ def test_notices_are_handed_to_a_persons_command(project: World, tmp_path: Path)
     assert (closed["bead"], closed["gremlin"], closed["title"]) == (bead_id, gremlin, "Tell me")
 
 
-def test_a_bad_record_of_one_gremlin_stops_no_other(project: World) -> None:
+def test_a_bad_record_of_one_gremlin_stops_no_other(project: Sandbox) -> None:
     first = create(project, "First")
     second = create(project, "Second")
     gremlins = {row["bead"]: row["gremlin"] for row in once(project)["spawned"]}
@@ -216,7 +216,7 @@ def test_a_bad_record_of_one_gremlin_stops_no_other(project: World) -> None:
     assert bead(project, first)["gremlins"]["bucket"] == "held"
 
 
-def test_a_fleet_of_beads_ends_whatever_goes_wrong_soak(project: World) -> None:
+def test_a_fleet_of_beads_ends_whatever_goes_wrong_soak(project: Sandbox) -> None:
     chance = random.Random(secrets.randbits(64) if SOAK else SEED)
     troubles = [("create", "drop"), ("create", "error"), ("retrieve", "error"), ("results", "error"), ("list", "error")]
     project.simulator.change(latency=0.2)
@@ -233,7 +233,7 @@ def test_a_fleet_of_beads_ends_whatever_goes_wrong_soak(project: World) -> None:
     assert all(row["gremlins"]["spawns"] <= 15 for row in shown.values())
 
 
-def test_a_loop_killed_at_any_moment_starts_nothing_twice_soak(project: World) -> None:
+def test_a_loop_killed_at_any_moment_starts_nothing_twice_soak(project: Sandbox) -> None:
     chance = random.Random(secrets.randbits(64) if SOAK else SEED)
     beads = [create(project, f"Number {n}") for n in range(12 if SOAK else 3)]
     for _ in range(40 if SOAK else 3):
@@ -250,7 +250,7 @@ def test_a_loop_killed_at_any_moment_starts_nothing_twice_soak(project: World) -
     assert len(project.simulator.batches) == len(beads)
 
 
-def test_a_rescue_is_refused_once_the_bead_has_gone_on(project: World) -> None:
+def test_a_rescue_is_refused_once_the_bead_has_gone_on(project: Sandbox) -> None:
     bead_id = create(project, "Twice")
     first = once(project, "--pipeline", "fails")["spawned"][0]["gremlin"]
     project.until(first, "dead")
@@ -262,7 +262,7 @@ def test_a_rescue_is_refused_once_the_bead_has_gone_on(project: World) -> None:
     assert project.life(first) == "dead"
 
 
-def test_a_bail_that_a_person_accepts_closes_the_bead_in_the_end(project: World) -> None:
+def test_a_bail_that_a_person_accepts_closes_the_bead_in_the_end(project: Sandbox) -> None:
     project.pipeline("empty", "name: empty\n" + command("true").replace("none", "commits"))
     bead_id = create(project, "Nothing to show")
     gremlin = once(project, "--pipeline", "empty", "--retry-cap", "1")["spawned"][0]["gremlin"]
@@ -274,7 +274,7 @@ def test_a_bail_that_a_person_accepts_closes_the_bead_in_the_end(project: World)
     assert bead(project, bead_id)["gremlins"]["attempts"] == 1
 
 
-def test_what_is_cleaned_away_before_the_loop_saw_it_has_closed_its_bead(project: World) -> None:
+def test_what_is_cleaned_away_before_the_loop_saw_it_has_closed_its_bead(project: Sandbox) -> None:
     bead_id = create(project, "Quick")
     gremlin = once(project)["spawned"][0]["gremlin"]
     project.until(gremlin, "finished")

@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.dispatching import bead, create, loop, once, settle_in, statuses
-from tests.acceptance.world import World
+from tests.acceptance.dispatch_project import bead, create, loop, once, settle_in, statuses
+from tests.acceptance.sandbox import Sandbox
 
 
 @pytest.fixture
-def project(world: World) -> World:
-    return settle_in(world)
+def project(sandbox: Sandbox) -> Sandbox:
+    return settle_in(sandbox)
 
 
-def ours(world: World, bead_id: str) -> dict[str, Any]:
-    return dict(bead(world, bead_id)["gremlins"])
+def ours(sandbox: Sandbox, bead_id: str) -> dict[str, Any]:
+    return dict(bead(sandbox, bead_id)["gremlins"])
 
 
-def test_gremlins_that_die_at_start_reach_the_cap_and_each_says_why(project: World) -> None:
+def test_gremlins_that_die_at_start_reach_the_cap_and_each_says_why(project: Sandbox) -> None:
     bead_id = create(project, "Dies")
     with loop(project, "--pipeline", "dies"):
         project.wait_for(lambda: statuses(project)[bead_id] == "failed", "a failed bead")
@@ -34,7 +34,7 @@ def test_gremlins_that_die_at_start_reach_the_cap_and_each_says_why(project: Wor
 
 
 @pytest.mark.installed  # what tells a person is a process of its own
-def test_when_all_die_at_start_the_breaker_opens_before_any_bead_fails(project: World) -> None:
+def test_when_all_die_at_start_the_breaker_opens_before_any_bead_fails(project: Sandbox) -> None:
     beads = [create(project, f"Dies {n}") for n in range(4)]
     told = project.home.parent / "told"
     (project.home / "config.toml").write_text(f"notify = ['/bin/sh', '-c', 'cat >> {told}']\n")
@@ -54,7 +54,7 @@ def test_when_all_die_at_start_the_breaker_opens_before_any_bead_fails(project: 
     project.wait_for(lambda: told.read_text().count("breaker_closed") == 1, "the end of the episode")
 
 
-def test_what_is_spawned_too_often_without_an_end_is_held(project: World) -> None:
+def test_what_is_spawned_too_often_without_an_end_is_held(project: Sandbox) -> None:
     env = {"GREMLINS_DISPATCH__SPAWN_CAP": "3"}
     project.simulator.change(latency=3600.0)
     bead_id = create(project, "Killed again and again")
@@ -70,7 +70,7 @@ def test_what_is_spawned_too_often_without_an_end_is_held(project: World) -> Non
     assert len(project.simulator.batches) == 1
 
 
-def test_work_over_its_deadline_ends_and_counts_as_the_beads_failure(project: World) -> None:
+def test_work_over_its_deadline_ends_and_counts_as_the_beads_failure(project: Sandbox) -> None:
     env = {"GREMLINS_DISPATCH__DEADLINE": "0.5"}
     bead_id = create(project, "Hangs")
     with loop(project, "--pipeline", "hangs", "--retry-cap", "1", env=env):
@@ -81,7 +81,7 @@ def test_work_over_its_deadline_ends_and_counts_as_the_beads_failure(project: Wo
     assert project.peek(shown["gremlin_id"])["liveness"]["pid"] is None
 
 
-def test_a_conversation_that_completes_closes_its_bead_and_an_empty_one_fails_it(project: World) -> None:
+def test_a_conversation_that_completes_closes_its_bead_and_an_empty_one_fails_it(project: Sandbox) -> None:
     project.simulator.fault("outcome", "no_text", match="Silent", times=0)
     good, empty = create(project, "Chatty"), create(project, "Silent")
     with loop(project, "--pipeline", "talks", "--retry-cap", "1"):
@@ -90,7 +90,7 @@ def test_a_conversation_that_completes_closes_its_bead_and_an_empty_one_fails_it
     assert ours(project, empty)["failure"]["class"] == "task"
 
 
-def test_a_conversation_that_errored_for_good_fails_its_bead(project: World) -> None:
+def test_a_conversation_that_errored_for_good_fails_its_bead(project: Sandbox) -> None:
     project.simulator.fault("outcome", "errored", error="invalid_request_error", message="prompt is too long", times=0)
     bead_id = create(project, "Too long")
     with loop(project, "--pipeline", "talks", "--retry-cap", "2"):
@@ -98,7 +98,7 @@ def test_a_conversation_that_errored_for_good_fails_its_bead(project: World) -> 
     assert "prompt is too long" in ours(project, bead_id)["failure"]["reason"]
 
 
-def test_parked_gremlins_take_no_working_slot(project: World) -> None:
+def test_parked_gremlins_take_no_working_slot(project: Sandbox) -> None:
     project.simulator.change(latency=3600.0)
     beads = [create(project, f"Waits {n}") for n in range(3)]
     with loop(project, "--pipeline", "asks", "--max-running", "1") as process:
@@ -108,7 +108,7 @@ def test_parked_gremlins_take_no_working_slot(project: World) -> None:
     assert [project.life(ours(project, bead_id)["gremlin_id"]) for bead_id in beads] == ["parked"] * 3
 
 
-def test_ctrl_c_drains_and_gremlins_at_work_go_on(project: World) -> None:
+def test_ctrl_c_drains_and_gremlins_at_work_go_on(project: Sandbox) -> None:
     bead_id = create(project, "Goes on")
     with loop(project, "--pipeline", "slow") as process:
         project.wait_for(
@@ -122,7 +122,7 @@ def test_ctrl_c_drains_and_gremlins_at_work_go_on(project: World) -> None:
     assert [row["bead"] for row in once(project)["closed"]] == [bead_id]
 
 
-def test_a_landing_that_is_refused_is_a_failure_with_the_conflict_as_reason(project: World) -> None:
+def test_a_landing_that_is_refused_is_a_failure_with_the_conflict_as_reason(project: Sandbox) -> None:
     bead_id = create(project, "Conflicts")
     gremlin = once(project, "--pipeline", "changes")["spawned"][0]["gremlin"]
     project.until(gremlin, "finished")
@@ -135,7 +135,7 @@ def test_a_landing_that_is_refused_is_a_failure_with_the_conflict_as_reason(proj
     assert project.repo.read("new.txt") == "somebody else's\n"
 
 
-def test_work_that_the_branch_has_already_closes_its_bead_without_a_landing(project: World) -> None:
+def test_work_that_the_branch_has_already_closes_its_bead_without_a_landing(project: Sandbox) -> None:
     beads = [create(project, f"The same {n}") for n in range(2)]
     for row in once(project, "--pipeline", "changes")["spawned"]:
         project.until(row["gremlin"], "finished")
@@ -145,7 +145,7 @@ def test_work_that_the_branch_has_already_closes_its_bead_without_a_landing(proj
     assert project.repo.git("rev-list", "--count", "--first-parent", "main") == "3"
 
 
-def test_without_land_the_branch_is_left_and_the_bead_says_so(project: World) -> None:
+def test_without_land_the_branch_is_left_and_the_bead_says_so(project: Sandbox) -> None:
     bead_id = create(project, "Left")
     gremlin = once(project, "--pipeline", "changes")["spawned"][0]["gremlin"]
     project.until(gremlin, "finished")
@@ -154,7 +154,7 @@ def test_without_land_the_branch_is_left_and_the_bead_says_so(project: World) ->
     assert not (project.repo.path / "new.txt").exists()
 
 
-def test_finishing_with_nothing_to_show_is_a_failed_attempt(project: World) -> None:
+def test_finishing_with_nothing_to_show_is_a_failed_attempt(project: Sandbox) -> None:
     project.pipeline("lies", "name: lies\nevidence: commits\nstages:\n  - {type: exec, name: w, cmds: ['exit 0']}\n")
     bead_id = create(project, "Lies")
     with loop(project, "--pipeline", "lies", "--retry-cap", "2"):
@@ -163,7 +163,7 @@ def test_finishing_with_nothing_to_show_is_a_failed_attempt(project: World) -> N
     assert (shown["attempts"], shown["failure"]["class"]) == (2, "task")
 
 
-def test_a_days_cap_leaves_beads_alone_until_there_is_room(project: World) -> None:
+def test_a_days_cap_leaves_beads_alone_until_there_is_room(project: Sandbox) -> None:
     bead_id = create(project, "Dear")
     report = once(project, env={"GREMLINS_SPEND__PER_DAY": "0.5"})
     assert report["spawned"] == []
@@ -171,7 +171,7 @@ def test_a_days_cap_leaves_beads_alone_until_there_is_room(project: World) -> No
     assert len(once(project, env={"GREMLINS_SPEND__PER_DAY": "5"})["spawned"]) == 1
 
 
-def test_a_bead_whose_cap_is_used_up_is_held_with_its_sums_and_goes_on_when_it_is_raised(project: World) -> None:
+def test_a_bead_whose_cap_is_used_up_is_held_with_its_sums_and_goes_on_when_it_is_raised(project: Sandbox) -> None:
     bead_id = create(project, "Dear")
     env = {"GREMLINS_SPEND__PER_ATTEMPT": "0.000001"}
     again = "{type: agent, name: again, prompt: .gremlins/talk.md}"
@@ -190,7 +190,7 @@ def test_a_bead_whose_cap_is_used_up_is_held_with_its_sums_and_goes_on_when_it_i
     assert len(project.simulator.batches) == 2
 
 
-def test_what_is_missing_is_said_once_and_waited_for_and_the_loop_goes_on_by_itself(project: World) -> None:
+def test_what_is_missing_is_said_once_and_waited_for_and_the_loop_goes_on_by_itself(project: Sandbox) -> None:
     prompt = project.repo.path / ".gremlins" / "talk.md"
     text = prompt.read_text()
     prompt.unlink()
@@ -206,7 +206,7 @@ def test_what_is_missing_is_said_once_and_waited_for_and_the_loop_goes_on_by_its
     assert "nothing is started" not in process.out
 
 
-def test_a_loop_without_a_key_changes_nothing_and_says_so_once(project: World) -> None:
+def test_a_loop_without_a_key_changes_nothing_and_says_so_once(project: Sandbox) -> None:
     bead_id = create(project, "Ask")
     report = once(project, "--pipeline", "asks", code=5, env={"ANTHROPIC_API_KEY": ""})
     assert report["spawned"] == []
@@ -214,7 +214,7 @@ def test_a_loop_without_a_key_changes_nothing_and_says_so_once(project: World) -
     assert ours(project, bead_id)["attempts"] == ours(project, bead_id)["spawns"] == 0
 
 
-def test_a_key_reaches_the_agent_but_neither_record_nor_log(project: World) -> None:
+def test_a_key_reaches_the_agent_but_neither_record_nor_log(project: Sandbox) -> None:
     secret = "sk-ant-only-in-the-environment"
     bead_id = create(project, "Ask")
     gremlin = once(project, "--pipeline", "asks", env={"ANTHROPIC_API_KEY": secret})["spawned"][0]["gremlin"]
@@ -228,7 +228,7 @@ def test_a_key_reaches_the_agent_but_neither_record_nor_log(project: World) -> N
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the loop looks every half second instead")
-def test_the_loop_wakes_when_a_gremlin_ends_not_at_its_next_tick(project: World) -> None:
+def test_the_loop_wakes_when_a_gremlin_ends_not_at_its_next_tick(project: Sandbox) -> None:
     project.home.mkdir(exist_ok=True)
     (project.home / "config.toml").write_text("dispatch.interval = 300\n")
     project.repo.write({".gremlins/config.toml": "dispatch.pipeline = 'work'\n"})

@@ -1,4 +1,4 @@
-"""What the documents show is true: every command is run, in order, in a fresh world; every link leads somewhere."""
+"""What the documents show is true: every command is run, in order, in a fresh sandbox; every link leads somewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.world import World
+from tests.acceptance.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -51,38 +51,38 @@ def test_every_link_leads_somewhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if any(commands(ROOT / name))])
-def test_every_command_in_it_works(name: str, world: World) -> None:
-    _make_what_is_shown(world, (ROOT / name).read_text())
+def test_every_command_in_it_works(name: str, sandbox: Sandbox) -> None:
+    _make_what_is_shown(sandbox, (ROOT / name).read_text())
     latest = ""
     for shown in commands(ROOT / name):
         words = [latest if latest and SHOWN_ID.fullmatch(word) else word for word in shown]
         if ELSEWHERE.keys() & set(words):
             continue
         if ENDLESS & set(words):
-            _interrupt(world, words)
+            _interrupt(sandbox, words)
             continue
-        done = world.run(*words)
-        assert done.code == 0, f"$ gremlins {shlex.join(words)}\n{done.out}{done.err}\n{world.logs()}"
+        done = sandbox.run(*words)
+        assert done.code == 0, f"$ gremlins {shlex.join(words)}\n{done.out}{done.err}\n{sandbox.logs()}"
         if words[:1] == ["launch"] and "--wait" not in words:
             latest = done.out.strip()
-            world.until(latest, "finished", "bailed", "dead", "detached")
+            sandbox.until(latest, "finished", "bailed", "dead", "detached")
 
 
-def _make_what_is_shown(world: World, text: str) -> None:
+def _make_what_is_shown(sandbox: Sandbox, text: str) -> None:
     """Pipelines that the document shows whole, and the written plans that its commands name."""
     for place, yaml in PIPELINE.findall(text):
-        world.repo.write({place: yaml})
+        sandbox.repo.write({place: yaml})
     for plan in re.findall(r"--plan (\S+\.md)", text):
-        world.repo.write({plan: "# Rewrite\n\n1. The mean of a harvest in orchard/harvest.py is too high. Fix it.\n"})
+        sandbox.repo.write({plan: "# Rewrite\n\n1. The mean of a harvest in orchard/harvest.py is too high. Fix it.\n"})
 
 
-def _interrupt(world: World, words: list[str]) -> None:
+def _interrupt(sandbox: Sandbox, words: list[str]) -> None:
     """Let it run until it has said something, then Ctrl-C: it must end by itself, without a traceback."""
     words = ["0" if word == "8787" else word for word in words]
     child = subprocess.Popen(
         [sys.executable, "-u", "-m", "gremlins", *words],
-        cwd=world.repo.path,
-        env=world.env,
+        cwd=sandbox.repo.path,
+        env=sandbox.env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

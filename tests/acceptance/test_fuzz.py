@@ -17,10 +17,10 @@ from gremlins.cli.door import run
 from gremlins.errors import GremlinsError
 from gremlins.processes.locks import holder_of
 from gremlins.simulator import Simulator
-from tests.acceptance.crash_points import ASK, Place
-from tests.acceptance.nursery import Nursery
-from tests.acceptance.parked import FOREVER
-from tests.acceptance.world import World
+from tests.acceptance.crash_scenarios import ASK, ResettableSandbox
+from tests.acceptance.fork_server import ForkServer
+from tests.acceptance.one_batch_call import FOREVER
+from tests.acceptance.sandbox import Sandbox
 
 SOAK = bool(os.environ.get("GREMLINS_SOAK"))
 READING = (
@@ -88,7 +88,7 @@ def mangled(content: bytes, cut: Cut) -> bytes:
 class Wreck:
     """A detached gremlin, any of whose files may be damaged, set back for each try."""
 
-    place: Place
+    place: ResettableSandbox
 
     def files(self) -> list[Path]:
         now = self.place.folder / "now"
@@ -105,7 +105,7 @@ class Wreck:
 
 
 @pytest.fixture(scope="module")
-def wreck(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Iterator[Wreck]:
+def wreck(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> Iterator[Wreck]:
     folder = tmp_path_factory.mktemp("wreck")
     with pytest.MonkeyPatch.context() as patch, Simulator(latency=FOREVER) as simulator:
         home = folder / "home"
@@ -113,19 +113,19 @@ def wreck(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Iterato
         (home / ".gitconfig").write_text("[user]\n\tname = Test Person\n\temail = person@example.org\n")
         patch.setenv("HOME", str(home))
         simulator.fault("cancel", "error", status=404, times=0)  # the batch is there for every try
-        place = Place(folder, simulator, nursery.python)
-        world = place.world
-        world.pipeline("ask", ASK)
-        world.ok("launch", "ask", "A task", "--id", "g")
-        world.wait_for(lambda: (world.peek("g")["batch"] or {}).get("batch_id") is not None, "its batch")
-        world.until("g", "parked")
-        world.kill("g")
-        world.repo.write({".gremlins/config.toml": "[batch]\npoll_initial = 0.1\n"})
-        (world.home / "config.toml").write_text("[spend]\nmax_usd_per_gremlin = 5.0\n")
-        (world.home / "spend.jsonl").write_text('{"id": "old", "usd": 1.5, "at": "2026-11-20T10:00:00Z"}\n')
+        place = ResettableSandbox(folder, simulator, fork_server.python)
+        sandbox = place.sandbox
+        sandbox.pipeline("ask", ASK)
+        sandbox.ok("launch", "ask", "A task", "--id", "g")
+        sandbox.wait_for(lambda: (sandbox.peek("g")["batch"] or {}).get("batch_id") is not None, "its batch")
+        sandbox.until("g", "parked")
+        sandbox.kill("g")
+        sandbox.repo.write({".gremlins/config.toml": "[batch]\npoll_initial = 0.1\n"})
+        (sandbox.home / "config.toml").write_text("[spend]\nmax_usd_per_gremlin = 5.0\n")
+        (sandbox.home / "spend.jsonl").write_text('{"id": "old", "usd": 1.5, "at": "2026-11-20T10:00:00Z"}\n')
         place.keep()
         yield Wreck(place)
-        world.close()
+        sandbox.close()
 
 
 @contextlib.contextmanager
@@ -133,8 +133,8 @@ def as_a_person(wreck: Wreck) -> Iterator[None]:
     """In this very process: their environment, their folder."""
     before, folder, mask = dict(os.environ), Path.cwd(), os.umask(0)
     os.umask(mask)
-    os.environ.update(wreck.place.world.env)
-    os.chdir(wreck.place.world.repo.path)
+    os.environ.update(wreck.place.sandbox.env)
+    os.chdir(wreck.place.sandbox.repo.path)
     try:
         yield
     finally:
@@ -144,16 +144,16 @@ def as_a_person(wreck: Wreck) -> Iterator[None]:
         os.environ.update(before)
 
 
-def nobody_lives(world: World, lock: Path) -> bool:
-    world.close()  # once more: a process that is just starting has not said yet who it is
+def nobody_lives(sandbox: Sandbox, lock: Path) -> bool:
+    sandbox.close()  # once more: a process that is just starting has not said yet who it is
     return holder_of(lock) is None
 
 
 def quieten(wreck: Wreck) -> None:
     """End whatever an earlier try has left at work."""
-    lock = wreck.place.world.home / "gremlins" / "g" / "lock"
+    lock = wreck.place.sandbox.home / "gremlins" / "g" / "lock"
     if holder_of(lock) is not None:
-        wreck.place.world.wait_for(lambda: nobody_lives(wreck.place.world, lock), "the end of the last try")
+        wreck.place.sandbox.wait_for(lambda: nobody_lives(wreck.place.sandbox, lock), "the end of the last try")
 
 
 def restore(wreck: Wreck) -> None:
@@ -197,21 +197,21 @@ def test_whatever_a_file_holds_reading_it_ends_in_words_and_changes_nothing_soak
 def test_whatever_a_file_holds_acting_on_it_pays_for_nothing_twice_and_loses_nothing_soak(
     wreck: Wreck, number: int, cut: Cut, verb: tuple[str, ...]
 ) -> None:
-    world, before = wreck.place.world, len(wreck.place.simulator.batches)
+    sandbox, before = wreck.place.sandbox, len(wreck.place.simulator.batches)
     restore(wreck)
     files = wreck.files()
     path = files[number % len(files)]
     path.write_bytes(mangled(path.read_bytes(), cut))
     around = sorted(place.name for place in wreck.place.folder.iterdir())
-    ran = world.run(*verb, env={"GREMLINS_BATCH__STOP_WAIT": "3"})
+    ran = sandbox.run(*verb, env={"GREMLINS_BATCH__STOP_WAIT": "3"})
     note(f"{path.name}: {verb} said {ran.code} {ran.err}")
     assert ran.code in ANSWERS
     if ran.code == 0 and verb[0] == "rescue":
         with contextlib.suppress(AssertionError, GremlinsError):
-            world.until("g", "parked", "detached", "dead", "bailed", deadline=5.0)
-    output = world.home / "gremlins/g/output"
+            sandbox.until("g", "parked", "detached", "dead", "bailed", deadline=5.0)
+    output = sandbox.home / "gremlins/g/output"
     assert "Traceback" not in ran.out + ran.err + (output.read_text(errors="replace") if output.exists() else "")
-    assert not list((world.home / "crashes").glob("*"))
+    assert not list((sandbox.home / "crashes").glob("*"))
     assert len(wreck.place.simulator.batches) == before
     assert sorted(place.name for place in wreck.place.folder.iterdir()) == around
-    assert world.repo.git("status", "--porcelain", "--", "orchard", "tests", "README.md") == ""
+    assert sandbox.repo.git("status", "--porcelain", "--", "orchard", "tests", "README.md") == ""

@@ -12,8 +12,8 @@ import pytest
 
 from gremlins.simulator import Simulator
 from gremlins.simulator.demo_project import TASK
-from tests.acceptance.parked import billed_once, calls, end_batches, launch_one, park_one
-from tests.acceptance.world import Ran, World
+from tests.acceptance.one_batch_call import billed_once, calls, end_batches, launch_one, park_one
+from tests.acceptance.sandbox import Ran, Sandbox
 
 CANARY = "sk-ant-canary-5f3b9c2e71d04a86"
 ROTATED, STRANGERS = "sk-ant-rotated-000001", "sk-ant-stranger-00002"
@@ -26,23 +26,23 @@ stages:
 """
 
 
-def argv_log(world: World, folder: Path) -> Path:
+def argv_log(sandbox: Sandbox, folder: Path) -> Path:
     """From now on every git that anybody starts writes down how it was called."""
     folder.mkdir()
     log, real = folder / "argv", shutil.which("git")
     log.touch()
     (folder / "git").write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >> "{log}"\nexec "{real}" "$@"\n')
     (folder / "git").chmod(0o755)
-    world.env["PATH"] = f"{folder}:{world.env['PATH']}"
+    sandbox.env["PATH"] = f"{folder}:{sandbox.env['PATH']}"
     return log
 
 
-def assert_not_written(world: World, *places: Path) -> None:
+def assert_not_written(sandbox: Sandbox, *places: Path) -> None:
     wanted = CANARY.encode()
     files = [path for place in places for path in place.rglob("*") if path.is_file()]
     assert len(files) > 30
     assert [path for path in files if wanted in path.read_bytes()] == []
-    assert CANARY not in world.repo.git("log", "--all", "-p", "--notes")
+    assert CANARY not in sandbox.repo.git("log", "--all", "-p", "--notes")
 
 
 def assert_in_no_argv() -> None:
@@ -53,50 +53,50 @@ def assert_in_no_argv() -> None:
             continue
 
 
-def say_it_back(world: World) -> None:
+def say_it_back(sandbox: Sandbox) -> None:
     """An API that repeats the key it was called with, wherever it can."""
     leak = f"your key {CANARY} is fine, but no"
-    world.simulator.fault("create", "error", status=429, message=leak, retry_after=0)
-    world.simulator.fault("create", "error", status=500, message=leak, when="after")
-    world.simulator.fault("list", "error", status=500, message=leak)
-    world.simulator.fault("retrieve", "error", status=529, message=leak, times=2)
-    world.simulator.fault("results", "error", status=500, message=leak)
-    world.simulator.fault("outcome", "errored", error="overloaded_error", message=leak)
+    sandbox.simulator.fault("create", "error", status=429, message=leak, retry_after=0)
+    sandbox.simulator.fault("create", "error", status=500, message=leak, when="after")
+    sandbox.simulator.fault("list", "error", status=500, message=leak)
+    sandbox.simulator.fault("retrieve", "error", status=529, message=leak, times=2)
+    sandbox.simulator.fault("results", "error", status=500, message=leak)
+    sandbox.simulator.fault("outcome", "errored", error="overloaded_error", message=leak)
 
 
-def test_the_key_is_in_no_file_argv_log_or_export_of_a_whole_life(world: World, tmp_path: Path) -> None:
-    world.simulator.change(keys={CANARY: "ours"})
-    world.env["ANTHROPIC_API_KEY"] = CANARY
-    argv = argv_log(world, tmp_path / "shim")
-    say_it_back(world)
-    world.pipeline("life", LIFE)
-    world.ok("launch", "life", TASK, "--id", "g")
-    world.wait_for(lambda: world.peek("g")["liveness"]["state"] in ("parked", "finished"), "it parked")
+def test_the_key_is_in_no_file_argv_log_or_export_of_a_whole_life(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.simulator.change(keys={CANARY: "ours"})
+    sandbox.env["ANTHROPIC_API_KEY"] = CANARY
+    argv = argv_log(sandbox, tmp_path / "shim")
+    say_it_back(sandbox)
+    sandbox.pipeline("life", LIFE)
+    sandbox.ok("launch", "life", TASK, "--id", "g")
+    sandbox.wait_for(lambda: sandbox.peek("g")["liveness"]["state"] in ("parked", "finished"), "it parked")
     assert_in_no_argv()
-    world.until("g", "finished")
-    world.ok("bead", "create", "A bead")
-    shown = [world.ok(*words) for words in (("show", "g"), ("show", "g", "--json"), ("log", "g"), ("bead", "export"))]
-    world.ok("land", "g", "--keep")
+    sandbox.until("g", "finished")
+    sandbox.ok("bead", "create", "A bead")
+    shown = [sandbox.ok(*words) for words in (("show", "g"), ("show", "g", "--json"), ("log", "g"), ("bead", "export"))]
+    sandbox.ok("land", "g", "--keep")
     assert not any(CANARY in text for text in shown)
     assert len(argv.read_text().splitlines()) > 20
     assert CANARY not in argv.read_text()
-    assert "PATH=" in world.artifact("g", "look.log")
-    assert_not_written(world, world.home, world.repo.path)
+    assert "PATH=" in sandbox.artifact("g", "look.log")
+    assert_not_written(sandbox, sandbox.home, sandbox.repo.path)
 
 
-def test_a_key_that_the_api_repeats_when_it_is_refused_is_not_passed_on(world: World) -> None:
-    world.simulator.change(keys={CANARY: "ours"})
-    park_one(world, ANTHROPIC_API_KEY=CANARY)
-    world.simulator.fault("retrieve", "error", status=403, message=f"{CANARY} may not", times=0)
-    state = world.until("g", "detached")
-    ran = world.run("rescue", "g", env={"ANTHROPIC_API_KEY": CANARY})
+def test_a_key_that_the_api_repeats_when_it_is_refused_is_not_passed_on(sandbox: Sandbox) -> None:
+    sandbox.simulator.change(keys={CANARY: "ours"})
+    park_one(sandbox, ANTHROPIC_API_KEY=CANARY)
+    sandbox.simulator.fault("retrieve", "error", status=403, message=f"{CANARY} may not", times=0)
+    state = sandbox.until("g", "detached")
+    ran = sandbox.run("rescue", "g", env={"ANTHROPIC_API_KEY": CANARY})
     assert ran.code == 5
     assert "*** may not" in ran.err
-    assert CANARY not in f"{state} {ran.err} {world.logs()} {world.ok('show', 'g')}"
-    assert_not_written(world, world.home, world.repo.path)
+    assert CANARY not in f"{state} {ran.err} {sandbox.logs()} {sandbox.ok('show', 'g')}"
+    assert_not_written(sandbox, sandbox.home, sandbox.repo.path)
 
 
-def test_a_crash_log_does_not_hold_the_key(world: World) -> None:
+def test_a_crash_log_does_not_hold_the_key(sandbox: Sandbox) -> None:
     script = (
         "import io, os, sys\n"
         "class Out(io.StringIO):\n"
@@ -106,23 +106,23 @@ def test_a_crash_log_does_not_hold_the_key(world: World) -> None:
         "from gremlins.cli.door import run\n"
         "sys.exit(run(['status', '--json']))\n"
     )
-    env = {**world.env, "ANTHROPIC_API_KEY": CANARY}
+    env = {**sandbox.env, "ANTHROPIC_API_KEY": CANARY}
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 3
     assert CANARY not in done.stderr
-    [log] = (world.home / "crashes").iterdir()
+    [log] = (sandbox.home / "crashes").iterdir()
     assert "the key is ***" in log.read_text()
     assert log.stat().st_mode & 0o777 == 0o600
 
 
-def test_folders_and_files_are_for_their_owner_only(world: World) -> None:
-    world.simulator.fault("create", "drop", when="after")
-    launch_one(world, latency=0.0)
-    world.until("g", "finished")
-    world.ok("bead", "create", "A bead")
+def test_folders_and_files_are_for_their_owner_only(sandbox: Sandbox) -> None:
+    sandbox.simulator.fault("create", "drop", when="after")
+    launch_one(sandbox, latency=0.0)
+    sandbox.until("g", "finished")
+    sandbox.ok("bead", "create", "A bead")
     wrong = []
-    for path in [world.home, *world.home.rglob("*")]:
-        if world.home / "worktrees" in path.parents:  # what is inside is the project's, as git makes it
+    for path in [sandbox.home, *sandbox.home.rglob("*")]:
+        if sandbox.home / "worktrees" in path.parents:  # what is inside is the project's, as git makes it
             continue
         wanted = 0o700 if path.is_dir() else 0o600
         if not path.is_symlink() and path.stat().st_mode & 0o777 != wanted:
@@ -130,73 +130,73 @@ def test_folders_and_files_are_for_their_owner_only(world: World) -> None:
     assert wrong == []
 
 
-def test_a_rotated_key_goes_on(world: World) -> None:
-    world.simulator.change(keys={world.simulator.key: "ours", ROTATED: "ours"})
-    park_one(world)
-    world.kill("g")
-    world.ok("rescue", "g", env={"ANTHROPIC_API_KEY": ROTATED})
-    end_batches(world)
-    world.until("g", "finished")
-    billed_once(world)
+def test_a_rotated_key_goes_on(sandbox: Sandbox) -> None:
+    sandbox.simulator.change(keys={sandbox.simulator.key: "ours", ROTATED: "ours"})
+    park_one(sandbox)
+    sandbox.kill("g")
+    sandbox.ok("rescue", "g", env={"ANTHROPIC_API_KEY": ROTATED})
+    end_batches(sandbox)
+    sandbox.until("g", "finished")
+    billed_once(sandbox)
 
 
-def test_a_rotated_key_goes_on_with_a_call_that_may_have_been_sent(world: World) -> None:
-    first = world.simulator.key
-    world.simulator.change(keys={first: "ours", ROTATED: "ours"})
-    launch_one(world, "before", latency=0.0)
-    world.until("before", "finished")  # a batch that both keys can see
-    world.simulator.fault("create", "hang", when="after")
-    launch_one(world, latency=0.0)
-    world.wait_for(lambda: len(world.simulator.batches) == 2, "the batch")
-    world.kill("g")
-    world.ok("rescue", "g", env={"ANTHROPIC_API_KEY": ROTATED})
-    world.until("g", "finished")
-    assert len(world.simulator.batches) == 2
-    assert [call["status"]["state"] for call in calls(world)] == ["collected"]
+def test_a_rotated_key_goes_on_with_a_call_that_may_have_been_sent(sandbox: Sandbox) -> None:
+    first = sandbox.simulator.key
+    sandbox.simulator.change(keys={first: "ours", ROTATED: "ours"})
+    launch_one(sandbox, "before", latency=0.0)
+    sandbox.until("before", "finished")  # a batch that both keys can see
+    sandbox.simulator.fault("create", "hang", when="after")
+    launch_one(sandbox, latency=0.0)
+    sandbox.wait_for(lambda: len(sandbox.simulator.batches) == 2, "the batch")
+    sandbox.kill("g")
+    sandbox.ok("rescue", "g", env={"ANTHROPIC_API_KEY": ROTATED})
+    sandbox.until("g", "finished")
+    assert len(sandbox.simulator.batches) == 2
+    assert [call["status"]["state"] for call in calls(sandbox)] == ["collected"]
 
 
-def refused(world: World, ran: Ran) -> None:
+def refused(sandbox: Sandbox, ran: Ran) -> None:
     assert ran.code == 5, ran.err
     assert "this key cannot see" in ran.err
     assert STRANGERS not in ran.err
-    assert world.peek("g")["liveness"]["state"] == "detached"
-    assert len(world.simulator.batches) == 1
+    assert sandbox.peek("g")["liveness"]["state"] == "detached"
+    assert len(sandbox.simulator.batches) == 1
 
 
-def test_another_workspaces_key_is_refused_with_nothing_sent_and_the_right_one_goes_on(world: World) -> None:
-    world.simulator.change(keys={world.simulator.key: "ours", STRANGERS: "theirs"})
-    park_one(world)
-    world.kill("g")
-    before = world.simulator.requests
-    refused(world, world.run("rescue", "g", env={"ANTHROPIC_API_KEY": STRANGERS}))
-    refused(world, world.run("rescue", "g", env={"ANTHROPIC_API_KEY": STRANGERS}))
-    sent = {kind: count - before.get(kind, 0) for kind, count in world.simulator.requests.items()}
+def test_another_workspaces_key_is_refused_with_nothing_sent_and_the_right_one_goes_on(sandbox: Sandbox) -> None:
+    sandbox.simulator.change(keys={sandbox.simulator.key: "ours", STRANGERS: "theirs"})
+    park_one(sandbox)
+    sandbox.kill("g")
+    before = sandbox.simulator.requests
+    refused(sandbox, sandbox.run("rescue", "g", env={"ANTHROPIC_API_KEY": STRANGERS}))
+    refused(sandbox, sandbox.run("rescue", "g", env={"ANTHROPIC_API_KEY": STRANGERS}))
+    sent = {kind: count - before.get(kind, 0) for kind, count in sandbox.simulator.requests.items()}
     assert {kind for kind, count in sent.items() if count} == {"retrieve"}
-    world.ok("rescue", "g")
-    end_batches(world)
-    world.until("g", "finished")
-    billed_once(world)
+    sandbox.ok("rescue", "g")
+    end_batches(sandbox)
+    sandbox.until("g", "finished")
+    billed_once(sandbox)
 
 
 @pytest.mark.parametrize("how", ["results_url", "redirect"])
-def test_the_key_goes_to_no_other_host_whatever_a_reply_says(world: World, how: str) -> None:
+def test_the_key_goes_to_no_other_host_whatever_a_reply_says(sandbox: Sandbox, how: str) -> None:
     with Simulator() as stranger:
         if how == "results_url":
-            world.simulator.change(results_base=stranger.url)
+            sandbox.simulator.change(results_base=stranger.url)
         else:
             for endpoint in ("models", "list", "create", "retrieve", "results"):
-                world.simulator.fault(endpoint, "error", status=307, message=stranger.url)
-        launch_one(world, latency=0.0)
-        world.until("g", "finished")
-        billed_once(world)
+                sandbox.simulator.fault(endpoint, "error", status=307, message=stranger.url)
+        launch_one(sandbox, latency=0.0)
+        sandbox.until("g", "finished")
+        billed_once(sandbox)
         assert stranger.seen == []
 
 
-def test_a_command_of_the_project_does_not_get_the_key(world: World) -> None:
-    world.pipeline(
+def test_a_command_of_the_project_does_not_get_the_key(sandbox: Sandbox) -> None:
+    sandbox.pipeline(
         "env", "evidence: none\nstages: [{type: exec, name: look, cmds: ['env', 'cat /proc/$PPID/cmdline']}]\n"
     )
-    world.ok("launch", "env", "--id", "g", env={"ANTHROPIC_API_KEY": CANARY, "ANTHROPIC_AUTH_TOKEN": CANARY})
-    world.until("g", "finished")
-    assert f"HOME={os.environ['HOME']}" in world.artifact("g", "look-1.log")
-    assert_not_written(world, world.home, world.repo.path)
+    sandbox.ok("launch", "env", "--id", "g", env={"ANTHROPIC_API_KEY": CANARY, "ANTHROPIC_AUTH_TOKEN": CANARY})
+    sandbox.until("g", "finished")
+    assert f"HOME={os.environ['HOME']}" in sandbox.artifact("g", "look-1.log")
+    assert_not_written(sandbox, sandbox.home, sandbox.repo.path)

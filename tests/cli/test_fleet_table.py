@@ -7,7 +7,7 @@ from rich.cells import cell_len
 
 from gremlins.cli.fleet_table import NEEDS_A_PERSON, by_urgency, detail, lines, shortened, view
 from gremlins.cli.out import ago, columns, dollars, printable
-from tests.cli.views import REASONS, crowd, every_state, fleet, row
+from tests.cli.fleet_rows import REASONS, crowd, every_state, fleet, row
 from tests.fleet.records import NOON
 
 

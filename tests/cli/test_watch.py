@@ -10,7 +10,7 @@ from gremlins.cli.watch import Progress, changes, stage_lines, watch_fleet
 from gremlins.clock import FakeClock
 from gremlins.fleet.status import Fleet
 from gremlins.records.gremlin import StageRun
-from tests.cli.views import fleet, row
+from tests.cli.fleet_rows import fleet, row
 from tests.fleet.records import NOON, ago, record
 
 

@@ -1,4 +1,4 @@
-"""Rooms for the durable batch call."""
+"""Fixtures: gremlins that make batch calls."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import pytest
 
 from gremlins.clock import FakeClock
 from gremlins.simulator import Simulator
-from tests.clients.engine_room import Room
+from tests.clients.batch_gremlin import BatchGremlin
 
-MakeRoom = Callable[..., Room]
+MakeGremlin = Callable[..., BatchGremlin]
 
 
 @pytest.fixture
-def make_room(tmp_path: Path) -> Iterator[MakeRoom]:
-    """Makes a room on an account of its own. Options of the simulator come by name, those of the room in `room`."""
+def make_gremlin(tmp_path: Path) -> Iterator[MakeGremlin]:
+    """Makes gremlins, each on its own account. Keywords are options of the simulator; `gremlin` holds its own."""
     count = 0
     with ExitStack() as stack:
 
-        def make(room: dict[str, Any] | None = None, **options: Any) -> Room:
+        def make(gremlin: dict[str, Any] | None = None, **options: Any) -> BatchGremlin:
             nonlocal count
             count += 1
             clock = FakeClock()
             simulator = stack.enter_context(Simulator(clock=clock, **{"latency": 60.0, **options}))
-            root = tmp_path / f"room{count}"
+            root = tmp_path / f"gremlin{count}"
             root.mkdir()
-            return Room(root, simulator, clock, **(room or {}))
+            return BatchGremlin(root, simulator, clock, **(gremlin or {}))
 
         yield make
 
 
 @pytest.fixture
-def room(make_room: MakeRoom) -> Room:
-    return make_room()
+def gremlin(make_gremlin: MakeGremlin) -> BatchGremlin:
+    return make_gremlin()

@@ -14,22 +14,22 @@ from gremlins.errors import NotReady
 from gremlins.outcome import Failed
 from gremlins.processes.interrupt import Terminated
 from gremlins.records.calls import CallFailed, Collected, Intent
-from tests.clients.rigs import HAS_OPENAI, RIGS, Rig
-from tests.clients.surroundings import SECRET, Surroundings
+from tests.clients.provider_setups import HAS_OPENAI, PROVIDERS, ProviderSetup
+from tests.clients.session_setup import SECRET, SessionSetup
 from tests.conftest import Repo
 
 PROVIDERS = [
     pytest.param(
         name, marks=[] if name != "openai" or HAS_OPENAI else pytest.mark.skip(reason="the extra is not installed")
     )
-    for name in sorted(RIGS)
+    for name in sorted(PROVIDERS)
 ]
 
 
 @pytest.fixture(params=PROVIDERS)
-def rig(request: pytest.FixtureRequest, tmp_path: Path, repo: Repo) -> Iterator[Rig]:
-    around = Surroundings(tmp_path / "g", repo.path)
-    with RIGS[request.param](tmp_path, around) as made:
+def rig(request: pytest.FixtureRequest, tmp_path: Path, repo: Repo) -> Iterator[ProviderSetup]:
+    around = SessionSetup(tmp_path / "g", repo.path)
+    with PROVIDERS[request.param](tmp_path, around) as made:
         made.reply("Done.")
         yield made
 
@@ -39,10 +39,10 @@ def live(client: Client, prompt: Prompt | str = "Do it.", **more: int) -> str:
 
 
 def test_every_built_in_provider_is_in_this_suite() -> None:
-    assert set(RIGS) == set(BUILT_IN)
+    assert set(PROVIDERS) == set(BUILT_IN)
 
 
-def test_a_reply_is_a_record_with_its_cost(rig: Rig) -> None:
+def test_a_reply_is_a_record_with_its_cost(rig: ProviderSetup) -> None:
     answer = rig.client().run("Do it.", label="implement")
     (record,) = rig.around.records
     assert (answer.text, answer.mode, answer.record) == ("Done.", "live", record)
@@ -52,7 +52,7 @@ def test_a_reply_is_a_record_with_its_cost(rig: Rig) -> None:
     assert rig.around.ledger.total().total_usd >= 0
 
 
-def test_what_is_on_record_is_never_asked_again_nor_its_prompt_made(rig: Rig) -> None:
+def test_what_is_on_record_is_never_asked_again_nor_its_prompt_made(rig: ProviderSetup) -> None:
     live(rig.client())
     rig.reply("Something else.")
 
@@ -64,7 +64,7 @@ def test_what_is_on_record_is_never_asked_again_nor_its_prompt_made(rig: Rig) ->
     assert len(rig.prompts()) == 1
 
 
-def test_another_label_and_another_attempt_are_other_calls(rig: Rig) -> None:
+def test_another_label_and_another_attempt_are_other_calls(rig: ProviderSetup) -> None:
     live(rig.client())
     rig.client().run("Do it.", label="loop[1]/implement")
     rig.around.more = {"attempt": lambda _stage: 2}
@@ -76,20 +76,20 @@ def test_another_label_and_another_attempt_are_other_calls(rig: Rig) -> None:
     ]
 
 
-def test_a_correction_is_a_call_of_its_own_and_reaches_the_model(rig: Rig) -> None:
+def test_a_correction_is_a_call_of_its_own_and_reaches_the_model(rig: ProviderSetup) -> None:
     live(rig.client())
     live(rig.client(), Prompt("Do it.", followups=(("Done.", "Not quite, more."),)), revision=1)
     assert [(r.revision, r.key.try_) for r in rig.around.records] == [(0, 1), (1, 2)]
     assert "Not quite, more." in rig.prompts()[-1]
 
 
-def test_two_megabytes_arrive_whole(rig: Rig) -> None:
+def test_two_megabytes_arrive_whole(rig: ProviderSetup) -> None:
     live(rig.client(), "word " * 400_000 + "the end")
     assert "the end" in rig.prompts()[0]
     assert len(rig.prompts()[0]) >= 2_000_000
 
 
-def test_a_model_that_does_not_exist_is_a_matter_of_configuration(rig: Rig) -> None:
+def test_a_model_that_does_not_exist_is_a_matter_of_configuration(rig: ProviderSetup) -> None:
     rig.no_such_model()
     with pytest.raises(CallUnsuccessful) as caught:
         live(rig.client())
@@ -98,7 +98,7 @@ def test_a_model_that_does_not_exist_is_a_matter_of_configuration(rig: Rig) -> N
     assert len(rig.around.records) == 1
 
 
-def test_a_failure_stays_one_for_this_spawn_and_is_asked_again_by_the_next(rig: Rig) -> None:
+def test_a_failure_stays_one_for_this_spawn_and_is_asked_again_by_the_next(rig: ProviderSetup) -> None:
     rig.no_such_model()
     for _ in range(2):
         with pytest.raises(CallUnsuccessful):
@@ -110,7 +110,7 @@ def test_a_failure_stays_one_for_this_spawn_and_is_asked_again_by_the_next(rig: 
     assert live(rig.client(rig.around.respawned())) == "Now it is there."
 
 
-def test_a_try_of_a_killed_process_is_closed_and_the_call_goes_on(rig: Rig) -> None:
+def test_a_try_of_a_killed_process_is_closed_and_the_call_goes_on(rig: ProviderSetup) -> None:
     live(rig.client())
     (record,) = rig.around.records
     rig.around.ledger.put(record.model_copy(update={"status": Intent(), "ended_at": None}))
@@ -123,7 +123,7 @@ def test_a_try_of_a_killed_process_is_closed_and_the_call_goes_on(rig: Rig) -> N
     assert second.request == record.request
 
 
-def test_without_leave_nothing_is_asked(rig: Rig) -> None:
+def test_without_leave_nothing_is_asked(rig: ProviderSetup) -> None:
     def no_money() -> None:
         raise CallUnsuccessful(Failed("credit", "over the cap"))
 
@@ -134,7 +134,7 @@ def test_without_leave_nothing_is_asked(rig: Rig) -> None:
     assert rig.around.records == []
 
 
-def test_a_process_that_is_to_end_asks_nothing(rig: Rig) -> None:
+def test_a_process_that_is_to_end_asks_nothing(rig: ProviderSetup) -> None:
     def ended() -> None:
         raise Terminated("SIGTERM")
 
@@ -144,14 +144,14 @@ def test_a_process_that_is_to_end_asks_nothing(rig: Rig) -> None:
     assert rig.around.records == []
 
 
-def test_no_secret_is_written_down(rig: Rig) -> None:
+def test_no_secret_is_written_down(rig: ProviderSetup) -> None:
     rig.around.env["ANTHROPIC_API_KEY"] = SECRET
     rig.reply(f"Your key is {SECRET}.")
     assert live(rig.client()) == "Your key is ***."
     assert SECRET not in rig.around.everything_written()
 
 
-def test_batch_runs_falls_back_or_is_refused_as_the_class_says(rig: Rig) -> None:
+def test_batch_runs_falls_back_or_is_refused_as_the_class_says(rig: ProviderSetup) -> None:
     client = rig.client()
     match client.batch_support:
         case "yes":
@@ -167,7 +167,7 @@ def test_batch_runs_falls_back_or_is_refused_as_the_class_says(rig: Rig) -> None
             assert rig.around.records == []
 
 
-def test_what_is_missing_is_said_in_one_line_before_anything_starts(rig: Rig, tmp_path: Path) -> None:
+def test_what_is_missing_is_said_in_one_line_before_anything_starts(rig: ProviderSetup, tmp_path: Path) -> None:
     client = rig.client()
     client.check_ready(client.model, "live", rig.around.env, Settings())
     empty = {"PATH": str(tmp_path / "nothing"), "HOME": str(tmp_path)}

@@ -10,7 +10,7 @@ import pytest
 
 from gremlins.clients.registry import BUILT_IN, client_class, known_providers, make_client
 from gremlins.errors import ConfigError, NotReady
-from tests.clients.surroundings import Surroundings
+from tests.clients.session_setup import SessionSetup
 
 PLUGIN = """
 from gremlins.clients.base import Client
@@ -58,7 +58,7 @@ def test_an_unlike_one_is_refused_with_all_names() -> None:
 
 @pytest.mark.usefixtures("outside")
 def test_a_provider_of_another_package_is_found_and_has_no_batch(tmp_path: Path) -> None:
-    client = make_client("outside:m", Surroundings(tmp_path / "g", tmp_path).session())
+    client = make_client("outside:m", SessionSetup(tmp_path / "g", tmp_path).session())
     assert client.name == "outside:m"
     assert client.batch_support == "no"
     with pytest.raises(NotImplementedError, match="outside"):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gremlins.simulator import Reply, ScriptedModel, Simulator
-from tests.clients.surroundings import Surroundings
+from tests.clients.session_setup import SessionSetup
 from tests.conftest import Repo
 
 BINARIES = os.environ.get("LIVE_BINARIES", "")
@@ -36,7 +36,7 @@ def use(name: str, **given: Any) -> Reply:
 class Live:
     """A simulator with a script, and a gremlin whose agent is a real binary."""
 
-    def __init__(self, sim: Simulator, model: ScriptedModel, around: Surroundings) -> None:
+    def __init__(self, sim: Simulator, model: ScriptedModel, around: SessionSetup) -> None:
         self.sim, self.model, self.around = sim, model, around
 
     @property
@@ -57,7 +57,7 @@ def start(tmp_path: Path, repo: Repo) -> Iterator[Start]:
     def start(*replies: Any, otherwise: Any = "Done.") -> Live:
         model = ScriptedModel(replies, otherwise=otherwise)
         sims.append(Simulator(model=model).start())
-        return Live(sims[-1], model, Surroundings(tmp_path / "g", repo.path))
+        return Live(sims[-1], model, SessionSetup(tmp_path / "g", repo.path))
 
     yield start
     for sim in sims:

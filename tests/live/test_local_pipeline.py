@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gremlins.simulator import FixRulesModel, Simulator
-from tests.acceptance.world import World
+from tests.acceptance.sandbox import Sandbox
 from tests.conftest import make_repo
 from tests.live.conftest import binary
 
@@ -26,7 +26,7 @@ assert iniconfig.IniConfig("x", "[a]\\n; a comment\\nb=1\\n")["a"]["b"] == "1"
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
     """A repository with the package's source, in which semicolons no longer begin comments."""
     fetched = subprocess.run(
         [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "-d", tmp_path, PACKAGE],
@@ -44,18 +44,18 @@ def world(tmp_path: Path) -> Iterator[World]:
     repo.commit({"check.py": CHECK, ".gremlins/config.toml": f"verify = ['{sys.executable} check.py']\n"}, "first")
     rules = FixRulesModel([(str(source.relative_to(repo.path)), BAD, GOOD)])
     with Simulator(model=rules, latency=0.05) as simulator:
-        made = World(repo, tmp_path / "state", simulator, {"GREMLINS_CLAUDE_BIN": binary("claude")})
+        made = Sandbox(repo, tmp_path / "state", simulator, {"GREMLINS_CLAUDE_BIN": binary("claude")})
         yield made
         made.close()
 
 
-def test_a_bug_is_fixed_by_a_real_agent_between_batched_plan_and_review(world: World) -> None:
+def test_a_bug_is_fixed_by_a_real_agent_between_batched_plan_and_review(sandbox: Sandbox) -> None:
     task = "Lines that begin with a semicolon are comments too, and are no longer taken for them."
-    world.ok("launch", "local", task, "--id", "fix", "--wait")
-    (state,) = world.run("status", "fix", "--json").json()
+    sandbox.ok("launch", "local", task, "--id", "fix", "--wait")
+    (state,) = sandbox.run("status", "fix", "--json").json()
     assert state["liveness"]["state"] == "finished"
     assert state["cost"]["batch_usd"] > 0
     assert state["cost"]["live_usd"] > 0
-    assert GOOD in world.repo.git("grep", "-h", "^COMMENTCHARS", "gremlins/fix")
-    world.ok("land", "fix")
-    assert "semicolon" in world.repo.git("log", "-1", "--format=%s")
+    assert GOOD in sandbox.repo.git("grep", "-h", "^COMMENTCHARS", "gremlins/fix")
+    sandbox.ok("land", "fix")
+    assert "semicolon" in sandbox.repo.git("log", "-1", "--format=%s")

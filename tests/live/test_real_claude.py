@@ -19,7 +19,7 @@ from gremlins.errors import NotReady
 from gremlins.outcome import Bail, Failed
 from gremlins.processes.interrupt import Interrupt, InterruptibleClock, Terminated
 from gremlins.records.calls import CallFailed, Collected
-from tests.clients.surroundings import QUICK
+from tests.clients.session_setup import QUICK
 from tests.conftest import Repo
 from tests.live.conftest import Live, Start, binary, use
 

@@ -12,7 +12,7 @@ from gremlins.clients.base import CallUnsuccessful
 from gremlins.clients.providers.kilo import KiloClient
 from gremlins.outcome import Failed
 from gremlins.records.calls import Intent
-from tests.clients.surroundings import QUICK
+from tests.clients.session_setup import QUICK
 from tests.conftest import Repo
 from tests.live.conftest import Live, Start, binary, use
 

@@ -38,7 +38,7 @@ from gremlins.records.calls import (
     storable,
     summarize,
 )
-from tests.crashing import die_at, die_everywhere
+from tests.kill_points import die_at, die_everywhere
 
 NOW = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
 

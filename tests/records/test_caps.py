@@ -11,7 +11,7 @@ from gremlins.paths import Home
 from gremlins.records.gremlin import Failed, Finished
 from gremlins.simulator import ScriptedModel, Simulator
 from tests.conftest import Repo
-from tests.living import Lab
+from tests.in_process import Lab
 
 TWO = """
 mode: batch

@@ -42,7 +42,7 @@ from gremlins.records.gremlin import (
     Stopped,
     read_record,
 )
-from tests.crashing import die_at, die_everywhere
+from tests.kill_points import die_at, die_everywhere
 from tests.records.test_calls import mutated
 from tests.records.test_calls import record as call_record
 

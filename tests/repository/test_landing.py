@@ -17,7 +17,7 @@ from gremlins.errors import Conflict
 from gremlins.repository.git import Git, UnknownRef
 from gremlins.repository.landing import Landed, land
 from tests.conftest import Repo
-from tests.crashing import steps
+from tests.kill_points import steps
 
 BRANCH = "gremlins/g-1"
 TOKEN = "g-1/7f3a"

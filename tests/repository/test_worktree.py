@@ -14,7 +14,7 @@ from gremlins.repository import worktree as wt
 from gremlins.repository.git import Git, HostGitError, UnknownRef
 from gremlins.repository.worktree import FileChange, Worktree
 from tests.conftest import CrashingGit, Repo
-from tests.crashing import steps
+from tests.kill_points import steps
 
 TRAILER = wt.trailer_of("implement/1/1/1")
 

@@ -12,7 +12,7 @@ import pytest
 from gremlins.paths import Home
 from gremlins.simulator import ScriptedModel, Simulator
 from tests.conftest import Repo
-from tests.living import Lab
+from tests.in_process import Lab
 
 MakeScripted = Callable[..., Lab]
 

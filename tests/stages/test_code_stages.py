@@ -12,7 +12,7 @@ from gremlins.paths import Home
 from gremlins.records.gremlin import Bailed, Failed, Finished
 from gremlins.simulator import ScriptedModel, Simulator
 from tests.conftest import Repo
-from tests.living import Lab
+from tests.in_process import Lab
 
 FIX = {"edits": [{"path": "calc.py", "old": "return a - b", "new": "return a + b"}], "summary": "add adds"}
 WRONG = {"edits": [{"path": "calc.py", "old": "return a % b", "new": "return a + b"}], "summary": "add adds"}

@@ -22,10 +22,10 @@ from gremlins.records.gremlin import Bailed, Failed, Finished, Interrupted, Land
 from gremlins.repository.github import GitHub, _pull_request
 from gremlins.runner import Run
 from tests.conftest import Repo, put_gh
-from tests.living import Lab
-from tests.processes.hanging import must_end
+from tests.in_process import Lab
 from tests.stages.conftest import MakeScripted
 from tests.stages.test_loop import rescued
+from tests.time_limit import must_end
 
 FIX = {"edits": [{"path": "calc.py", "old": "return a - b", "new": "return a + b"}], "summary": "add adds"}
 AGAIN = {"edits": [{"path": "again.txt", "content": "x\n"}], "summary": "again"}

@@ -11,7 +11,7 @@ from gremlins.pipeline.freezing import read_frozen
 from gremlins.processes.locks import GremlinLock
 from gremlins.records.gremlin import Bailed, Failed, Finished, Gremlin, Queued, RunStore
 from gremlins.stages.handoff import has_tasks, parse_decision
-from tests.living import Lab
+from tests.in_process import Lab
 from tests.stages.conftest import MakeScripted
 
 LOOP = """

@@ -22,9 +22,9 @@ from gremlins.records.gremlin import Bailed, Failed, Finished, Interrupted, Park
 from gremlins.stages.address_code import is_clean
 from gremlins.stages.parallel import _combined
 from tests.conftest import CrashingGit, Repo
-from tests.crashing import steps
 from tests.fleet.records import record
-from tests.living import Lab
+from tests.in_process import Lab
+from tests.kill_points import steps
 from tests.stages.conftest import MakeScripted
 from tests.stages.test_loop import rescued
 

@@ -13,7 +13,7 @@ from hypothesis import given, note, settings
 
 from gremlins.clock import FakeClock
 from gremlins.simulator import Simulator
-from tests.clients.batch.schedules import SCHEDULES, Schedule, Theatre
+from tests.clients.batch.fault_schedules import SCHEDULES, Schedule, ScheduleRun
 
 EXAMPLES = int(os.environ.get("GREMLINS_SOAK_EXAMPLES", "10000")) if os.environ.get("GREMLINS_SOAK") else 80
 CHANGE_AFTER = 200
@@ -38,13 +38,13 @@ class Stage:
         self.played += 1
         self.simulator.faults.clear()
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            theatre = Theatre(Path(folder), self.simulator, self.clock, self.http, schedule)
+            theatre = ScheduleRun(Path(folder), self.simulator, self.clock, self.http, schedule)
             try:
                 theatre.play()
                 theatre.check()
             finally:
                 for actor in theatre.actors:
-                    note("\n".join([f"--- {actor.room.gremlin_id}: {actor.over}", *actor.room.lines]))
+                    note("\n".join([f"--- {actor.gremlin.gremlin_id}: {actor.over}", *actor.gremlin.lines]))
 
     def close(self) -> None:
         self.simulator.stop()

@@ -18,7 +18,7 @@ from gremlins.outcome import Bail, Failed
 from gremlins.processes.interrupt import Interrupt, InterruptibleClock, Terminated
 from gremlins.records.calls import CallFailed, Collected, Intent
 from gremlins.simulator import Reply, ScriptedModel, Simulator
-from tests.clients.surroundings import QUICK, Surroundings
+from tests.clients.session_setup import QUICK, SessionSetup
 from tests.conftest import Repo
 
 MODEL = "claude-sonnet-5-5"
@@ -33,7 +33,7 @@ def use(name: str, **given: Any) -> Reply:
 class World:
     """A simulator with a script, and a gremlin that talks to it."""
 
-    def __init__(self, sim: Simulator, model: ScriptedModel, around: Surroundings) -> None:
+    def __init__(self, sim: Simulator, model: ScriptedModel, around: SessionSetup) -> None:
         self.sim, self.model, self.around = sim, model, around
 
     def ask(self, prompt: Prompt | str = "Do it.", **more: Any) -> str:
@@ -59,7 +59,7 @@ def make(tmp_path: Path, repo: Repo) -> Any:
         model = ScriptedModel(replies, otherwise=otherwise)
         sim = Simulator(model=model).start()
         sims.append(sim)
-        return World(sim, model, Surroundings(tmp_path / "g", repo.path, dict(sim.env)))
+        return World(sim, model, SessionSetup(tmp_path / "g", repo.path, dict(sim.env)))
 
     yield make
     for sim in sims:

@@ -26,7 +26,7 @@ from gremlins.processes import children as proc
 from gremlins.processes.interrupt import Interrupt, InterruptibleClock, Terminated
 from gremlins.records.calls import CallFailed, Collected, Intent
 from tests.clients.providers.fake_claude import FakeClaude, Step, answers, assistant, init, result
-from tests.clients.surroundings import QUICK, SECRET, Surroundings
+from tests.clients.session_setup import QUICK, SECRET, SessionSetup
 from tests.conftest import Repo
 
 MODEL = "claude-sonnet-5-5"
@@ -38,23 +38,23 @@ def claude(tmp_path: Path) -> FakeClaude:
 
 
 @pytest.fixture
-def around(tmp_path: Path, repo: Repo, claude: FakeClaude) -> Surroundings:
+def around(tmp_path: Path, repo: Repo, claude: FakeClaude) -> SessionSetup:
     env = {"GREMLINS_CLAUDE_BIN": str(claude.path), "ANTHROPIC_API_KEY": SECRET}
-    return Surroundings(tmp_path / "g", repo.path, env)
+    return SessionSetup(tmp_path / "g", repo.path, env)
 
 
-def ask(around: Surroundings, prompt: Prompt | str = "Do it.", *, label: str = "implement", **more: Any) -> str:
+def ask(around: SessionSetup, prompt: Prompt | str = "Do it.", *, label: str = "implement", **more: Any) -> str:
     client = ClaudeClient(MODEL, around.session())
     return client.run(prompt, label=label, **{"edits_worktree": True, **more}).text
 
 
-def failure(around: Surroundings, **more: Any) -> Failed | Bail:
+def failure(around: SessionSetup, **more: Any) -> Failed | Bail:
     with pytest.raises(CallUnsuccessful) as caught:
         ask(around, **more)
     return caught.value.outcome
 
 
-def failed_status(around: Surroundings) -> CallFailed:
+def failed_status(around: SessionSetup) -> CallFailed:
     status = around.records[-1].status
     assert isinstance(status, CallFailed)
     return status
@@ -63,7 +63,7 @@ def failed_status(around: Surroundings) -> CallFailed:
 # ── what is asked, and how ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_reply_and_all_that_is_known_of_it_are_on_record(around: Surroundings, claude: FakeClaude) -> None:
+def test_the_reply_and_all_that_is_known_of_it_are_on_record(around: SessionSetup, claude: FakeClaude) -> None:
     claude.plan(answers("All done.", num_turns=3))
     assert ask(around) == "All done."
     (record,) = around.records
@@ -77,25 +77,25 @@ def test_the_reply_and_all_that_is_known_of_it_are_on_record(around: Surrounding
     assert record.session_id in claude.starts[0]["argv"]
 
 
-def test_what_is_finished_is_never_asked_again(around: Surroundings, claude: FakeClaude) -> None:
+def test_what_is_finished_is_never_asked_again(around: SessionSetup, claude: FakeClaude) -> None:
     ask(around)
     assert ask(around.respawned(), "Something else.") == "Done."
     assert len(claude.starts) == 1
 
 
-def test_the_prompt_comes_on_stdin_whole_however_long(around: Surroundings, claude: FakeClaude) -> None:
+def test_the_prompt_comes_on_stdin_whole_however_long(around: SessionSetup, claude: FakeClaude) -> None:
     prompt = "ä" * 1_000_000  # 2 MB
     ask(around, prompt)
     assert claude.starts[0]["stdin"] == prompt
     assert not any("äää" in word for word in claude.starts[0]["argv"])
 
 
-def test_an_agent_that_never_reads_its_prompt_blocks_nobody(around: Surroundings, claude: FakeClaude) -> None:
+def test_an_agent_that_never_reads_its_prompt_blocks_nobody(around: SessionSetup, claude: FakeClaude) -> None:
     claude.plan([("deaf", None), *answers()])
     assert ask(around, "x" * 2_000_000) == "Done."
 
 
-def test_the_agent_gets_its_own_key_and_nobody_elses(around: Surroundings, claude: FakeClaude) -> None:
+def test_the_agent_gets_its_own_key_and_nobody_elses(around: SessionSetup, claude: FakeClaude) -> None:
     around.env |= {"OPENAI_API_KEY": "other", "GREMLINS_HOME": "/x", "GH_TOKEN": "other", "HTTPS_PROXY": "http://p"}
     ask(around)
     env = claude.starts[0]["env"]
@@ -104,7 +104,7 @@ def test_the_agent_gets_its_own_key_and_nobody_elses(around: Surroundings, claud
     assert not {"OPENAI_API_KEY", "GREMLINS_HOME", "GH_TOKEN", "GREMLINS_CLAUDE_BIN"} & env.keys()
 
 
-def test_a_secret_that_the_agent_echoes_is_written_nowhere(around: Surroundings, claude: FakeClaude) -> None:
+def test_a_secret_that_the_agent_echoes_is_written_nowhere(around: SessionSetup, claude: FakeClaude) -> None:
     claude.plan([init(), result(f"bad key {SECRET}", is_error=True, api_error_status=401)])
     outcome = failure(around)
     assert "***" in outcome.reason if isinstance(outcome, Failed) else False
@@ -112,7 +112,7 @@ def test_a_secret_that_the_agent_echoes_is_written_nowhere(around: Surroundings,
     assert not any(SECRET in word for word in claude.starts[0]["argv"])
 
 
-def test_a_call_that_edits_gets_editing_tools_and_no_others(around: Surroundings, claude: FakeClaude) -> None:
+def test_a_call_that_edits_gets_editing_tools_and_no_others(around: SessionSetup, claude: FakeClaude) -> None:
     ask(around)
     argv = claude.starts[0]["argv"]
     tools = argv[argv.index("--tools") + 1].split(",")
@@ -121,7 +121,7 @@ def test_a_call_that_edits_gets_editing_tools_and_no_others(around: Surroundings
     assert argv[argv.index("--permission-mode") + 1] == "acceptEdits"
 
 
-def test_a_call_that_only_reads_gets_no_tool_that_could_edit(around: Surroundings, claude: FakeClaude) -> None:
+def test_a_call_that_only_reads_gets_no_tool_that_could_edit(around: SessionSetup, claude: FakeClaude) -> None:
     around.live = replace_live(QUICK, allowed_tools=("Bash(pytest:*)",), permission_mode="bypassPermissions")
     ask(around, edits_worktree=False)
     argv = claude.starts[0]["argv"]
@@ -130,7 +130,7 @@ def test_a_call_that_only_reads_gets_no_tool_that_could_edit(around: Surrounding
     assert "--allowedTools" not in argv
 
 
-def test_tools_that_a_person_allows_are_offered_and_need_no_asking(around: Surroundings, claude: FakeClaude) -> None:
+def test_tools_that_a_person_allows_are_offered_and_need_no_asking(around: SessionSetup, claude: FakeClaude) -> None:
     around.live = replace_live(QUICK, allowed_tools=("Bash(pytest:*)",))
     ask(around)
     argv = claude.starts[0]["argv"]
@@ -138,21 +138,21 @@ def test_tools_that_a_person_allows_are_offered_and_need_no_asking(around: Surro
     assert argv[argv.index("--allowedTools") + 1] == "Bash(pytest:*)"
 
 
-def test_the_repositorys_own_agent_settings_count_for_nothing(around: Surroundings, claude: FakeClaude) -> None:
+def test_the_repositorys_own_agent_settings_count_for_nothing(around: SessionSetup, claude: FakeClaude) -> None:
     ask(around)
     argv = claude.starts[0]["argv"]
     assert argv[argv.index("--setting-sources") + 1] == "user"
     assert "--strict-mcp-config" in argv
 
 
-def test_the_projects_instructions_are_passed_on(around: Surroundings, claude: FakeClaude, repo: Repo) -> None:
+def test_the_projects_instructions_are_passed_on(around: SessionSetup, claude: FakeClaude, repo: Repo) -> None:
     repo.write({"CLAUDE.md": "Use tabs."})
     ask(around)
     argv = claude.starts[0]["argv"]
     assert "Use tabs." in argv[argv.index("--append-system-prompt") + 1]
 
 
-def test_what_we_add_to_the_system_prompt_is_no_part_of_the_prompt(around: Surroundings, claude: FakeClaude) -> None:
+def test_what_we_add_to_the_system_prompt_is_no_part_of_the_prompt(around: SessionSetup, claude: FakeClaude) -> None:
     ask(around, Prompt("Do it.", system="Be brief."))
     assert prompt_of(around.records[0].request) == Prompt("Do it.", system="Be brief.")
     argv = claude.starts[0]["argv"]
@@ -161,13 +161,13 @@ def test_what_we_add_to_the_system_prompt_is_no_part_of_the_prompt(around: Surro
     assert "unattended" in given
 
 
-def test_a_system_prompt_too_long_for_an_argument_comes_on_stdin(around: Surroundings, claude: FakeClaude) -> None:
+def test_a_system_prompt_too_long_for_an_argument_comes_on_stdin(around: SessionSetup, claude: FakeClaude) -> None:
     ask(around, Prompt("Do it.", system="brief " * 30_000))
     assert claude.starts[0]["stdin"].startswith("brief brief")
     assert claude.starts[0]["stdin"].endswith("Do it.")
 
 
-def test_structured_output_is_the_replys_text(around: Surroundings, claude: FakeClaude) -> None:
+def test_structured_output_is_the_replys_text(around: SessionSetup, claude: FakeClaude) -> None:
     claude.plan([init(), result("ignored", structured_output={"edits": []})])
     schema = {"type": "json_schema", "schema": {"type": "object"}}
     assert ask(around, Prompt("Plan it.", schema=schema)) == '{"edits": []}'
@@ -196,7 +196,7 @@ BAD_OUTPUT: list[tuple[str, list[Step], str, str]] = [
 
 @pytest.mark.parametrize(("steps", "kind", "cls"), [case[1:] for case in BAD_OUTPUT], ids=[c[0] for c in BAD_OUTPUT])
 def test_bad_output_is_a_failure_with_its_class(
-    around: Surroundings, claude: FakeClaude, steps: list[Step], kind: str, cls: str
+    around: SessionSetup, claude: FakeClaude, steps: list[Step], kind: str, cls: str
 ) -> None:
     claude.plan(steps)
     outcome = failure(around)
@@ -207,12 +207,12 @@ def test_bad_output_is_a_failure_with_its_class(
     assert proc.start_time(claude.starts[0]["pid"]) is None
 
 
-def test_a_line_without_end_leaves_the_rest_readable(around: Surroundings, claude: FakeClaude) -> None:
+def test_a_line_without_end_leaves_the_rest_readable(around: SessionSetup, claude: FakeClaude) -> None:
     claude.plan([init(), ("big", 20), result("Still here.")])
     assert ask(around) == "Still here."
 
 
-def test_a_result_without_a_last_newline_counts(around: Surroundings, claude: FakeClaude) -> None:
+def test_a_result_without_a_last_newline_counts(around: SessionSetup, claude: FakeClaude) -> None:
     claude.plan([init(), ("raw", '{"type": "result", "is_error": false, "result": "ok", "num_turns": 1}')])
     assert ask(around) == "ok"
 
@@ -236,7 +236,7 @@ ERRORS: list[tuple[str, list[Step], str]] = [
 
 @pytest.mark.parametrize(("steps", "cls"), [case[1:] for case in ERRORS], ids=[case[0] for case in ERRORS])
 def test_an_error_has_its_class_and_its_cost_although_it_may_say_success(
-    around: Surroundings, claude: FakeClaude, steps: list[Step], cls: str
+    around: SessionSetup, claude: FakeClaude, steps: list[Step], cls: str
 ) -> None:
     claude.plan([init(), *steps])
     outcome = failure(around)
@@ -246,19 +246,19 @@ def test_an_error_has_its_class_and_its_cost_although_it_may_say_success(
     assert len(claude.starts) == 1
 
 
-def test_a_denied_tool_is_named(around: Surroundings, claude: FakeClaude) -> None:
+def test_a_denied_tool_is_named(around: SessionSetup, claude: FakeClaude) -> None:
     claude.plan([init(), result(permission_denials=[{"tool_name": "Bash", "tool_input": {"command": "rm"}}])])
     assert "Bash" in str(failure(around))
 
 
-def test_a_refusal_bails(around: Surroundings, claude: FakeClaude) -> None:
+def test_a_refusal_bails(around: SessionSetup, claude: FakeClaude) -> None:
     claude.plan([init(), result("Unable to respond.", is_error=True, stop_reason="refusal")])
     outcome = failure(around)
     assert isinstance(outcome, Bail)
     assert outcome.kind == "refused"
 
 
-def test_a_failure_of_this_spawn_is_raised_again_without_asking(around: Surroundings, claude: FakeClaude) -> None:
+def test_a_failure_of_this_spawn_is_raised_again_without_asking(around: SessionSetup, claude: FakeClaude) -> None:
     claude.plan([init(), result("no", is_error=True)])
     first = failure(around)
     assert failure(around) == first
@@ -266,7 +266,7 @@ def test_a_failure_of_this_spawn_is_raised_again_without_asking(around: Surround
 
 
 def test_a_failure_that_keeps_the_attempt_is_asked_again_by_the_next_spawn(
-    around: Surroundings, claude: FakeClaude
+    around: SessionSetup, claude: FakeClaude
 ) -> None:
     claude.plan([("stderr", "cannot open shared object"), ("exit", 127)], answers())
     failure(around)
@@ -274,14 +274,14 @@ def test_a_failure_that_keeps_the_attempt_is_asked_again_by_the_next_spawn(
     assert [record.key.try_ for record in around.records] == [1, 2]
 
 
-def test_a_program_that_cannot_be_run_is_a_start_failure(around: Surroundings, claude: FakeClaude) -> None:
+def test_a_program_that_cannot_be_run_is_a_start_failure(around: SessionSetup, claude: FakeClaude) -> None:
     claude.path.write_text("#!/no/such/interpreter\n")
     outcome = failure(around)
     assert isinstance(outcome, Failed)
     assert outcome.failure == "start"
 
 
-def test_an_agent_that_never_comes_to_an_end_is_ended(around: Surroundings, claude: FakeClaude) -> None:
+def test_an_agent_that_never_comes_to_an_end_is_ended(around: SessionSetup, claude: FakeClaude) -> None:
     claude.plan([init(), *(assistant(id=f"m{n}") for n in range(201)), ("sleep", 60)])
     outcome = failure(around)
     assert isinstance(outcome, Failed)
@@ -290,7 +290,7 @@ def test_an_agent_that_never_comes_to_an_end_is_ended(around: Surroundings, clau
     assert proc.start_time(claude.starts[0]["pid"]) is None
 
 
-def test_a_full_disk_is_the_hosts_fault_and_leaves_no_agent(around: Surroundings, claude: FakeClaude) -> None:
+def test_a_full_disk_is_the_hosts_fault_and_leaves_no_agent(around: SessionSetup, claude: FakeClaude) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -304,7 +304,7 @@ def test_a_full_disk_is_the_hosts_fault_and_leaves_no_agent(around: Surroundings
 # ── what it has cost ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_tokens_of_one_message_count_once_and_as_last_reported(around: Surroundings, claude: FakeClaude) -> None:
+def test_the_tokens_of_one_message_count_once_and_as_last_reported(around: SessionSetup, claude: FakeClaude) -> None:
     begun = {"input_tokens": 1000, "output_tokens": 1}
     start = {"type": "message_start", "message": {"id": "m", "model": MODEL, "usage": begun}}
     end = {"type": "message_delta", "usage": {"output_tokens": 500}}
@@ -325,14 +325,14 @@ def test_the_tokens_of_one_message_count_once_and_as_last_reported(around: Surro
     assert around.ledger.total().total_usd == pytest.approx(1000 * 3e-6 + 500 * 15e-6)
 
 
-def test_an_unknown_model_is_unpriced_and_never_free(around: Surroundings, claude: FakeClaude) -> None:
+def test_an_unknown_model_is_unpriced_and_never_free(around: SessionSetup, claude: FakeClaude) -> None:
     message = {"id": "m", "model": "no-such", "content": [], "usage": {"input_tokens": 5, "output_tokens": 5}}
     claude.plan([init(), ("say", {"type": "assistant", "message": message}), result(total_cost_usd=None)])
     ask(around)
     assert around.ledger.total().unpriced_calls == 1
 
 
-def test_the_cost_is_on_record_while_the_agent_is_at_work(around: Surroundings, claude: FakeClaude) -> None:
+def test_the_cost_is_on_record_while_the_agent_is_at_work(around: SessionSetup, claude: FakeClaude) -> None:
     claude.plan([init(), assistant(), ("sleep", 0.5), result()])
     seen: list[bool] = []
 
@@ -348,7 +348,7 @@ def test_the_cost_is_on_record_while_the_agent_is_at_work(around: Surroundings, 
 # ── stalls, and what time heals ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_silent_agent_is_ended_and_its_session_resumed(around: Surroundings, claude: FakeClaude) -> None:
+def test_a_silent_agent_is_ended_and_its_session_resumed(around: SessionSetup, claude: FakeClaude) -> None:
     around.live = replace_live(QUICK, idle_timeout=0.3)
     claude.plan([init(), assistant(id="a"), ("sleep", 30)], answers("Finished.", total_cost_usd=0.5))
     assert ask(around) == "Finished."
@@ -360,7 +360,7 @@ def test_a_silent_agent_is_ended_and_its_session_resumed(around: Surroundings, c
     assert proc.start_time(first["pid"]) is None
 
 
-def test_rubbish_without_end_is_no_sign_of_life(around: Surroundings, claude: FakeClaude) -> None:
+def test_rubbish_without_end_is_no_sign_of_life(around: SessionSetup, claude: FakeClaude) -> None:
     around.live = replace_live(QUICK, idle_timeout=0.4, resume_backoff=())
     claude.plan([init(), ("forever", None)])
     failure(around)
@@ -368,7 +368,7 @@ def test_rubbish_without_end_is_no_sign_of_life(around: Surroundings, claude: Fa
 
 
 def test_an_agent_that_stalls_for_ever_is_resumed_three_times_and_no_more(
-    around: Surroundings, claude: FakeClaude
+    around: SessionSetup, claude: FakeClaude
 ) -> None:
     around.live = replace_live(QUICK, idle_timeout=0.2)
     claude.plan([init(), ("sleep", 30)])
@@ -378,7 +378,7 @@ def test_an_agent_that_stalls_for_ever_is_resumed_three_times_and_no_more(
     assert len(claude.starts) == 4
 
 
-def test_an_overloaded_api_is_asked_again_after_the_settings_waits(around: Surroundings, claude: FakeClaude) -> None:
+def test_an_overloaded_api_is_asked_again_after_the_settings_waits(around: SessionSetup, claude: FakeClaude) -> None:
     clock = FakeClock()
     around.clock, around.live = clock, LiveSettings()
     claude.plan([init(), assistant(error="overloaded"), result("529", is_error=True, api_error_status=529)])
@@ -389,7 +389,7 @@ def test_an_overloaded_api_is_asked_again_after_the_settings_waits(around: Surro
     assert len(claude.starts) == 4
 
 
-def test_a_used_up_limit_says_when_to_come_back(around: Surroundings, claude: FakeClaude) -> None:
+def test_a_used_up_limit_says_when_to_come_back(around: SessionSetup, claude: FakeClaude) -> None:
     around.clock = FakeClock()
     limit = {"status": "rejected", "resetsAt": 1_795_300_000, "rateLimitType": "five_hour"}
     claude.plan([init(), ("say", {"type": "rate_limit_event", "rate_limit_info": limit}), result("?", is_error=True)])
@@ -399,7 +399,7 @@ def test_a_used_up_limit_says_when_to_come_back(around: Surroundings, claude: Fa
     assert len(claude.starts) == 1
 
 
-def test_a_limit_that_ends_soon_is_waited_for(around: Surroundings, claude: FakeClaude) -> None:
+def test_a_limit_that_ends_soon_is_waited_for(around: SessionSetup, claude: FakeClaude) -> None:
     around.clock = clock = FakeClock()
     soon = int(clock.now().timestamp()) + 600
     claude.plan([result(f"Claude AI usage limit reached|{soon}", is_error=True)], answers())
@@ -407,7 +407,7 @@ def test_a_limit_that_ends_soon_is_waited_for(around: Surroundings, claude: Fake
     assert clock.ticks == 600
 
 
-def test_nothing_is_asked_without_leave(around: Surroundings, claude: FakeClaude) -> None:
+def test_nothing_is_asked_without_leave(around: SessionSetup, claude: FakeClaude) -> None:
     def no_money() -> None:
         raise CallUnsuccessful(Failed("credit", "over the cap"))
 
@@ -420,7 +420,7 @@ def test_nothing_is_asked_without_leave(around: Surroundings, claude: FakeClaude
 # ── stops and crashes ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def stopped_at_work(around: Surroundings, claude: FakeClaude) -> float:
+def stopped_at_work(around: SessionSetup, claude: FakeClaude) -> float:
     """Ask, send the stop once the agent has said something, and return how long the end took."""
     interrupt = Interrupt()
     around.clock = InterruptibleClock(interrupt)
@@ -451,7 +451,7 @@ def stopped_at_work(around: Surroundings, claude: FakeClaude) -> float:
 
 
 def test_a_stop_ends_the_agent_books_it_and_the_next_spawn_takes_it_up(
-    around: Surroundings, claude: FakeClaude
+    around: SessionSetup, claude: FakeClaude
 ) -> None:
     claude.plan([init(), assistant(), ("sleep", 60)], answers("After all."))
     assert stopped_at_work(around, claude) < 5
@@ -462,7 +462,7 @@ def test_a_stop_ends_the_agent_books_it_and_the_next_spawn_takes_it_up(
     assert "--resume" in claude.starts[1]["argv"]
 
 
-def test_an_agent_that_ignores_sigterm_is_killed(around: Surroundings, claude: FakeClaude) -> None:
+def test_an_agent_that_ignores_sigterm_is_killed(around: SessionSetup, claude: FakeClaude) -> None:
     claude.plan([("ignore_term", None), init(), assistant(), ("sleep", 60)])
     stopped_at_work(around, claude)
     assert proc.start_time(claude.starts[0]["pid"]) is None
@@ -470,13 +470,13 @@ def test_an_agent_that_ignores_sigterm_is_killed(around: Surroundings, claude: F
 
 @pytest.mark.skipif(not proc.PROC.is_dir(), reason="only /proc tells whose a process is that left its group")
 @pytest.mark.parametrize("holds_the_pipe", [False, True])
-def test_what_an_agent_left_behind_is_ended_too(around: Surroundings, claude: FakeClaude, holds_the_pipe: bool) -> None:
+def test_what_an_agent_left_behind_is_ended_too(around: SessionSetup, claude: FakeClaude, holds_the_pipe: bool) -> None:
     claude.plan([("child", holds_the_pipe), *answers()])
     assert ask(around) == "Done."
     assert proc.start_time(claude.child) is None
 
 
-def test_a_try_of_a_killed_process_is_taken_up_by_its_session(around: Surroundings, claude: FakeClaude) -> None:
+def test_a_try_of_a_killed_process_is_taken_up_by_its_session(around: SessionSetup, claude: FakeClaude) -> None:
     claude.plan(answers("Taken up."))
     ask(around)
     (record,) = around.records
@@ -489,7 +489,7 @@ def test_a_try_of_a_killed_process_is_taken_up_by_its_session(around: Surroundin
     assert after.records[1].request == record.request
 
 
-def test_a_session_that_is_gone_begins_anew_with_the_whole_prompt(around: Surroundings, claude: FakeClaude) -> None:
+def test_a_session_that_is_gone_begins_anew_with_the_whole_prompt(around: SessionSetup, claude: FakeClaude) -> None:
     claude.plan([init(), ("exit", 3)], [("stderr", "No conversation found with session ID: x"), ("exit", 1)], answers())
     failure(around)
     assert ask(around.respawned()) == "Done."
@@ -497,7 +497,7 @@ def test_a_session_that_is_gone_begins_anew_with_the_whole_prompt(around: Surrou
     assert "--session-id" in claude.starts[2]["argv"]
 
 
-def test_a_correction_goes_to_the_session_of_the_reply_it_corrects(around: Surroundings, claude: FakeClaude) -> None:
+def test_a_correction_goes_to_the_session_of_the_reply_it_corrects(around: SessionSetup, claude: FakeClaude) -> None:
     ask(around)
     corrected = Prompt("Do it.", followups=(("Done.", "Not quite."),))
     ask(around, corrected, revision=1)
@@ -516,21 +516,21 @@ import signal, sys
 from pathlib import Path
 from gremlins.clients.claude import ClaudeClient
 from gremlins.processes.interrupt import Terminated
-from tests.clients.surroundings import Surroundings
+from tests.clients.session_setup import SessionSetup
 
 def end(*_):
     raise Terminated("SIGTERM")
 
 signal.signal(signal.SIGTERM, end)
 folder, worktree, binary = sys.argv[1:]
-around = Surroundings(Path(folder), Path(worktree), {"GREMLINS_CLAUDE_BIN": binary, "ANTHROPIC_API_KEY": "k"})
+around = SessionSetup(Path(folder), Path(worktree), {"GREMLINS_CLAUDE_BIN": binary, "ANTHROPIC_API_KEY": "k"})
 ClaudeClient("claude-sonnet-5-5", around.session()).run("Do it.", label="implement")
 """
 
 
 @pytest.mark.parametrize("how", ENDS)
 def test_the_end_of_the_runner_alone_is_the_end_of_its_agent(
-    around: Surroundings, claude: FakeClaude, how: signal.Signals
+    around: SessionSetup, claude: FakeClaude, how: signal.Signals
 ) -> None:
     claude.plan([init(), ("sleep", 60)])
     argv = [sys.executable, "-c", RUNNER, around.root, around.worktree, claude.path]
@@ -553,14 +553,14 @@ def test_the_binary_is_the_named_one_or_the_one_on_path(claude: FakeClaude) -> N
     assert find_claude({"PATH": str(claude.folder)}) == claude.path
 
 
-def test_a_missing_binary_is_said_before_anything_starts(around: Surroundings) -> None:
+def test_a_missing_binary_is_said_before_anything_starts(around: SessionSetup) -> None:
     around.env["GREMLINS_CLAUDE_BIN"] = "/no/such/claude"
     with pytest.raises(NotReady, match="/no/such/claude"):
         ask(around)
     assert around.records[:1] == [] or not isinstance(around.records[0].status, Collected)
 
 
-def test_without_key_and_login_it_is_not_ready(claude: FakeClaude, around: Surroundings) -> None:
+def test_without_key_and_login_it_is_not_ready(claude: FakeClaude, around: SessionSetup) -> None:
     del around.env["ANTHROPIC_API_KEY"]
     with pytest.raises(NotReady, match="not logged in"):
         check_live(around.env, Settings())
@@ -568,7 +568,7 @@ def test_without_key_and_login_it_is_not_ready(claude: FakeClaude, around: Surro
     check_live(around.env, Settings())
 
 
-def test_bypassing_permissions_as_root_is_refused_before_anything_starts(around: Surroundings) -> None:
+def test_bypassing_permissions_as_root_is_refused_before_anything_starts(around: SessionSetup) -> None:
     settings = Settings(live=LiveSettings(permission_mode="bypassPermissions"))
     if os.geteuid() == 0:
         with pytest.raises(NotReady, match="root"):

@@ -14,7 +14,7 @@ from gremlins.errors import NotReady
 from gremlins.outcome import Bail, Failed
 from gremlins.records.calls import CallFailed, Intent
 from tests.clients.providers.fake_claude import FakeClaude, Step
-from tests.clients.surroundings import SECRET, Surroundings
+from tests.clients.session_setup import SECRET, SessionSetup
 from tests.conftest import Repo
 
 MODEL = "claude-sonnet-5-5"
@@ -28,9 +28,9 @@ def copilot(tmp_path: Path) -> FakeClaude:
 
 
 @pytest.fixture
-def around(tmp_path: Path, repo: Repo, copilot: FakeClaude) -> Surroundings:
+def around(tmp_path: Path, repo: Repo, copilot: FakeClaude) -> SessionSetup:
     env = {"GREMLINS_COPILOT_BIN": str(copilot.path), "COPILOT_GITHUB_TOKEN": SECRET}
-    return Surroundings(tmp_path / "g", repo.path, env)
+    return SessionSetup(tmp_path / "g", repo.path, env)
 
 
 def event(kind: str, **data: Any) -> Step:
@@ -50,23 +50,23 @@ def says(text: str) -> list[Step]:
     return [event("model.call_finished", outcome="success"), message, used(1000, 100), END]
 
 
-def ask(around: Surroundings, prompt: Prompt | str = "Do it.", **more: Any) -> str:
+def ask(around: SessionSetup, prompt: Prompt | str = "Do it.", **more: Any) -> str:
     return CopilotClient(MODEL, around.session()).run(prompt, label="implement", **more).text
 
 
-def failure(around: Surroundings) -> Failed | Bail:
+def failure(around: SessionSetup) -> Failed | Bail:
     with pytest.raises(CallUnsuccessful) as caught:
         ask(around)
     return caught.value.outcome
 
 
-def test_the_reply_is_the_last_message(around: Surroundings, copilot: FakeClaude) -> None:
+def test_the_reply_is_the_last_message(around: SessionSetup, copilot: FakeClaude) -> None:
     copilot.plan([event("assistant.message", content="I look."), *says("All done.")])
     assert ask(around) == "All done."
     assert copilot.starts[0]["stdin"] == "Do it."
 
 
-def test_a_plans_tokens_are_counted_and_unpriced(around: Surroundings) -> None:
+def test_a_plans_tokens_are_counted_and_unpriced(around: SessionSetup) -> None:
     ask(around)
     usage = around.records[0].usage
     assert usage is not None
@@ -74,13 +74,13 @@ def test_a_plans_tokens_are_counted_and_unpriced(around: Surroundings) -> None:
     assert around.ledger.total().unpriced_calls == 1
 
 
-def test_with_a_provider_of_ones_own_they_have_a_price(around: Surroundings) -> None:
+def test_with_a_provider_of_ones_own_they_have_a_price(around: SessionSetup) -> None:
     around.env["COPILOT_PROVIDER_BASE_URL"] = "http://127.0.0.1:1"
     ask(around)
     assert around.ledger.total().total_usd == pytest.approx(0.0045)
 
 
-def test_a_session_taken_up_again_pays_its_tokens_once(around: Surroundings, copilot: FakeClaude) -> None:
+def test_a_session_taken_up_again_pays_its_tokens_once(around: SessionSetup, copilot: FakeClaude) -> None:
     around.env["COPILOT_PROVIDER_BASE_URL"] = "http://127.0.0.1:1"
     ask(around)
     (record,) = around.records
@@ -92,7 +92,7 @@ def test_a_session_taken_up_again_pays_its_tokens_once(around: Surroundings, cop
     assert any(word.startswith("--resume=") for word in copilot.starts[1]["argv"])
 
 
-def test_the_worktree_may_be_edited_and_nothing_run(around: Surroundings, copilot: FakeClaude) -> None:
+def test_the_worktree_may_be_edited_and_nothing_run(around: SessionSetup, copilot: FakeClaude) -> None:
     ask(around, edits_worktree=True)
     argv = copilot.starts[0]["argv"]
     assert "edit" in argv
@@ -101,13 +101,13 @@ def test_the_worktree_may_be_edited_and_nothing_run(around: Surroundings, copilo
     assert f"write({around.worktree}/.git)" in argv
 
 
-def test_a_call_that_only_reads_may_not_write(around: Surroundings, copilot: FakeClaude) -> None:
+def test_a_call_that_only_reads_may_not_write(around: SessionSetup, copilot: FakeClaude) -> None:
     ask(around)
     assert not {"edit", "create", "write"} & set(copilot.starts[0]["argv"])
 
 
 def test_the_agent_gets_its_own_token_but_not_leave_to_trust_the_repository(
-    around: Surroundings, copilot: FakeClaude
+    around: SessionSetup, copilot: FakeClaude
 ) -> None:
     around.env |= {"COPILOT_ALLOW_ALL": "true", "ANTHROPIC_API_KEY": "other"}
     ask(around)
@@ -125,7 +125,7 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("error", "cls"), ERRORS)
-def test_an_error_has_its_class(around: Surroundings, copilot: FakeClaude, error: dict[str, Any], cls: str) -> None:
+def test_an_error_has_its_class(around: SessionSetup, copilot: FakeClaude, error: dict[str, Any], cls: str) -> None:
     copilot.plan([event("session.error", message=f"No: {SECRET}", **error), END])
     outcome = failure(around)
     assert isinstance(outcome, Failed)
@@ -133,12 +133,12 @@ def test_an_error_has_its_class(around: Surroundings, copilot: FakeClaude, error
     assert SECRET not in around.everything_written()
 
 
-def test_an_overloaded_provider_is_asked_again(around: Surroundings, copilot: FakeClaude) -> None:
+def test_an_overloaded_provider_is_asked_again(around: SessionSetup, copilot: FakeClaude) -> None:
     copilot.plan([event("session.error", message="529", errorType="query", statusCode=529), END], says("Done."))
     assert ask(around) == "Done."
 
 
-def test_a_denied_tool_is_a_failure_although_it_ends_well(around: Surroundings, copilot: FakeClaude) -> None:
+def test_a_denied_tool_is_a_failure_although_it_ends_well(around: SessionSetup, copilot: FakeClaude) -> None:
     started = event("tool.execution_start", toolCallId="t", toolName="create")
     denied = event("tool.execution_complete", toolCallId="t", success=False, error={"code": "denied"})
     copilot.plan([started, denied, *says("Done.")])
@@ -148,7 +148,7 @@ def test_a_denied_tool_is_a_failure_although_it_ends_well(around: Surroundings, 
 
 
 @pytest.mark.parametrize("steps", [[], ["rubbish"], [event("assistant.message", content="x")], [("big", 20)]])
-def test_without_a_last_word_it_failed(around: Surroundings, copilot: FakeClaude, steps: list[Step]) -> None:
+def test_without_a_last_word_it_failed(around: SessionSetup, copilot: FakeClaude, steps: list[Step]) -> None:
     copilot.plan(steps)
     failure(around)
     status = around.records[0].status
@@ -156,7 +156,7 @@ def test_without_a_last_word_it_failed(around: Surroundings, copilot: FakeClaude
     assert status.failure == "unknown"
 
 
-def test_batch_falls_back_to_live_and_says_so_once(around: Surroundings, copilot: FakeClaude) -> None:
+def test_batch_falls_back_to_live_and_says_so_once(around: SessionSetup, copilot: FakeClaude) -> None:
     schema = {"type": "json_schema", "schema": {"type": "object"}}
     copilot.plan(says('```json\n{"edits": []}\n```'))
     client = CopilotClient(MODEL, around.session())
@@ -168,7 +168,7 @@ def test_batch_falls_back_to_live_and_says_so_once(around: Surroundings, copilot
     assert '"type": "object"' in copilot.starts[0]["stdin"]
 
 
-def test_what_is_missing_is_said_before_anything_starts(around: Surroundings) -> None:
+def test_what_is_missing_is_said_before_anything_starts(around: SessionSetup) -> None:
     CopilotClient.check_ready(MODEL, "live", around.env, Settings())
     with pytest.raises(NotReady, match="not logged in"):
         CopilotClient.check_ready(MODEL, "live", {**around.env, "COPILOT_GITHUB_TOKEN": ""}, Settings())

@@ -19,7 +19,7 @@ from gremlins.processes import children as proc
 from gremlins.processes.interrupt import Interrupt, InterruptibleClock, Terminated
 from gremlins.records.calls import CallFailed, Intent
 from tests.clients.providers.fake_kilo import BUSY, IDLE, FakeKilo, event, message, says, spent
-from tests.clients.surroundings import QUICK, SECRET, Surroundings
+from tests.clients.session_setup import QUICK, SECRET, SessionSetup
 from tests.conftest import Repo
 
 MODEL = "anthropic/claude-sonnet-5-5"
@@ -31,22 +31,22 @@ def kilo(tmp_path: Path) -> FakeKilo:
 
 
 @pytest.fixture
-def around(tmp_path: Path, repo: Repo, kilo: FakeKilo) -> Surroundings:
+def around(tmp_path: Path, repo: Repo, kilo: FakeKilo) -> SessionSetup:
     env = {"GREMLINS_KILO_BIN": str(kilo.path), "KILO_API_URL": "https://kilo.example", "KILO_API_KEY": SECRET}
-    return Surroundings(tmp_path / "g", repo.path, env)
+    return SessionSetup(tmp_path / "g", repo.path, env)
 
 
-def ask(around: Surroundings, **more: Any) -> str:
+def ask(around: SessionSetup, **more: Any) -> str:
     return KiloClient(MODEL, around.session()).run("Do it.", label="implement", **more).text
 
 
-def failure(around: Surroundings) -> Failed | Bail:
+def failure(around: SessionSetup) -> Failed | Bail:
     with pytest.raises(CallUnsuccessful) as caught:
         ask(around)
     return caught.value.outcome
 
 
-def test_the_text_and_kilos_own_cost_are_taken_and_the_server_ended(around: Surroundings, kilo: FakeKilo) -> None:
+def test_the_text_and_kilos_own_cost_are_taken_and_the_server_ended(around: SessionSetup, kilo: FakeKilo) -> None:
     assert ask(around) == "Done."
     (record,) = around.records
     assert record.cost is not None
@@ -57,7 +57,7 @@ def test_the_text_and_kilos_own_cost_are_taken_and_the_server_ended(around: Surr
     assert proc.start_time(start["pid"]) is None
 
 
-def test_the_persons_address_and_token_reach_the_child(around: Surroundings, kilo: FakeKilo) -> None:
+def test_the_persons_address_and_token_reach_the_child(around: SessionSetup, kilo: FakeKilo) -> None:
     around.env["ANTHROPIC_API_KEY"] = "other"
     ask(around)
     (start,) = kilo.notes("start")
@@ -68,7 +68,7 @@ def test_the_persons_address_and_token_reach_the_child(around: Surroundings, kil
 
 
 @pytest.mark.parametrize("name", ["KILO_API_URL", "KILO_API_KEY"])
-def test_without_address_or_token_nothing_starts(around: Surroundings, kilo: FakeKilo, name: str) -> None:
+def test_without_address_or_token_nothing_starts(around: SessionSetup, kilo: FakeKilo, name: str) -> None:
     del around.env[name]
     with pytest.raises(NotReady, match=name):
         KiloClient.check_ready(MODEL, "live", around.env, Settings())
@@ -77,7 +77,7 @@ def test_without_address_or_token_nothing_starts(around: Surroundings, kilo: Fak
     assert kilo.notes("start") == []
 
 
-def test_the_model_is_named_as_kilo_does(around: Surroundings, kilo: FakeKilo) -> None:
+def test_the_model_is_named_as_kilo_does(around: SessionSetup, kilo: FakeKilo) -> None:
     ask(around)
     KiloClient("kilo-auto", around.session()).run("Do it.", label="plan")
     models = [body["model"] for body in kilo.posted("prompt_async")]
@@ -85,7 +85,7 @@ def test_the_model_is_named_as_kilo_does(around: Surroundings, kilo: FakeKilo) -
     assert models[1] == {"providerID": "kilo", "modelID": "kilo-auto"}
 
 
-def test_a_call_that_only_reads_may_edit_nothing(around: Surroundings, kilo: FakeKilo) -> None:
+def test_a_call_that_only_reads_may_edit_nothing(around: SessionSetup, kilo: FakeKilo) -> None:
     ask(around)
     KiloClient(MODEL, around.session()).run("Do it.", label="other", edits_worktree=True)
     reads, edits = (body["permission"] for body in kilo.posted("/session"))
@@ -107,7 +107,7 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("error", "cls"), ERRORS)
 def test_an_error_has_its_class_and_its_cost(
-    around: Surroundings, kilo: FakeKilo, error: dict[str, Any], cls: str
+    around: SessionSetup, kilo: FakeKilo, error: dict[str, Any], cls: str
 ) -> None:
     kilo.plan([BUSY, event("session.error", error=error), spent(0.125, 10, 10), IDLE])
     outcome = failure(around)
@@ -116,7 +116,7 @@ def test_an_error_has_its_class_and_its_cost(
     assert around.ledger.total().total_usd == 0.125
 
 
-def test_a_provider_that_is_asked_again_for_ever_is_given_up(around: Surroundings, kilo: FakeKilo) -> None:
+def test_a_provider_that_is_asked_again_for_ever_is_given_up(around: SessionSetup, kilo: FakeKilo) -> None:
     around.live = QUICK.model_copy(update={"resume_backoff": ()})
     retries = [event("session.status", status={"type": "retry", "attempt": n, "message": "529"}) for n in range(1, 9)]
     kilo.plan([BUSY, *retries, {"sleep": 30}])
@@ -126,7 +126,7 @@ def test_a_provider_that_is_asked_again_for_ever_is_given_up(around: Surrounding
     assert kilo.posted("/abort")
 
 
-def test_a_question_for_leave_is_answered_with_no_and_fails_the_call(around: Surroundings, kilo: FakeKilo) -> None:
+def test_a_question_for_leave_is_answered_with_no_and_fails_the_call(around: SessionSetup, kilo: FakeKilo) -> None:
     kilo.plan([BUSY, event("permission.asked", id="per_1", permission="bash"), *says("Done.")])
     outcome = failure(around)
     assert isinstance(outcome, Failed)
@@ -134,7 +134,7 @@ def test_a_question_for_leave_is_answered_with_no_and_fails_the_call(around: Sur
     assert kilo.posted("/permission/per_1/reply") == [{"reply": "reject"}]
 
 
-def test_events_of_others_are_no_sign_of_life(around: Surroundings, kilo: FakeKilo) -> None:
+def test_events_of_others_are_no_sign_of_life(around: SessionSetup, kilo: FakeKilo) -> None:
     around.live = QUICK.model_copy(update={"idle_timeout": 0.4, "resume_backoff": ()})
     beat = {"type": "server.heartbeat", "properties": {}}
     kilo.plan([BUSY, *([beat, {"sleep": 0.1}] * 30)])
@@ -145,12 +145,12 @@ def test_events_of_others_are_no_sign_of_life(around: Surroundings, kilo: FakeKi
 
 
 @pytest.mark.parametrize("plan", [[BUSY, {"die": 1}], [{"die": 1}]])
-def test_a_server_that_dies_is_a_failure(around: Surroundings, kilo: FakeKilo, plan: list[Any]) -> None:
+def test_a_server_that_dies_is_a_failure(around: SessionSetup, kilo: FakeKilo, plan: list[Any]) -> None:
     kilo.plan(plan)
     assert isinstance(failure(around), Failed)
 
 
-def test_a_server_that_does_not_start_says_why(around: Surroundings, kilo: FakeKilo) -> None:
+def test_a_server_that_does_not_start_says_why(around: SessionSetup, kilo: FakeKilo) -> None:
     kilo.plan([], broken="error: database is locked")
     outcome = failure(around)
     assert isinstance(outcome, Failed)
@@ -158,7 +158,7 @@ def test_a_server_that_does_not_start_says_why(around: Surroundings, kilo: FakeK
     assert "database is locked" in outcome.reason
 
 
-def test_a_try_of_a_killed_process_goes_on_in_its_session(around: Surroundings, kilo: FakeKilo) -> None:
+def test_a_try_of_a_killed_process_goes_on_in_its_session(around: SessionSetup, kilo: FakeKilo) -> None:
     ask(around)
     (record,) = around.records
     around.ledger.put(record.model_copy(update={"status": Intent(), "ended_at": None}))
@@ -169,7 +169,7 @@ def test_a_try_of_a_killed_process_goes_on_in_its_session(around: Surroundings, 
     assert after.ledger.total().total_usd == pytest.approx(0.4)
 
 
-def test_a_session_that_is_gone_begins_anew(around: Surroundings, kilo: FakeKilo) -> None:
+def test_a_session_that_is_gone_begins_anew(around: SessionSetup, kilo: FakeKilo) -> None:
     ask(around)
     (record,) = around.records
     around.ledger.put(record.model_copy(update={"status": Intent(), "ended_at": None}))
@@ -181,7 +181,7 @@ def test_a_session_that_is_gone_begins_anew(around: Surroundings, kilo: FakeKilo
     assert len(kilo.posted("/session")) == 2
 
 
-def test_a_stop_ends_session_and_server(around: Surroundings, kilo: FakeKilo) -> None:
+def test_a_stop_ends_session_and_server(around: SessionSetup, kilo: FakeKilo) -> None:
     kilo.plan([BUSY, {"sleep": 60}])
     interrupt = Interrupt()
     around.clock, around.stopping = InterruptibleClock(interrupt), interrupt.check
@@ -206,7 +206,7 @@ def test_a_stop_ends_session_and_server(around: Surroundings, kilo: FakeKilo) ->
     assert status.failure == "canceled"
 
 
-def test_a_server_that_runs_already_is_used_and_left_alone(around: Surroundings, kilo: FakeKilo) -> None:
+def test_a_server_that_runs_already_is_used_and_left_alone(around: SessionSetup, kilo: FakeKilo) -> None:
     own = subprocess.Popen(
         [kilo.path, "serve"], env={**around.env, "KILO_SERVER_PASSWORD": "pw"}, stdout=subprocess.PIPE, text=True
     )
@@ -222,6 +222,6 @@ def test_a_server_that_runs_already_is_used_and_left_alone(around: Surroundings,
         own.communicate(timeout=10)
 
 
-def test_batch_is_refused(around: Surroundings) -> None:
+def test_batch_is_refused(around: SessionSetup) -> None:
     with pytest.raises(NotImplementedError, match="kilo"):
         ask(around, mode="batch")

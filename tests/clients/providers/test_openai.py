@@ -16,7 +16,7 @@ from gremlins.config import Settings
 from gremlins.errors import NotReady
 from gremlins.outcome import Failed
 from tests.clients.providers.responses_api import ResponsesApi, calls, says
-from tests.clients.surroundings import SECRET, Surroundings
+from tests.clients.session_setup import SECRET, SessionSetup
 from tests.conftest import Repo
 
 MODEL = "gpt-5"
@@ -25,23 +25,23 @@ with_extra = pytest.mark.skipif(not INSTALLED, reason="the extra `openai` is not
 
 
 @pytest.fixture
-def around(tmp_path: Path, repo: Repo) -> Surroundings:
-    return Surroundings(tmp_path / "g", repo.path, {"OPENAI_API_KEY": SECRET})
+def around(tmp_path: Path, repo: Repo) -> SessionSetup:
+    return SessionSetup(tmp_path / "g", repo.path, {"OPENAI_API_KEY": SECRET})
 
 
 @contextmanager
-def api(around: Surroundings, *replies: Any) -> Iterator[ResponsesApi]:
+def api(around: SessionSetup, *replies: Any) -> Iterator[ResponsesApi]:
     with ResponsesApi(*replies) as responses:
         around.env["OPENAI_BASE_URL"] = responses.url
         yield responses
 
 
-def ask(around: Surroundings, **more: Any) -> str:
+def ask(around: SessionSetup, **more: Any) -> str:
     return OpenAIClient(MODEL, around.session()).run("Do it.", label="implement", **more).text
 
 
 @pytest.mark.skipif(INSTALLED, reason="the extra `openai` is installed")
-def test_without_its_extra_one_line_names_it(around: Surroundings) -> None:
+def test_without_its_extra_one_line_names_it(around: SessionSetup) -> None:
     with pytest.raises(NotReady, match="the extra `openai`") as caught:
         OpenAIClient.check_ready(MODEL, "live", around.env, Settings())
     assert caught.value.hint == "pip install 'gremlins[openai]'"
@@ -50,13 +50,13 @@ def test_without_its_extra_one_line_names_it(around: Surroundings) -> None:
 
 
 @with_extra
-def test_without_a_key_it_is_not_ready(around: Surroundings) -> None:
+def test_without_a_key_it_is_not_ready(around: SessionSetup) -> None:
     with pytest.raises(NotReady, match="OPENAI_API_KEY"):
         OpenAIClient.check_ready(MODEL, "live", {}, Settings())
 
 
 @with_extra
-def test_a_file_is_changed_in_the_worktree_and_the_reply_is_paid_for(around: Surroundings, repo: Repo) -> None:
+def test_a_file_is_changed_in_the_worktree_and_the_reply_is_paid_for(around: SessionSetup, repo: Repo) -> None:
     edit = calls("edit", file_path="calc.py", old_string="a - b", new_string="a + b")
     with api(around, edit, says("Fixed.")) as responses:
         assert ask(around, edits_worktree=True) == "Fixed."
@@ -70,7 +70,7 @@ def test_a_file_is_changed_in_the_worktree_and_the_reply_is_paid_for(around: Sur
 
 
 @with_extra
-def test_a_path_outside_the_worktree_is_refused(around: Surroundings, tmp_path: Path) -> None:
+def test_a_path_outside_the_worktree_is_refused(around: SessionSetup, tmp_path: Path) -> None:
     with api(around, calls("write", file_path=str(tmp_path / "x"), content="x"), says("No.")) as responses:
         ask(around, edits_worktree=True)
     assert not (tmp_path / "x").exists()
@@ -78,7 +78,7 @@ def test_a_path_outside_the_worktree_is_refused(around: Surroundings, tmp_path: 
 
 
 @with_extra
-def test_a_call_that_only_reads_has_no_tool_that_writes(around: Surroundings) -> None:
+def test_a_call_that_only_reads_has_no_tool_that_writes(around: SessionSetup) -> None:
     with api(around, says("Plan.")) as responses:
         ask(around)
     assert {tool["name"] for tool in responses.asked[0]["tools"]} == {"read", "glob", "grep"}
@@ -95,7 +95,7 @@ ERRORS = [
 
 @with_extra
 @pytest.mark.parametrize(("status", "code", "cls"), ERRORS)
-def test_an_error_has_its_class(around: Surroundings, status: int, code: str, cls: str) -> None:
+def test_an_error_has_its_class(around: SessionSetup, status: int, code: str, cls: str) -> None:
     with api(around, (status, code, f"no: {SECRET}")), pytest.raises(CallUnsuccessful) as caught:
         ask(around)
     assert isinstance(caught.value.outcome, Failed)
@@ -104,6 +104,6 @@ def test_an_error_has_its_class(around: Surroundings, status: int, code: str, cl
 
 
 @with_extra
-def test_batch_is_refused(around: Surroundings) -> None:
+def test_batch_is_refused(around: SessionSetup) -> None:
     with pytest.raises(NotImplementedError, match="openai"):
         ask(around, mode="batch")

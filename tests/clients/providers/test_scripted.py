@@ -13,7 +13,7 @@ from gremlins.clock import FakeClock
 from gremlins.config import Settings
 from gremlins.errors import NotReady
 from gremlins.outcome import Failed
-from tests.clients.surroundings import Surroundings
+from tests.clients.session_setup import SessionSetup
 from tests.conftest import Repo
 
 SCRIPT = """
@@ -28,31 +28,31 @@ replies:
 
 
 @pytest.fixture
-def around(tmp_path: Path, repo: Repo) -> Surroundings:
+def around(tmp_path: Path, repo: Repo) -> SessionSetup:
     (tmp_path / "script.yaml").write_text(SCRIPT)
-    return Surroundings(tmp_path / "g", repo.path, clock=FakeClock())
+    return SessionSetup(tmp_path / "g", repo.path, clock=FakeClock())
 
 
-def ask(around: Surroundings, label: str, prompt: Prompt | str = "Do it.", **more: Any) -> str:
+def ask(around: SessionSetup, label: str, prompt: Prompt | str = "Do it.", **more: Any) -> str:
     client = ScriptedClient(str(around.root.parent / "script.yaml"), around.session())
     return client.run(prompt, label=label, **more).text
 
 
-def test_a_label_is_looked_up_whole_then_by_its_last_part_then_as_a_pattern(around: Surroundings) -> None:
+def test_a_label_is_looked_up_whole_then_by_its_last_part_then_as_a_pattern(around: SessionSetup) -> None:
     assert ask(around, "plan") == "The plan."
     assert ask(around, "loop[1]/plan") == "The plan."
     assert ask(around, "loop[2]/plan") == "The second plan."
     assert ask(around, "loop[1]/review_code") == "Anything in a loop."
 
 
-def test_edits_are_made_in_the_worktree(around: Surroundings, repo: Repo) -> None:
+def test_edits_are_made_in_the_worktree(around: SessionSetup, repo: Repo) -> None:
     assert ask(around, "implement", edits_worktree=True) == "First."
     assert repo.read("calc.py") == "pass\n"
     assert repo.read("new/file.txt") == "hi\n"
     assert not (repo.path / "README.md").exists()
 
 
-def test_where_edits_are_asked_for_as_a_list_they_are_the_reply(around: Surroundings, repo: Repo) -> None:
+def test_where_edits_are_asked_for_as_a_list_they_are_the_reply(around: SessionSetup, repo: Repo) -> None:
     schema = {"type": "json_schema", "schema": {}}
     text = ask(around, "implement", Prompt("Do it.", schema=schema), mode="batch")
     assert '{"path": "new/file.txt", "content": "hi\\n"}' in text
@@ -60,13 +60,13 @@ def test_where_edits_are_asked_for_as_a_list_they_are_the_reply(around: Surround
     assert "return a - b" in repo.read("calc.py")
 
 
-def test_it_takes_its_time_and_costs_what_it_says(around: Surroundings) -> None:
+def test_it_takes_its_time_and_costs_what_it_says(around: SessionSetup) -> None:
     ask(around, "implement", edits_worktree=True)
     assert around.clock.monotonic() == 2.5
     assert around.ledger.total().total_usd == 0.5
 
 
-def test_the_entries_of_a_list_answer_one_call_each(around: Surroundings) -> None:
+def test_the_entries_of_a_list_answer_one_call_each(around: SessionSetup) -> None:
     ask(around, "implement", edits_worktree=True)
     around.more = {"attempt": lambda _stage: 2}
     with pytest.raises(CallUnsuccessful) as caught:
@@ -74,12 +74,12 @@ def test_the_entries_of_a_list_answer_one_call_each(around: Surroundings) -> Non
     assert caught.value.outcome == Failed("task", "it went wrong")
 
 
-def test_a_call_that_the_script_does_not_know_fails_and_names_it(around: Surroundings) -> None:
+def test_a_call_that_the_script_does_not_know_fails_and_names_it(around: SessionSetup) -> None:
     with pytest.raises(CallUnsuccessful, match="no reply for `address_code`"):
         ask(around, "address_code")
 
 
-def test_an_edit_outside_the_worktree_is_refused(around: Surroundings, tmp_path: Path) -> None:
+def test_an_edit_outside_the_worktree_is_refused(around: SessionSetup, tmp_path: Path) -> None:
     (tmp_path / "script.yaml").write_text("replies: {implement: {edits: {'../outside': x}}}")
     with pytest.raises(NotReady, match="outside"):
         ask(around, "implement", edits_worktree=True)

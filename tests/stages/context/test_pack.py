@@ -20,7 +20,7 @@ from gremlins.stages.context.pack import (
     render_tree,
 )
 from tests.conftest import Repo, make_repo
-from tests.processes.hanging import must_end
+from tests.time_limit import must_end
 
 KEY = "sk-ant-" + "api03-abcdefghijklmnopqrstuvwxyz0123"
 PRIVATE = "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIEpAIBAAKCAQEA1c7+9z5Pad7OejecsQ0buFv\n" * 3

@@ -31,7 +31,7 @@ from gremlins.stages.edits.edits import (
     replace_once,
 )
 from tests.conftest import Repo, make_repo
-from tests.processes.hanging import must_end
+from tests.time_limit import must_end
 
 
 def contents(checked: edits.Checked) -> dict[str, bytes | None]:

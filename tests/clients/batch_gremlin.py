@@ -124,7 +124,7 @@ def price(model: str, usage: Mapping[str, Any], *, batch: bool, at: datetime) ->
 
 
 @dataclass
-class Room:
+class BatchGremlin:
     """One gremlin, its spawn of now, and the account it works on."""
 
     root: Path
@@ -199,12 +199,12 @@ class Room:
         assert isinstance(answer, Answer)
         return answer.text
 
-    def again(self, **changes: Any) -> Room:
+    def again(self, **changes: Any) -> BatchGremlin:
         """The next process of the same gremlin: brought back by a rescue."""
         changes = {"spawn": self.spawn + 1, "fate": Fate(), "waits": [], **changes}
         return replace(self, **changes)
 
-    def woken(self, **changes: Any) -> Room:
+    def woken(self, **changes: Any) -> BatchGremlin:
         """The next process of the same spawn: back from the waiter."""
         return self.again(spawn=self.spawn, **changes)
 
@@ -238,7 +238,7 @@ class Room:
 
     @property
     def billed(self) -> float:
-        """What the account would have had to pay for our calls, at the prices of this room."""
+        """What the account would have had to pay for our calls, at the prices of this gremlin."""
         at, mine = self.clock.now(), {record.custom_id for record in self.records}
         ours = [item for item in self.simulator.billed if item.custom_id in mine]
         return round(sum(price(item.model, item.usage, batch=True, at=at).usd or 0.0 for item in ours), 10)
@@ -255,7 +255,7 @@ class Room:
 
 
 @contextmanager
-def dying(room: Room) -> Iterator[None]:
+def dying(gremlin: BatchGremlin) -> Iterator[None]:
     """The process is killed at the step its fate names; or it gets to its end before."""
     try:
         yield

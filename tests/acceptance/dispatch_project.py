@@ -18,7 +18,7 @@ from gremlins.fleet.dispatch.locks import loop_lock, loop_pid
 from gremlins.fleet.dispatch.observer import Lookout
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.paths import Home
-from tests.acceptance.world import DEADLINE, World
+from tests.acceptance.sandbox import DEADLINE, Sandbox
 
 QUICK = """
 [dispatch]
@@ -46,17 +46,17 @@ PIPELINES = {
 }
 
 
-def settle_in(world: World) -> World:
+def settle_in(sandbox: Sandbox) -> Sandbox:
     """A repository with quick settings and a few pipelines, committed."""
-    world.repo.write({".gremlins/config.toml": QUICK, ".gremlins/talk.md": "Say something about it.\n"})
+    sandbox.repo.write({".gremlins/config.toml": QUICK, ".gremlins/talk.md": "Say something about it.\n"})
     for name, text in PIPELINES.items():
-        world.pipeline(name, f"name: {name}\n{text}")
-    world.repo.commit({}, "how we work")
-    return world
+        sandbox.pipeline(name, f"name: {name}\n{text}")
+    sandbox.repo.commit({}, "how we work")
+    return sandbox
 
 
-def create(world: World, title: str, *more: str) -> str:
-    return world.ok("bead", "create", title, "--silent", *more).strip()
+def create(sandbox: Sandbox, title: str, *more: str) -> str:
+    return sandbox.ok("bead", "create", title, "--silent", *more).strip()
 
 
 class Project(Lookout):
@@ -66,27 +66,27 @@ class Project(Lookout):
         return ()
 
 
-def bead(world: World, bead_id: str) -> dict[str, Any]:
+def bead(sandbox: Sandbox, bead_id: str) -> dict[str, Any]:
     """What `bead show --json` says of it, without the cost of a command."""
     clock = SystemClock()
-    with SqliteStore(world.home / "beads.db") as store:
-        found = store.bead(str(world.repo.path), bead_id)
+    with SqliteStore(sandbox.home / "beads.db") as store:
+        found = store.bead(str(sandbox.repo.path), bead_id)
         assert found is not None
-        sight = Project(Home(world.home), clock, 360.0)
-        [placed] = place(store, sight, str(world.repo.path), Policy(), [found], clock.now().timestamp())
+        sight = Project(Home(sandbox.home), clock, 360.0)
+        [placed] = place(store, sight, str(sandbox.repo.path), Policy(), [found], clock.now().timestamp())
         shown = bead_json(placed)
-        shown["gremlins"] |= history_json(placed, store.events(str(world.repo.path), bead_id))
+        shown["gremlins"] |= history_json(placed, store.events(str(sandbox.repo.path), bead_id))
         return shown
 
 
-def statuses(world: World) -> dict[str, str]:
+def statuses(sandbox: Sandbox) -> dict[str, str]:
     """How the beads stand, without the cost of a command."""
-    with SqliteStore(world.home / "beads.db") as store:
-        return {found.id: found.status for found in store.beads(str(world.repo.path), Query())}
+    with SqliteStore(sandbox.home / "beads.db") as store:
+        return {found.id: found.status for found in store.beads(str(sandbox.repo.path), Query())}
 
 
-def once(world: World, *more: str, code: int = 0, **options: Any) -> dict[str, Any]:
-    ran = world.run("dispatch", "--once", "--json", *more, **options)
+def once(sandbox: Sandbox, *more: str, code: int = 0, **options: Any) -> dict[str, Any]:
+    ran = sandbox.run("dispatch", "--once", "--json", *more, **options)
     assert ran.code == code, ran.err
     return dict(ran.json())
 
@@ -95,18 +95,18 @@ def once(world: World, *more: str, code: int = 0, **options: Any) -> dict[str, A
 class LoopProcess:
     """`gremlins dispatch` at work. What a test holds may only stand for it: signals go to who has the loop's lock."""
 
-    world: World
+    sandbox: Sandbox
     process: subprocess.Popen[str]
     out: str = ""
     err: str = ""
 
     @property
     def pid(self) -> int | None:
-        return loop_pid(loop_lock(Home(self.world.home), str(self.world.repo.path)))
+        return loop_pid(loop_lock(Home(self.sandbox.home), str(self.sandbox.repo.path)))
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send the signal and wait for its end. Returns its exit code."""
-        self.world.wait_for(lambda: self.process.poll() is not None or self.pid is not None, "the loop")
+        self.sandbox.wait_for(lambda: self.process.poll() is not None or self.pid is not None, "the loop")
         if (pid := self.pid) is not None:
             os.kill(pid, number)
         self.out, self.err = self.process.communicate(timeout=DEADLINE)
@@ -114,17 +114,17 @@ class LoopProcess:
 
 
 @contextmanager
-def loop(world: World, *more: str, env: Mapping[str, str] | None = None) -> Iterator[LoopProcess]:
+def loop(sandbox: Sandbox, *more: str, env: Mapping[str, str] | None = None) -> Iterator[LoopProcess]:
     """The loop as a process of its own. Ended with SIGTERM if the test has not ended it."""
     process = subprocess.Popen(
-        [world.interpreter, "-m", "gremlins", "dispatch", *more],
-        cwd=world.repo.path,
-        env={**world.env, **(env or {})},
+        [sandbox.interpreter, "-m", "gremlins", "dispatch", *more],
+        cwd=sandbox.repo.path,
+        env={**sandbox.env, **(env or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    running = LoopProcess(world, process)
+    running = LoopProcess(sandbox, process)
     try:
         yield running
     finally:

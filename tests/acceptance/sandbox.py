@@ -38,7 +38,7 @@ class Ran:
 
 
 @dataclass
-class World:
+class Sandbox:
     """Everything one test needs. `env` is what the person has exported."""
 
     repo: Repo

@@ -20,7 +20,7 @@ from gremlins.paths import Home
 from gremlins.records.calls import CallRecord, Ledger
 from gremlins.records.claims import adoption_lock, claimed_batches
 from gremlins.simulator import Simulator
-from tests.clients.engine_room import PROMPT, Fate, Killed, Room
+from tests.clients.batch_gremlin import PROMPT, BatchGremlin, Fate, Killed
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 KEYS = ("sk-ant-key-of-then-00", "sk-ant-rotated-key-01")
@@ -134,7 +134,7 @@ SCHEDULES = st.builds(
 class Actor:
     """One gremlin: the process it is now, and how that one and the next will end."""
 
-    room: Room
+    gremlin: BatchGremlin
     ends: list[End]
     process: Iterator[Wait | None] | None = None
     due: float = 0.0
@@ -148,13 +148,13 @@ class Actor:
         elif end is not None:
             fate.kill_at = end.step
         woken = end is None or end.woken
-        self.room = (self.room.woken if woken else self.room.again)(fate=fate)
-        self.process = _life(self.room)
+        self.gremlin = (self.gremlin.woken if woken else self.gremlin.again)(fate=fate)
+        self.process = _life(self.gremlin)
 
 
-def _life(room: Room) -> Iterator[Wait | None]:
+def _life(gremlin: BatchGremlin) -> Iterator[Wait | None]:
     """What the engine's own loop does, one step at a time, so that others come in between."""
-    engine = room.engine()
+    engine = gremlin.engine()
     while True:
         step = engine.step(PROMPT, label="plan", max_tokens=None, revision=0)
         if isinstance(step, Answer | AskLive):
@@ -162,18 +162,18 @@ def _life(room: Room) -> Iterator[Wait | None]:
         yield step
 
 
-def _stopping(room: Room) -> Iterator[Wait | None]:
+def _stopping(gremlin: BatchGremlin) -> Iterator[Wait | None]:
     """What settles a stop, likewise."""
-    engine, looks = room.engine(), 0
-    while open_calls := [record for record in room.records if not record.settled]:
+    engine, looks = gremlin.engine(), 0
+    while open_calls := [record for record in gremlin.records if not record.settled]:
         for record in open_calls:
             if engine.settle_stop(record) is not None:
                 looks += 1
-                yield Wait(room.clock.now().fromtimestamp(room.clock.now().timestamp() + 1 + looks, UTC))
+                yield Wait(gremlin.clock.now().fromtimestamp(gremlin.clock.now().timestamp() + 1 + looks, UTC))
 
 
 @dataclass
-class Theatre:
+class ScheduleRun:
     """Where a schedule is played."""
 
     folder: Path
@@ -201,9 +201,11 @@ class Theatre:
         home = Home(self.folder / f"home{number % self.schedule.homes}")
         name = f"g{number}"
         more = {"adopting": lambda: adoption_lock(home)}
-        room = Room(home.gremlins, self.simulator, self.clock, key=KEYS[0], gremlin_id=name, more=more, http=self.http)
-        room = replace(room, claimed=lambda _since: claimed_batches(home, besides=name, since=LONG_AGO))
-        actor = Actor(room, ends)
+        gremlin = BatchGremlin(
+            home.gremlins, self.simulator, self.clock, key=KEYS[0], gremlin_id=name, more=more, http=self.http
+        )
+        gremlin = replace(gremlin, claimed=lambda _since: claimed_batches(home, besides=name, since=LONG_AGO))
+        actor = Actor(gremlin, ends)
         actor.born(ends[0] if ends else None)
         return actor
 
@@ -222,7 +224,7 @@ class Theatre:
 
     def _step(self, actor: Actor) -> None:
         self.steps += 1
-        assert self.steps < MOST_STEPS, f"it goes round in circles: {actor.room.lines[-6:]}"
+        assert self.steps < MOST_STEPS, f"it goes round in circles: {actor.gremlin.lines[-6:]}"
         for jump in self.schedule.jumps:
             if jump.after == self.steps:
                 self._jump(jump)
@@ -253,19 +255,19 @@ class Theatre:
         if isinstance(error, Detach) and end is None:
             actor.over = f"detached: {error}"
             return
-        actor.room = replace(actor.room, key=KEYS[end.key if end else 0])
+        actor.gremlin = replace(actor.gremlin, key=KEYS[end.key if end else 0])
         actor.born(actor.ends[0] if actor.ends else None)
         if end is not None and end.how == "stop":
-            actor.process = _stopping(actor.room)
+            actor.process = _stopping(actor.gremlin)
         actor.due = 0.0
 
     def _to_the_end(self, actor: Actor) -> None:
         """A last rescue on a calm day, with the key that fits."""
         for key in (*KEYS, *KEYS):
-            actor.room = replace(actor.room, key=key)
+            actor.gremlin = replace(actor.gremlin, key=key)
             actor.over, actor.ends = "", []
             actor.born(End("", 0, 0, woken=False, key=0))
-            actor.room.fate.kill_at = None
+            actor.gremlin.fate.kill_at = None
             while self._turn():
                 pass
             if not actor.over.startswith("detached"):
@@ -281,9 +283,9 @@ class Theatre:
             for request in batch.requests:
                 home.setdefault(request.custom_id, set()).add(batch.id)
         for actor in self.actors:
-            for record in actor.room.records:
+            for record in actor.gremlin.records:
                 self._check_record(record, mine[record.custom_id], home.get(record.custom_id, set()))
-            self._check_books(actor.room)
+            self._check_books(actor.gremlin)
 
     def _check_record(self, record: CallRecord, batches: int, ids: set[str]) -> None:
         assert record.settled, f"{record.key} is still {record.status.state}"
@@ -291,12 +293,12 @@ class Theatre:
         assert ids == known, f"{record.key}: on the server {ids}, on record {known}"
         assert batches <= 1, f"{record.key} was sent {batches} times"
 
-    def _check_books(self, room: Room) -> None:
-        total = Ledger(room.paths).total()
+    def _check_books(self, gremlin: BatchGremlin) -> None:
+        total = Ledger(gremlin.paths).total()
         assert total.wasted_usd == 0
         if total.unpriced_calls:
-            assert total.total_usd <= room.billed
+            assert total.total_usd <= gremlin.billed
         else:
-            assert total.total_usd == room.billed
-        outcomes = [record.status.state for record in room.records]
+            assert total.total_usd == gremlin.billed
+        outcomes = [record.status.state for record in gremlin.records]
         assert len(outcomes) <= 16, outcomes

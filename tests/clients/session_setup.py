@@ -29,7 +29,7 @@ def _price(model: str, usage: Mapping[str, Any], *, batch: bool, at: datetime) -
 
 
 @dataclass
-class Surroundings:
+class SessionSetup:
     """One gremlin's folder and worktree, and the session of its present spawn."""
 
     root: Path
@@ -72,7 +72,7 @@ class Surroundings:
         if isinstance(self.clock, FakeClock):
             self.clock.advance(max(0.0, (wait.until - self.clock.now()).total_seconds()))
 
-    def respawned(self) -> Surroundings:
+    def respawned(self) -> SessionSetup:
         """The same gremlin after a rescue."""
         return replace(self, spawn=self.spawn + 1, waits=[], lines=[], stopping=lambda: None)
 

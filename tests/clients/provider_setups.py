@@ -16,15 +16,15 @@ from tests.clients.providers import fake_kilo
 from tests.clients.providers.fake_claude import FakeClaude, answers, assistant, init, result
 from tests.clients.providers.fake_kilo import FakeKilo
 from tests.clients.providers.responses_api import ResponsesApi, says
-from tests.clients.surroundings import SECRET, Surroundings
+from tests.clients.session_setup import SECRET, SessionSetup
 
 
-class Rig(ABC):
+class ProviderSetup(ABC):
     """A provider whose next replies a test sets, and whose requests it can read."""
 
     spec: str
 
-    def __init__(self, folder: Path, around: Surroundings) -> None:
+    def __init__(self, folder: Path, around: SessionSetup) -> None:
         self.folder = folder
         self.around = around
 
@@ -34,7 +34,7 @@ class Rig(ABC):
     def __exit__(self, *_: object) -> None:  # noqa: B027 # most rigs have nothing to end
         """Whatever was started ends."""
 
-    def client(self, around: Surroundings | None = None) -> Client:
+    def client(self, around: SessionSetup | None = None) -> Client:
         return make_client(self.spec, (around or self.around).session())
 
     @abstractmethod
@@ -50,10 +50,10 @@ class Rig(ABC):
         """What was asked so far, each request as one text."""
 
 
-class ClaudeRig(Rig):
+class ClaudeSetup(ProviderSetup):
     spec = "claude:claude-sonnet-5-5"
 
-    def __init__(self, folder: Path, around: Surroundings) -> None:
+    def __init__(self, folder: Path, around: SessionSetup) -> None:
         super().__init__(folder, around)
         self.fake = FakeClaude(folder / "claude")
         self.sim = Simulator(model=ScriptedModel(otherwise="In batch."))
@@ -77,10 +77,10 @@ class ClaudeRig(Rig):
         return [start["stdin"] for start in self.fake.starts]
 
 
-class AnthropicRig(Rig):
+class AnthropicSetup(ProviderSetup):
     spec = "anthropic:claude-sonnet-5-5"
 
-    def __init__(self, folder: Path, around: Surroundings) -> None:
+    def __init__(self, folder: Path, around: SessionSetup) -> None:
         super().__init__(folder, around)
         self.text = ""
         self.model = ScriptedModel(otherwise=lambda _params: self.text)
@@ -104,10 +104,10 @@ class AnthropicRig(Rig):
         return [str(asked["messages"]) for asked in self.model.asked]
 
 
-class CopilotRig(Rig):
+class CopilotSetup(ProviderSetup):
     spec = "copilot:claude-sonnet-5-5"
 
-    def __init__(self, folder: Path, around: Surroundings) -> None:
+    def __init__(self, folder: Path, around: SessionSetup) -> None:
         super().__init__(folder, around)
         self.fake = FakeClaude(folder / "copilot", "copilot")
         around.env |= {"GREMLINS_COPILOT_BIN": str(self.fake.path), "COPILOT_GITHUB_TOKEN": SECRET}
@@ -126,10 +126,10 @@ class CopilotRig(Rig):
         return [start["stdin"] for start in self.fake.starts]
 
 
-class KiloRig(Rig):
+class KiloSetup(ProviderSetup):
     spec = "kilo:anthropic/claude-sonnet-5-5"
 
-    def __init__(self, folder: Path, around: Surroundings) -> None:
+    def __init__(self, folder: Path, around: SessionSetup) -> None:
         super().__init__(folder, around)
         self.fake = FakeKilo(folder / "kilo")
         around.env |= {
@@ -149,10 +149,10 @@ class KiloRig(Rig):
         return [body["parts"][0]["text"] for body in self.fake.posted("prompt_async")]
 
 
-class OpenAIRig(Rig):
+class OpenAISetup(ProviderSetup):
     spec = "openai:gpt-5"
 
-    def __init__(self, folder: Path, around: Surroundings) -> None:
+    def __init__(self, folder: Path, around: SessionSetup) -> None:
         super().__init__(folder, around)
         self.api = ResponsesApi()
         around.env |= {"OPENAI_API_KEY": SECRET, "OPENAI_BASE_URL": self.api.url}
@@ -174,8 +174,8 @@ class OpenAIRig(Rig):
         return [str(asked["input"]) for asked in self.api.asked]
 
 
-class ScriptedRig(Rig):
-    def __init__(self, folder: Path, around: Surroundings) -> None:
+class ScriptedSetup(ProviderSetup):
+    def __init__(self, folder: Path, around: SessionSetup) -> None:
         super().__init__(folder, around)
         self.file = folder / "script.yaml"
         self.spec = f"scripted:{self.file}"
@@ -193,12 +193,12 @@ class ScriptedRig(Rig):
         return [str(record.request["messages"]) for record in self.around.records]
 
 
-RIGS: dict[str, type[Rig]] = {
-    "anthropic": AnthropicRig,
-    "claude": ClaudeRig,
-    "copilot": CopilotRig,
-    "kilo": KiloRig,
-    "openai": OpenAIRig,
-    "scripted": ScriptedRig,
+PROVIDERS: dict[str, type[ProviderSetup]] = {
+    "anthropic": AnthropicSetup,
+    "claude": ClaudeSetup,
+    "copilot": CopilotSetup,
+    "kilo": KiloSetup,
+    "openai": OpenAISetup,
+    "scripted": ScriptedSetup,
 }
 HAS_OPENAI = importlib.util.find_spec("agents") is not None

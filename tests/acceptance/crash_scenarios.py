@@ -17,8 +17,8 @@ from gremlins.records.prices import price
 from gremlins.simulator import Simulator
 from gremlins.simulator.demo_project import FILES, TASK
 from tests.acceptance.mortal import AT, TRACE, WIDTH
-from tests.acceptance.parked import FOREVER
-from tests.acceptance.world import World
+from tests.acceptance.one_batch_call import FOREVER
+from tests.acceptance.sandbox import Sandbox
 from tests.conftest import make_repo
 
 ASK = """
@@ -36,23 +36,23 @@ PATIENCE = 30.0
 
 
 @dataclass
-class Place:
+class ResettableSandbox:
     """A person's machine that can be set back to how it once was, paths and all, with a new account each time."""
 
     folder: Path
     simulator: Simulator
     python: str
     visits: int = 0
-    world: World = field(init=False)
+    sandbox: Sandbox = field(init=False)
 
     def __post_init__(self) -> None:
         repo = make_repo(self.folder / "now" / "project")
         repo.commit(
             {**FILES, ".gremlins/prompts/summary.md": "Say in one line what this project does.\n"}, "An orchard"
         )
-        self.world = World(repo, self.folder / "now" / "state", self.simulator, interpreter=self.python)
-        self.world.pipeline("ask", ASK)
-        self.world.pipeline("edit", EDIT)
+        self.sandbox = Sandbox(repo, self.folder / "now" / "state", self.simulator, interpreter=self.python)
+        self.sandbox.pipeline("ask", ASK)
+        self.sandbox.pipeline("edit", EDIT)
         repo.commit({}, "Pipelines")
         self.account()
         self.keep()
@@ -66,7 +66,7 @@ class Place:
         self.visits += 1
         key = f"sk-ant-visit-{self.visits:06}"
         self.simulator.change(keys={key: f"workspace-{self.visits}"})
-        self.world.env["ANTHROPIC_API_KEY"] = key
+        self.sandbox.env["ANTHROPIC_API_KEY"] = key
         self.batches_before = len(self.simulator.batches)
 
     def keep(self) -> None:
@@ -87,11 +87,11 @@ class Place:
     @contextlib.contextmanager
     def mortal_again(self, further: Sequence[int]) -> Iterator[None]:
         """Whatever a person does next dies too, so many steps from here."""
-        before = dict(self.world.env)
+        before = dict(self.sandbox.env)
         for steps in further:
-            self.world.env |= self.mortal(len(self.steps()) + steps)
+            self.sandbox.env |= self.mortal(len(self.steps()) + steps)
         yield
-        self.world.env = before
+        self.sandbox.env = before
 
     def steps(self) -> list[str]:
         """What was done, in order."""
@@ -101,30 +101,30 @@ class Place:
 
     def until_over(self) -> str:
         """Wait until nobody is at work for the gremlin. What it is then."""
-        world = self.world
-        state = world.until("g", *OVER, deadline=PATIENCE)["liveness"]["state"]
-        lock = world.home / "gremlins" / "g" / "lock"
-        world.wait_for(lambda: holder_of(lock) is None, "its end", PATIENCE)
+        sandbox = self.sandbox
+        state = sandbox.until("g", *OVER, deadline=PATIENCE)["liveness"]["state"]
+        lock = sandbox.home / "gremlins" / "g" / "lock"
+        sandbox.wait_for(lambda: holder_of(lock) is None, "its end", PATIENCE)
         return str(state)
 
 
 @dataclass(frozen=True)
-class Story:
+class Scenario:
     """Something a person sets off, and how they bring it to its end when it was cut short."""
 
     name: str
-    begin: Callable[[Place, dict[str, str]], None]
-    heal: Callable[[Place], None]
-    outcome: Callable[[Place], dict[str, Any]]
+    begin: Callable[[ResettableSandbox, dict[str, str]], None]
+    heal: Callable[[ResettableSandbox], None]
+    outcome: Callable[[ResettableSandbox], dict[str, Any]]
 
-    def undisturbed(self, place: Place) -> tuple[int, dict[str, Any]]:
+    def undisturbed(self, place: ResettableSandbox) -> tuple[int, dict[str, Any]]:
         """How many steps it has, and what comes of it."""
         place.set_back()
         self.begin(place, place.mortal())
         self.heal(place)
         return len(place.steps()), self.outcome(place)
 
-    def killed(self, place: Place, *at: int) -> tuple[str, dict[str, Any]]:
+    def killed(self, place: ResettableSandbox, *at: int) -> tuple[str, dict[str, Any]]:
         """Killed at a step, and on the way back at another one (counted from there): where, and what comes of it."""
         place.set_back()
         self.begin(place, place.mortal(at[0]))
@@ -139,9 +139,9 @@ class Story:
 # ── a call, and the edits that come of one ────────────────────────────────────────────────────────────────────────
 
 
-def launching(pipeline: str) -> Callable[[Place, dict[str, str]], None]:
-    def begin(place: Place, mortal: dict[str, str]) -> None:
-        ran = place.world.run("launch", pipeline, TASK, "--id", "g", env=mortal)
+def launching(pipeline: str) -> Callable[[ResettableSandbox, dict[str, str]], None]:
+    def begin(place: ResettableSandbox, mortal: dict[str, str]) -> None:
+        ran = place.sandbox.run("launch", pipeline, TASK, "--id", "g", env=mortal)
         assert ran.code in (0, KILLED), ran.err
         if ran.code == 0:
             place.until_over()
@@ -149,26 +149,26 @@ def launching(pipeline: str) -> Callable[[Place, dict[str, str]], None]:
     return begin
 
 
-def rescuing(pipeline: str) -> Callable[[Place], None]:
-    def heal(place: Place) -> None:
+def rescuing(pipeline: str) -> Callable[[ResettableSandbox], None]:
+    def heal(place: ResettableSandbox) -> None:
         """What a person does: launch again what is not there, rescue what is not finished."""
         for _ in range(5):
             try:
                 state = place.until_over()
             except NotFound:
-                assert place.world.run("launch", pipeline, TASK, "--id", "g").code in (0, KILLED)
+                assert place.sandbox.run("launch", pipeline, TASK, "--id", "g").code in (0, KILLED)
                 continue
             if state == "finished":
                 return
-            assert place.world.run("rescue", "g").code in (0, KILLED)
-        raise AssertionError(f"four rescues did not bring it to its end\n{place.world.logs()}")
+            assert place.sandbox.run("rescue", "g").code in (0, KILLED)
+        raise AssertionError(f"four rescues did not bring it to its end\n{place.sandbox.logs()}")
 
     return heal
 
 
-def one_gremlin(place: Place) -> dict[str, Any]:
+def one_gremlin(place: ResettableSandbox) -> dict[str, Any]:
     """Everything of a finished gremlin that must not depend on how often it died."""
-    world, folder = place.world, place.world.home / "gremlins" / "g"
+    sandbox, folder = place.sandbox, place.sandbox.home / "gremlins" / "g"
     record = json.loads((folder / "state.json").read_text())
     made = [json.loads(path.read_text()) for path in sorted((folder / "calls").glob("*.json"))]
     worktree = Path(record["worktree"])
@@ -178,50 +178,50 @@ def one_gremlin(place: Place) -> dict[str, Any]:
         "cost": record["total_cost_usd"],
         "wasted": record["cost"]["wasted_usd"],
         "artifacts": {path.name: path.read_bytes() for path in sorted((folder / "artifacts").iterdir())},
-        "tree": world.repo.git("rev-parse", "gremlins/g^{tree}"),
-        "commits": world.repo.git("rev-list", "--count", "main..gremlins/g"),
-        "strays": world.repo.git("-C", str(worktree), "status", "--porcelain"),
-        "a person's tree": world.repo.git("status", "--porcelain"),
+        "tree": sandbox.repo.git("rev-parse", "gremlins/g^{tree}"),
+        "commits": sandbox.repo.git("rev-list", "--count", "main..gremlins/g"),
+        "strays": sandbox.repo.git("-C", str(worktree), "status", "--porcelain"),
+        "a person's tree": sandbox.repo.git("status", "--porcelain"),
         "modes": sorted({oct(path.stat().st_mode & 0o777) for path in [folder, *folder.rglob("*")]}),
     }
 
 
-CALL = Story("a call", launching("ask"), rescuing("ask"), one_gremlin)
-EDITS = Story("edits", launching("edit"), rescuing("edit"), one_gremlin)
+CALL = Scenario("a call", launching("ask"), rescuing("ask"), one_gremlin)
+EDITS = Scenario("edits", launching("edit"), rescuing("edit"), one_gremlin)
 
 
 # ── a stop ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def stopping(place: Place, mortal: dict[str, str]) -> None:
+def stopping(place: ResettableSandbox, mortal: dict[str, str]) -> None:
     """Launched, parked on a batch that does not end by itself, and stopped."""
     place.simulator.change(latency=FOREVER)
-    world = place.world
-    if world.run("launch", "ask", TASK, "--id", "g", env=mortal).code == KILLED:
+    sandbox = place.sandbox
+    if sandbox.run("launch", "ask", TASK, "--id", "g", env=mortal).code == KILLED:
         return
-    state = world.until("g", "parked", "dead", "detached", deadline=PATIENCE)
+    state = sandbox.until("g", "parked", "dead", "detached", deadline=PATIENCE)
     if state["liveness"]["state"] == "parked":
-        world.run("stop", "g", env=mortal)
+        sandbox.run("stop", "g", env=mortal)
 
 
-def stopped_at_last(place: Place) -> None:
+def stopped_at_last(place: ResettableSandbox) -> None:
     """What a person does: say it again, until nothing is at work for it any more. A batch that may be the gremlin's,
     and that nothing proves to be, is not canceled: its end has to be waited for."""
     for _ in range(5):
-        ran = place.world.run("stop", "g", env={"GREMLINS_BATCH__STOP_WAIT": "5"})
-        if ran.code == 1 and place.world.peek("g")["batch"]["batch_id"] is None:
+        ran = place.sandbox.run("stop", "g", env={"GREMLINS_BATCH__STOP_WAIT": "5"})
+        if ran.code == 1 and place.sandbox.peek("g")["batch"]["batch_id"] is None:
             place.simulator.advance(FOREVER + 1)
         if ran.code == 6:  # it was never there
             return
         if ran.code == 0 and place.until_over() in ("stopped", "dead"):
             return
-    raise AssertionError(f"five stops did not stop it: {ran.err}\n{place.world.logs()}")
+    raise AssertionError(f"five stops did not stop it: {ran.err}\n{place.sandbox.logs()}")
 
 
-def nothing_at_work(place: Place) -> dict[str, Any]:
+def nothing_at_work(place: ResettableSandbox) -> dict[str, Any]:
     """What must be true after a stop, however far the gremlin had come."""
     mine = place.simulator.batches[place.batches_before :]
-    found = [json.loads(path.read_text()) for path in (place.world.home / "gremlins/g/calls").glob("*.json")]
+    found = [json.loads(path.read_text()) for path in (place.sandbox.home / "gremlins/g/calls").glob("*.json")]
     sent = [call for call in found if call["sends"]]  # one that never was is nothing to be stopped
     return {
         "at work": [batch.id for batch in mine if batch.ended_at is None],
@@ -231,24 +231,24 @@ def nothing_at_work(place: Place) -> dict[str, Any]:
     }
 
 
-def not_booked(place: Place, booked: Iterable[float | None]) -> float:
+def not_booked(place: ResettableSandbox, booked: Iterable[float | None]) -> float:
     """USD that the API has billed since the place was set back, less what is on record."""
     mine = {request.custom_id for b in place.simulator.batches[place.batches_before :] for request in b.requests}
     due = [price(b.model, b.usage, batch=True, at=b.at) for b in place.simulator.billed if b.custom_id in mine]
     return round(sum(cost.usd for cost in due if cost) - sum(usd or 0 for usd in booked), 9)
 
 
-def thrown_away(place: Place) -> None:
+def thrown_away(place: ResettableSandbox) -> None:
     """A person has no more use for it, whatever it is."""
     for _ in range(5):
-        if place.world.run("rm", "--force", "g").code in (0, 6):
+        if place.sandbox.run("rm", "--force", "g").code in (0, 6):
             return
-    raise AssertionError(f"it cannot be removed\n{place.world.logs()}")
+    raise AssertionError(f"it cannot be removed\n{place.sandbox.logs()}")
 
 
-def books(place: Place) -> dict[str, Any]:
+def books(place: ResettableSandbox) -> dict[str, Any]:
     """What is left of a gremlin that is gone: its costs, as the API has billed them, and nothing at work."""
-    spend = place.world.home / "spend.jsonl"
+    spend = place.sandbox.home / "spend.jsonl"
     rows = [json.loads(line) for line in spend.read_text().splitlines()] if spend.exists() else []
     return {
         "not booked": not_booked(place, [row.get("usd") for row in rows]),
@@ -256,43 +256,43 @@ def books(place: Place) -> dict[str, Any]:
     }
 
 
-REMOVAL = Story("a removal", launching("ask"), thrown_away, books)
-STOP = Story("a stop", stopping, stopped_at_last, nothing_at_work)
+REMOVAL = Scenario("a removal", launching("ask"), thrown_away, books)
+STOP = Scenario("a stop", stopping, stopped_at_last, nothing_at_work)
 
 
 # ── landing ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def landing(*words: str) -> Story:
-    def begin(place: Place, mortal: dict[str, str]) -> None:
-        ran = place.world.run("land", "g", *words, env=mortal)
+def landing(*words: str) -> Scenario:
+    def begin(place: ResettableSandbox, mortal: dict[str, str]) -> None:
+        ran = place.sandbox.run("land", "g", *words, env=mortal)
         assert ran.code in (0, KILLED), ran.err
 
-    def heal(place: Place) -> None:
+    def heal(place: ResettableSandbox) -> None:
         """What a person does: land again, and remove what is left where it says that it has landed."""
         for _ in range(4):
             _an_hour_passes(place)
-            ran = place.world.run("land", "g", *words)
+            ran = place.sandbox.run("land", "g", *words)
             if ran.code == 4 and "has landed already" in ran.err:
-                while place.world.run("rm", "g").code == KILLED:
+                while place.sandbox.run("rm", "g").code == KILLED:
                     pass
-                place.world.ok("clean")
+                place.sandbox.ok("clean")
                 return
             assert ran.code in (0, KILLED), f"{ran.err}\nafter {place.steps()[-1:]}"
         raise AssertionError("landing has no end")
 
-    return Story(f"land {' '.join(words)}".strip(), begin, heal, landed)
+    return Scenario(f"land {' '.join(words)}".strip(), begin, heal, landed)
 
 
-def _an_hour_passes(place: Place) -> None:
+def _an_hour_passes(place: ResettableSandbox) -> None:
     """For drafts of locks: nobody may remove one that a living process is just making."""
-    for draft in (place.world.repo.path / ".git").glob("index.lock.gremlins-*"):
+    for draft in (place.sandbox.repo.path / ".git").glob("index.lock.gremlins-*"):
         os.utime(draft, (0, 0))
 
 
-def landed(place: Place) -> dict[str, Any]:
+def landed(place: ResettableSandbox) -> dict[str, Any]:
     """Everything of a landing that must not depend on how often it was cut short."""
-    repo, target = place.world.repo, "release" if place.world.repo.git("branch", "--list", "release") else "main"
+    repo, target = place.sandbox.repo, "release" if place.sandbox.repo.git("branch", "--list", "release") else "main"
     return {
         "tree": repo.git("rev-parse", f"{target}^{{tree}}"),
         "commits": repo.git("rev-list", "--count", target),
@@ -300,7 +300,7 @@ def landed(place: Place) -> dict[str, Any]:
         "fixed": "len(counts)\n" in repo.read("orchard/harvest.py"),
         "branches": repo.git("for-each-ref", "--format=%(refname)"),
         "worktrees": len(repo.git("worktree", "list").splitlines()),
-        "left": [p.name for part in ("worktrees", "gremlins") for p in (place.world.home / part).iterdir()],
+        "left": [p.name for part in ("worktrees", "gremlins") for p in (place.sandbox.home / part).iterdir()],
         "in .git": sorted(p.name for p in (repo.path / ".git").iterdir() if "gremlins" in p.name or "lock" in p.name),
         "whole": repo.git("fsck", "--no-dangling", "--connectivity-only"),
     }

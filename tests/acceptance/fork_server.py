@@ -1,4 +1,4 @@
-"""The installed command without its start-up: one process has imported everything, and each process of a story is a
+"""The installed command without its start-up: one process has imported everything, and each process of a scenario is a
 fork of it. Real processes, with real locks, signals and deaths, at a tenth of the price.
 
 What the product starts as `sys.executable` is a few lines of shell that hand argv, environment and open files to that
@@ -47,25 +47,32 @@ HIGH = 300
 
 
 @dataclass
-class Nursery:
+class ForkServer:
     """The process everything is forked from. `python` is what takes an interpreter's place."""
 
     process: subprocess.Popen[bytes]
     python: str
 
     @classmethod
-    def start(cls, folder: Path, *, runners_python: str | None = None) -> Nursery:
+    def start(cls, folder: Path, *, runners_python: str | None = None) -> ForkServer:
         """`runners_python`: what a gremlin's process takes for the interpreter, for who measures what it becomes."""
         door, python = folder / "door", folder / "python"
         real = f"{_quoted(sys.executable)} -I -S"
         python.write_text(
             "#!/bin/sh\n"
             f'case "$*" in *waiter.py*) shift 2; exec {real} {_quoted(str(HERE / "mortal.py"))} "$@";; esac\n'
-            f'exec {real} {_quoted(str(HERE / "stand_in.py"))} {_quoted(str(door))} "$@"\n'
+            f'exec {real} {_quoted(str(HERE / "fork_client.py"))} {_quoted(str(door))} "$@"\n'
         )
         python.chmod(0o755)
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.acceptance.nursery", str(door), str(python), runners_python or str(python)],
+            [
+                sys.executable,
+                "-m",
+                "tests.acceptance.fork_server",
+                str(door),
+                str(python),
+                runners_python or str(python),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=HERE.parents[1],
@@ -87,7 +94,7 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-# ── the nursery itself ────────────────────────────────────────────────────────────────────────────────────────────
+# ── the fork_server itself ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class _Server:
