@@ -10,10 +10,10 @@ from pathlib import Path
 
 from gremlins.clock import Clock, SystemClock
 from gremlins.config import LoadedSettings, SpendSettings, load_settings
-from gremlins.fleet.beads.edit import Desk
+from gremlins.fleet.beads.edit import BeadEditor
 from gremlins.fleet.beads.store.sqlite import SqliteStore
 from gremlins.fleet.dispatch.observation import Observation
-from gremlins.fleet.dispatch.observer import Lookout
+from gremlins.fleet.dispatch.observer import Observer
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.paths import Home
 from gremlins.repository.project import find_project
@@ -49,21 +49,21 @@ class Here:
         return SqliteStore(self.home.beads)
 
     @cached_property
-    def lookout(self) -> Lookout:
-        return Lookout(self.home, self.clock, self.loaded.settings.live.idle_timeout, self.caps)
+    def observer(self) -> Observer:
+        return Observer(self.home, self.clock, self.loaded.settings.live.idle_timeout, self.caps)
 
     def caps(self) -> SpendSettings:
         """Those of this moment: caps may be raised while a loop runs."""
         return load_settings(self.root, self.home, os.environ).settings.spend
 
     @cached_property
-    def desk(self) -> Desk:
-        return Desk(self.store, self.project, self.clock, person(), self.lookout.observe, self.policy)
+    def beads(self) -> BeadEditor:
+        return BeadEditor(self.store, self.project, self.clock, person(), self.observer.observe, self.policy)
 
-    # what `Sight` asks for
+    # what `ReadOnlyFleet` asks for
 
     def observe(self, gremlin_id: str) -> Observation | None:
-        return self.lookout.observe(gremlin_id)
+        return self.observer.observe(gremlin_id)
 
     def scopes(self) -> tuple[str, ...]:
         """Only asked in earnest where a credential's breaker is open: it takes the launcher's modules to tell."""

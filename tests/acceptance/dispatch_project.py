@@ -15,7 +15,7 @@ from gremlins.fleet.beads.store.interface import Query
 from gremlins.fleet.beads.store.sqlite import SqliteStore
 from gremlins.fleet.beads.view import bead_json, history_json, place
 from gremlins.fleet.dispatch.locks import loop_lock, loop_pid
-from gremlins.fleet.dispatch.observer import Lookout
+from gremlins.fleet.dispatch.observer import Observer
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.paths import Home
 from tests.acceptance.sandbox import DEADLINE, Sandbox
@@ -59,7 +59,7 @@ def create(sandbox: Sandbox, title: str, *more: str) -> str:
     return sandbox.ok("bead", "create", title, "--silent", *more).strip()
 
 
-class Project(Lookout):
+class Project(Observer):
     """What `bead show --json` sees of gremlins."""
 
     def scopes(self) -> tuple[str, ...]:

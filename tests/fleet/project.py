@@ -13,7 +13,7 @@ from gremlins.fleet.beads.store.interface import Notice, PutBead
 from gremlins.fleet.beads.store.sqlite import SqliteStore
 from gremlins.fleet.dispatch.breaker import Episode
 from gremlins.fleet.dispatch.policy import Policy
-from gremlins.fleet.dispatch.tick import Dispatcher, Happening, TickReport
+from gremlins.fleet.dispatch.tick import Dispatcher, LoopEvent, TickReport
 from tests.fleet.dispatch.fake_fleet import FakeFleet
 
 PROJECT = "/somewhere/project"
@@ -39,7 +39,7 @@ class Project:
     policy: Policy = field(default_factory=Policy)
     fleet: FakeFleet = field(init=False)
     notices: list[Notice] = field(default_factory=list)
-    happenings: list[Happening] = field(default_factory=list)
+    loop_events: list[LoopEvent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.fleet = FakeFleet(self.clock)
@@ -66,7 +66,7 @@ class Project:
             lambda: self.policy,
             task=lambda bead_id: (bead_id, f"do {bead_id}"),
             tell=self.notices.append,
-            say=self.happenings.append,
+            say=self.loop_events.append,
         )
 
     def tick(self, *, everything: bool = False) -> TickReport:

@@ -65,9 +65,9 @@ def create(
     fields |= {"issue_type": issue_type, "priority": priority_of(priority), "labels": words(labels or ())}
     fields |= {"assignee": assignee} if assignee else {}
     pairs = [parse_dependency(text) for text in words(deps or ())]
-    needs = tuple(here.desk.dependency("", here.desk.resolve(other), kind) for kind, other in pairs)
-    bead = here.desk.create(
-        title, bead_id=bead_id, parent=here.desk.resolve(parent) if parent else None, dependencies=needs, **fields
+    needs = tuple(here.beads.dependency("", here.beads.resolve(other), kind) for kind, other in pairs)
+    bead = here.beads.create(
+        title, bead_id=bead_id, parent=here.beads.resolve(parent) if parent else None, dependencies=needs, **fields
     )
     if silent:
         say(bead.id)
@@ -149,8 +149,8 @@ def update(
 
     def change(name: str) -> Bead:
         if claim:
-            here.desk.claim(name, assignee or person())
-        return here.desk.update(name, fields, status, relabel)
+            here.beads.claim(name, assignee or person())
+        return here.beads.update(name, fields, status, relabel)
 
     _each(here, bead_id, change, "claimed" if claim else "updated", json)
     return 0
@@ -178,8 +178,8 @@ def close(
     here = Here.find()
 
     def change(name: str) -> Bead:
-        bead = here.desk.close(name, reason)
-        attempt = here.desk.works([bead.id])[0].unsettled
+        bead = here.beads.close(name, reason)
+        attempt = here.beads.works([bead.id])[0].unsettled
         if attempt is not None:
             note(f"{bead.id}: gremlin {attempt.gremlin_id} goes on; `gremlins stop {attempt.gremlin_id}` ends it")
         return bead
@@ -193,14 +193,14 @@ def reopen(
 ) -> int:
     """Open closed beads again; their counters stay as they were."""
     here = Here.find()
-    _each(here, bead_id, lambda name: here.desk.reopen(name, reason), "open again", json)
+    _each(here, bead_id, lambda name: here.beads.reopen(name, reason), "open again", json)
     return 0
 
 
 def retry(bead_id: list[str] = IDS, json: bool = JSON) -> int:
     """Start beads over: counters at zero, no hold, no backoff."""
     here = Here.find()
-    _each(here, bead_id, here.desk.retry, "starts over", json)
+    _each(here, bead_id, here.beads.retry, "starts over", json)
     return 0
 
 
@@ -209,14 +209,14 @@ def hold(
 ) -> int:
     """Keep beads back until they are released."""
     here = Here.find()
-    _each(here, bead_id, lambda name: here.desk.hold(name, reason), "held", json)
+    _each(here, bead_id, lambda name: here.beads.hold(name, reason), "held", json)
     return 0
 
 
 def release(bead_id: list[str] = IDS, json: bool = JSON) -> int:
     """Take a hold away; give back what was claimed."""
     here = Here.find()
-    _each(here, bead_id, here.desk.release, "released", json)
+    _each(here, bead_id, here.beads.release, "released", json)
     return 0
 
 
@@ -224,7 +224,7 @@ def _each(here: Here, names: Sequence[str], change: Callable[[str], Bead], what:
     """Change each for itself: what one refuses keeps nothing from the others, and is said at the end."""
     changed: list[Bead] = []
     refused: list[Conflict] = []
-    ids = list(dict.fromkeys(here.desk.resolve(name) for name in names))
+    ids = list(dict.fromkeys(here.beads.resolve(name) for name in names))
     for bead_id in ids:
         try:
             changed.append(change(bead_id))

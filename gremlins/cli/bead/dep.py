@@ -24,8 +24,8 @@ def dep_add(
 ) -> int:
     """Make a bead depend on another. A circle is refused."""
     here = Here.find()
-    first, second = here.desk.resolve(bead_id), here.desk.resolve(other)
-    here.desk.depend(first, second, kind)
+    first, second = here.beads.resolve(bead_id), here.beads.resolve(other)
+    here.beads.depend(first, second, kind)
     if json:
         dump({"status": "added", "issue_id": first, "depends_on_id": second, "type": kind})
     else:
@@ -43,10 +43,10 @@ def dep_rm(
 ) -> int:
     """Take a dependency away."""
     here = Here.find()
-    first = here.desk.resolve(bead_id)
-    named = {d.depends_on_id for d in here.desk.get(first).issue.dependencies}
-    second = other if other in named else here.desk.resolve(other)  # what it names need not be here
-    here.desk.undepend(first, second, kind)
+    first = here.beads.resolve(bead_id)
+    named = {d.depends_on_id for d in here.beads.get(first).issue.dependencies}
+    second = other if other in named else here.beads.resolve(other)  # what it names need not be here
+    here.beads.undepend(first, second, kind)
     if json:
         dump({"status": "removed", "issue_id": first, "depends_on_id": second})
     else:
@@ -63,7 +63,7 @@ def dep_tree(
 ) -> int:
     """Show what a bead depends on, and what that depends on."""
     here = Here.find()
-    nodes = _walk(here, here.desk.resolve(bead_id), reverse, depth)
+    nodes = _walk(here, here.beads.resolve(bead_id), reverse, depth)
     if json:
         dump(nodes)
         return 0

@@ -16,7 +16,7 @@ from gremlins.errors import GremlinsError
 from gremlins.fleet.beads.bead import STATUSES, Bead, parse_priority, words
 from gremlins.fleet.beads.store.interface import Listed, Query
 from gremlins.fleet.beads.view import Placed, bead_json, history_json, place, place_works
-from gremlins.fleet.dispatch.admit import BUCKETS, Deny
+from gremlins.fleet.dispatch.admit import BUCKETS, Standing
 
 ID = typer.Argument(..., metavar="ID", help="Unique beginning of an id.")
 IDS = typer.Argument(..., metavar="ID…", help="Unique beginnings of ids.")
@@ -86,7 +86,7 @@ def blocked(json: bool = JSON) -> int:
 def show(bead_id: list[str] = IDS, json: bool = JSON) -> int:
     """All about a bead: its text, every attempt and why it ended, what happened to it."""
     here = Here.find()
-    beads = [here.desk.get(here.desk.resolve(name)) for name in bead_id]
+    beads = [here.beads.get(here.beads.resolve(name)) for name in bead_id]
     shown: list[dict[str, Any]] = []
     for number, placed in enumerate(place_all(here, beads)):
         events = here.store.events(here.project, placed.bead.id)
@@ -169,7 +169,7 @@ def _list(here: Here, query: Query, buckets: set[str], limit: int | None, json: 
 
 def _listed(
     here: Here, query: Query, buckets: set[str], limit: int | None, now: float
-) -> tuple[list[Listed], dict[str, Deny]]:
+) -> tuple[list[Listed], dict[str, Standing]]:
     """The first so many that are in these buckets, of as few rows as it takes."""
     reach = None if limit is None else max(100, 2 * limit)
     while True:
@@ -184,5 +184,5 @@ def _listed(
     return listed, where
 
 
-def _in(where: Deny, buckets: set[str]) -> bool:
+def _in(where: Standing, buckets: set[str]) -> bool:
     return not buckets or where.bucket in buckets

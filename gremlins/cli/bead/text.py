@@ -10,7 +10,7 @@ from gremlins.cli.out import columns, dollars, printable
 from gremlins.fleet.beads.attempts import is_charged
 from gremlins.fleet.beads.store.interface import Event, Listed
 from gremlins.fleet.beads.view import Placed
-from gremlins.fleet.dispatch.admit import Deny
+from gremlins.fleet.dispatch.admit import Standing
 from gremlins.fleet.times import span, text_of
 
 LABELS = {"backing_off": "backing off", "denied": "breaker"}
@@ -18,7 +18,7 @@ LABELS = {"backing_off": "backing off", "denied": "breaker"}
 HEADER = ("ID", "PRI", "TYPE", "WHERE", "TITLE", "NEXT")
 
 
-def table(listed: Sequence[Listed], where: Mapping[str, Deny], now: float, width: int | None = None) -> list[str]:
+def table(listed: Sequence[Listed], where: Mapping[str, Standing], now: float, width: int | None = None) -> list[str]:
     """One line a bead: where it stands and what happens next. Two where a terminal of this width is too narrow."""
     rows = [
         (
@@ -47,7 +47,7 @@ def _in_two(rows: Sequence[Sequence[str]], width: int) -> list[str]:
     return lines
 
 
-def next_words(where: Deny, now: float) -> str:
+def next_words(where: Standing, now: float) -> str:
     """Why it is where it is and what comes, in one line."""
     if where.bucket == "closed":
         return ""
@@ -85,7 +85,7 @@ def page(placed: Placed, events: Iterable[Event], dependents: Sequence[tuple[str
     return lines + _attempts(placed) + _events(events)
 
 
-def _place(where: Deny, words: str) -> str:
+def _place(where: Standing, words: str) -> str:
     """`held: ask Anna first; …`, but not `blocked: blocked by …`."""
     label = LABELS.get(where.bucket, where.bucket)
     return words if words.startswith(f"{label} ") else f"{label}: {words}"

@@ -18,17 +18,16 @@ from gremlins.errors import Conflict, GremlinsError, NotFound, NotReady
 from gremlins.fleet.beads.bead import task_of
 from gremlins.fleet.beads.store.interface import Change, PutEpisode, SetPaused
 from gremlins.fleet.beads.view import blocked_by, explained, world_now
-from gremlins.fleet.dispatch import breaker
-from gremlins.fleet.dispatch import locks as doorlocks
-from gremlins.fleet.dispatch.admit import Admit, Deny, admit, standing
-from gremlins.fleet.dispatch.local_fleet import RealFleet
+from gremlins.fleet.dispatch import breaker, locks
+from gremlins.fleet.dispatch.admit import Admit, Standing, admit, standing
+from gremlins.fleet.dispatch.local_fleet import LocalFleet
 from gremlins.fleet.dispatch.loop import LivePolicy, Loop
 from gremlins.fleet.dispatch.notices import teller
 from gremlins.fleet.dispatch.observation import Missing
 from gremlins.fleet.dispatch.plan import episode_notice
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.preflight import Readiness
-from gremlins.fleet.dispatch.tick import Dispatcher, Happening, TickReport
+from gremlins.fleet.dispatch.tick import Dispatcher, LoopEvent, TickReport
 from gremlins.fleet.dispatch.view import breaker_json, status_json, tick_json
 from gremlins.fleet.times import span, text_of
 from gremlins.pipeline.file import find_pipeline, load_pipeline
@@ -83,7 +82,7 @@ class Crew:
 
     here: Here
     policy: LivePolicy
-    fleet: RealFleet
+    fleet: LocalFleet
     interrupt: Interrupt
     dispatcher: Dispatcher
 
@@ -98,7 +97,7 @@ def _assemble(here: Here, load: Callable[[], Policy]) -> Crew:
     policy = LivePolicy(files, load, complain=lambda text: note(f"warning: {text}"))
     policy()
     readiness = Readiness(here.home, here.root, clock, lambda: dict(os.environ), policy)
-    fleet = RealFleet(here.home, here.root, clock, lambda: dict(os.environ), readiness, here.lookout, interrupt.fd)
+    fleet = LocalFleet(here.home, here.root, clock, lambda: dict(os.environ), readiness, here.observer, interrupt.fd)
     dispatcher = Dispatcher(
         here.store,
         fleet,
@@ -114,12 +113,12 @@ def _assemble(here: Here, load: Callable[[], Policy]) -> Crew:
 
 
 def _claiming(here: Here, clock: Clock) -> AbstractContextManager[None]:
-    return doorlocks.claiming(doorlocks.claim_lock(here.home, here.project), clock)
+    return locks.claiming(locks.claim_lock(here.home, here.project), clock)
 
 
 def _task(here: Here, bead_id: str) -> tuple[str, str]:
     """What the plan stage is given: everything a person wrote."""
-    issue = here.desk.get(bead_id).issue
+    issue = here.beads.get(bead_id).issue
     return issue.title, task_of(issue)
 
 
@@ -128,8 +127,8 @@ def _once(crew: Crew, json: bool) -> int:
     here = crew.here
     if not json:
         crew.dispatcher.say = Lines(reader_gone=lambda: None)
-    lock = doorlocks.loop_lock(here.home, here.project)
-    with closing(here.store), doorlocks.beside_no_loop(lock, here.clock):
+    lock = locks.loop_lock(here.home, here.project)
+    with closing(here.store), locks.beside_no_loop(lock, here.clock):
         report = crew.dispatcher.tick(everything=json)
         if json:
             known = here.store.all_blockers(here.project)
@@ -153,8 +152,8 @@ def _not_ready(missing: Missing) -> GremlinsError:
 def _loop(crew: Crew) -> int:
     """Until SIGTERM or Ctrl-C, then drain: nothing is started, whatever runs or is parked goes on."""
     here = crew.here
-    lock = doorlocks.loop_lock(here.home, here.project)
-    with closing(here.store), doorlocks.only_loop(lock, here.clock):
+    lock = locks.loop_lock(here.home, here.project)
+    with closing(here.store), locks.only_loop(lock, here.clock):
         crew.interrupt.install()
         with _shown(crew) as watch:
             loop = Loop(
@@ -201,7 +200,7 @@ class Lines:
     reader_gone: Callable[[], None]
     gone: bool = False
 
-    def __call__(self, happening: Happening) -> None:
+    def __call__(self, happening: LoopEvent) -> None:
         if self.gone:
             return
         parts = [_stamp(SystemClock()), happening.bead, happening.kind, printable(happening.text)]
@@ -222,14 +221,14 @@ def _stamp(clock: Clock) -> str:
 
 def _explain(here: Here, policy: Policy, name: str, json: bool) -> int:
     """What the one door says of a bead, and where it says yes, whether a gremlin could be started at all."""
-    bead_id = here.desk.resolve(name)
-    works = here.desk.works([bead_id])
+    bead_id = here.beads.resolve(name)
+    works = here.beads.works([bead_id])
     if not works:
         raise GremlinsError(f"{bead_id}: its rows cannot be read", hint="`gremlins doctor` says more")
     world = world_now(here.store, here, here.project, policy, works, here.clock.now().timestamp())
     decision = admit(works[0], world)
     missing = _missing(here, policy) if isinstance(decision, Admit) else None
-    where = Deny("ready", missing.reason, "it waits for that") if missing is not None else decision
+    where = Standing("ready", missing.reason, "it waits for that") if missing is not None else decision
     if isinstance(where, Admit):
         how = {"fresh": "a fresh gremlin", "rescue": f"gremlin {where.gremlin_id} again"}
         what = how.get(where.how, f"gremlin {where.gremlin_id}, re-attached")
@@ -259,7 +258,7 @@ def status(json: bool = JSON) -> int:
     now = here.clock.now().timestamp()
     works = here.store.works(here.project).works
     world = world_now(here.store, here, here.project, here.policy, works, now)
-    pid = doorlocks.loop_pid(doorlocks.loop_lock(here.home, here.project))
+    pid = locks.loop_pid(locks.loop_lock(here.home, here.project))
     shown = status_json(
         here.project, pid, world, [standing(work, world) for work in works], here.store.count(here.project)
     )

@@ -17,10 +17,10 @@ from gremlins.cli.out import console, printable
 from gremlins.fleet.beads.attempts import Work
 from gremlins.fleet.beads.bead import Bead
 from gremlins.fleet.beads.view import explained, world_now
-from gremlins.fleet.dispatch.admit import Deny, World, standing
-from gremlins.fleet.dispatch.observation import Sight
+from gremlins.fleet.dispatch.admit import Standing, World, standing
+from gremlins.fleet.dispatch.observation import ReadOnlyFleet
 from gremlins.fleet.dispatch.policy import Policy
-from gremlins.fleet.dispatch.tick import Dispatcher, Happening, TickReport
+from gremlins.fleet.dispatch.tick import Dispatcher, LoopEvent, TickReport
 from gremlins.fleet.times import span
 
 STYLES = {"running": "green", "starting": "green", "parked": "cyan", "held": "yellow", "failed": "red", "denied": "red"}
@@ -32,14 +32,14 @@ SHOWN_BEADS = 400
 
 @contextmanager
 def live_view(
-    here: Here, policy: Callable[[], Policy], fleet: Sight, dispatcher: Dispatcher
+    here: Here, policy: Callable[[], Policy], fleet: ReadOnlyFleet, dispatcher: Dispatcher
 ) -> Iterator[Callable[[TickReport], None]]:
     """Draw after each tick; what happens goes into the view."""
     screen = console()
     happened: deque[str] = deque(maxlen=SHOWN_EVENTS)
     with Live(console=screen, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
 
-        def told(happening: Happening) -> None:
+        def told(happening: LoopEvent) -> None:
             at = f"{here.clock.now().astimezone():%H:%M:%S}"
             parts = (at, happening.bead, happening.kind, printable(happening.text))
             happened.append("  ".join(part for part in parts if part))
@@ -52,7 +52,7 @@ def live_view(
 
 
 def _screen(
-    here: Here, policy: Policy, fleet: Sight, report: TickReport, happened: deque[str], height: int
+    here: Here, policy: Policy, fleet: ReadOnlyFleet, report: TickReport, happened: deque[str], height: int
 ) -> RenderableType:
     counts = here.store.count(here.project)
     alive = sum(n for status, n in counts.items() if status not in ("closed", "failed"))
@@ -97,7 +97,7 @@ def _table(here: Here, works: tuple[Work, ...], world: World, room: int) -> Tabl
     return table
 
 
-def _row(bead: Bead | None, work: Work, where: Deny, now: float) -> tuple[Text, ...]:
+def _row(bead: Bead | None, work: Work, where: Standing, now: float) -> tuple[Text, ...]:
     title = printable(bead.issue.title) if bead is not None else ""
     bucket = LABELS.get(where.bucket, where.bucket)
     style = STYLES.get(where.bucket, "")

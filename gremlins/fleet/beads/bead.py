@@ -103,9 +103,6 @@ class Issue(BaseModel):
     def _null_is_none(cls, value: object) -> object:
         return () if value is None else value
 
-    def depends_on(self, other: str) -> bool:
-        return any(dep.depends_on_id == other for dep in self.dependencies)
-
 
 HoldKind = Literal["person", "stopped", "spawn_cap", "host", "imported"]
 

@@ -15,7 +15,6 @@ from gremlins.fleet.dispatch import plan
 from gremlins.fleet.dispatch.judge import judge
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.policy import Policy
-from gremlins.fleet.times import seconds_of
 
 TRIES = 50
 """Races a verb may lose before it gives up."""
@@ -26,7 +25,7 @@ Observe = Callable[[str], Observation | None]
 
 
 @dataclass(frozen=True)
-class Desk:
+class BeadEditor:
     """The beads of one project, as a person works on them."""
 
     store: BeadStore
@@ -296,8 +295,3 @@ class Desk:
 
     def _now(self) -> float:
         return self.clock.now().timestamp()
-
-
-def later(text: str, now: float) -> bool:
-    """Whether a moment is still to come."""
-    return seconds_of(text) > now

@@ -9,17 +9,11 @@ from typing import Any
 from gremlins.fleet.beads.attempts import Attempt, Work, charged, eligible_at, is_charged, last_failure
 from gremlins.fleet.beads.bead import Bead
 from gremlins.fleet.beads.store.interface import BeadStore, Event
-from gremlins.fleet.dispatch.admit import Deny, World, standing
-from gremlins.fleet.dispatch.observation import Sight
+from gremlins.fleet.dispatch.admit import Standing, World, standing
+from gremlins.fleet.dispatch.observation import ReadOnlyFleet
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.tick import world_of
 from gremlins.fleet.times import text_of
-
-OPTIONAL = (
-    "description", "design", "acceptance_criteria", "notes", "assignee", "created_by", "owner", "due_at",
-    "defer_until", "external_ref", "comments", "metadata",
-)  # fmt: skip
-
 
 A_FEW = 20
 """Blocked beads up to which each is asked about for itself."""
@@ -31,12 +25,12 @@ class Placed:
 
     bead: Bead
     work: Work
-    where: Deny
+    where: Standing
     world: World
 
 
 def place(
-    store: BeadStore, fleet: Sight, project: str, policy: Policy, beads: Sequence[Bead], now: float
+    store: BeadStore, fleet: ReadOnlyFleet, project: str, policy: Policy, beads: Sequence[Bead], now: float
 ) -> Iterator[Placed]:
     """Where each of these stands now. Beads whose rows cannot be read are left out."""
     works = {work.id: work for work in store.works(project, [bead.id for bead in beads]).works}
@@ -47,8 +41,8 @@ def place(
 
 
 def place_works(
-    store: BeadStore, fleet: Sight, project: str, policy: Policy, works: Sequence[Work], now: float
-) -> tuple[World, dict[str, Deny]]:
+    store: BeadStore, fleet: ReadOnlyFleet, project: str, policy: Policy, works: Sequence[Work], now: float
+) -> tuple[World, dict[str, Standing]]:
     """The world, and where each of these stands in it."""
     world = world_now(store, fleet, project, policy, works, now)
     where = {work.id: standing(work, world) for work in works}
@@ -60,7 +54,9 @@ def place_works(
     return world, where
 
 
-def world_now(store: BeadStore, fleet: Sight, project: str, policy: Policy, works: Sequence[Work], now: float) -> World:
+def world_now(
+    store: BeadStore, fleet: ReadOnlyFleet, project: str, policy: Policy, works: Sequence[Work], now: float
+) -> World:
     """The world as admission sees it, whichever beads are asked about: slots count all that is under way."""
     known = {work.id for work in works}
     others = [work for work in store.view(project, now, fresh=0).works if work.id not in known]
@@ -76,14 +72,14 @@ def _matters(work: Work, attempt: Attempt) -> bool:
     return attempt.settled is None or (attempt.settled.failed and not work.terminal)
 
 
-def explained(store: BeadStore, work: Work, where: Deny) -> Deny:
+def explained(store: BeadStore, work: Work, where: Standing) -> Standing:
     """Where a bead is; if it is blocked, by what, and whether that will ever end."""
     if where.bucket != "blocked":
         return where
     return blocked_by(work.id, where, store.blockers(work.project, work.id))
 
 
-def blocked_by(bead_id: str, where: Deny, blockers: Sequence[tuple[str, str, str]]) -> Deny:
+def blocked_by(bead_id: str, where: Standing, blockers: Sequence[tuple[str, str, str]]) -> Standing:
     """Blocked by these: (blocker, its status, whom of the bead and its ancestors it blocks)."""
     told, failed = [], []
     for blocker, status, whom in blockers:
@@ -93,7 +89,7 @@ def blocked_by(bead_id: str, where: Deny, blockers: Sequence[tuple[str, str, str
     then = where.next
     if failed:
         then = f"nothing before a person retries or closes {', '.join(failed)}"
-    return Deny("blocked", "blocked by " + "; ".join(told or ["something unknown"]), then)
+    return Standing("blocked", "blocked by " + "; ".join(told or ["something unknown"]), then)
 
 
 def bead_json(placed: Placed) -> dict[str, Any]:
@@ -140,7 +136,7 @@ def _ours(placed: Placed) -> dict[str, Any]:
     }
 
 
-def _next_eligible(work: Work, where: Deny, world: World) -> str | None:
+def _next_eligible(work: Work, where: Standing, world: World) -> str | None:
     if work.terminal:
         return None
     moment = eligible_at(work, initial=world.policy.backoff_initial, maximum=world.policy.backoff_max)
@@ -150,7 +146,7 @@ def _next_eligible(work: Work, where: Deny, world: World) -> str | None:
     return text_of(max(moments)) if moments else None
 
 
-def _hold(bead: Bead, where: Deny) -> dict[str, Any] | None:
+def _hold(bead: Bead, where: Standing) -> dict[str, Any] | None:
     hold = bead.hold
     if hold is not None:
         shown = {"kind": hold.kind, "reason": hold.reason, "by": hold.by, "since": text_of(hold.at)}

@@ -11,8 +11,8 @@ from typing import Literal, assert_never, get_args
 
 from gremlins.fleet.beads.attempts import Attempt, Work, charged, due, eligible_at, last_failure, take_up_again
 from gremlins.fleet.dispatch import breaker
-from gremlins.fleet.dispatch.breaker import Episode, HalfOpen, Shut
-from gremlins.fleet.dispatch.judge import Reattach, Respawn, Verdict, Wait, judge, worked_seconds
+from gremlins.fleet.dispatch.breaker import Episode, HalfOpen, Open
+from gremlins.fleet.dispatch.judge import Reattach, Respawn, Verdict, Watch, judge, worked_seconds
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.spending import DayLedger, expected_usd, room_to_start
@@ -38,7 +38,7 @@ class Admit:
 
 
 @dataclass(frozen=True)
-class Deny:
+class Standing:
     """It may not. `reason` is a sentence; `next` what happens to it next, at `until` where that is known."""
 
     bucket: Bucket
@@ -66,7 +66,7 @@ class World:
     dearest: float | None = None
 
 
-def admit(work: Work, world: World) -> Admit | Deny:
+def admit(work: Work, world: World) -> Admit | Standing:
     """Whether a process may be started for a bead now, and how. Every spawn passes here."""
     attempt = work.unsettled
     if attempt is not None:
@@ -87,7 +87,7 @@ def verdict_of(attempt: Attempt, world: World) -> Verdict:
     return judge(attempt, world.seen.get(attempt.gremlin_id), world.now, world.policy)
 
 
-def _under_way(work: Work, attempt: Attempt, world: World) -> Admit | Deny:
+def _under_way(work: Work, attempt: Attempt, world: World) -> Admit | Standing:
     """A bead with an unsettled attempt: its gremlin is at work, has ended, or needs a process."""
     verdict = verdict_of(attempt, world)
     if work.terminal or not isinstance(verdict, Respawn | Reattach):
@@ -103,72 +103,76 @@ def _under_way(work: Work, attempt: Attempt, world: World) -> Admit | Deny:
     return Admit(how, attempt.gremlin_id, probe_for)
 
 
-def _at_work(attempt: Attempt, verdict: Verdict, world: World) -> Deny:
+def _at_work(attempt: Attempt, verdict: Verdict, world: World) -> Standing:
     seen = world.seen.get(attempt.gremlin_id)
     who = f"gremlin {attempt.gremlin_id}"
     if seen is None or not seen.alive:
-        if isinstance(verdict, Wait):
-            return Deny("held", f"{who}: {verdict.reason}", "a person looks at it (`gremlins doctor`)")
-        return Deny("running", f"{who} has ended", "the next tick of `gremlins dispatch` settles it", world.now)
+        if isinstance(verdict, Watch):
+            return Standing("held", f"{who}: {verdict.reason}", "a person looks at it (`gremlins doctor`)")
+        return Standing("running", f"{who} has ended", "the next tick of `gremlins dispatch` settles it", world.now)
     if seen.state == "parked":
-        return Deny("parked", f"{who} waits for a batch", "it goes on when the batch has ended")
+        return Standing("parked", f"{who} waits for a batch", "it goes on when the batch has ended")
     if attempt.ending is not None:
         until = attempt.ending.at + world.policy.kill_after
-        return Deny("running", f"{who} was asked to end: {attempt.ending.reason}", "it is killed", until)
+        return Standing("running", f"{who} was asked to end: {attempt.ending.reason}", "it is killed", until)
     left = world.now + max(0.0, world.policy.deadline - worked_seconds(attempt, seen, world.now))
     stage = f" at stage {seen.stage}" if seen.stage else ""
-    return Deny("running", f"{who} works{stage}", "it ends, or reaches dispatch.deadline", left)
+    return Standing("running", f"{who} works{stage}", "it ends, or reaches dispatch.deadline", left)
 
 
 # --- the checks, in their order
 
 
-def _terminal(work: Work, world: World) -> Deny | None:
+def _terminal(work: Work, world: World) -> Standing | None:
     if work.status == "closed":
-        return Deny("closed", "it is closed", "nothing; `bead reopen` opens it again")
+        return Standing("closed", "it is closed", "nothing; `bead reopen` opens it again")
     if work.status == "failed":
         failure = last_failure(work)
         reason = failure.settled.reason if failure is not None and failure.settled else "it failed"
         if (count := charged(work, world.episodes)) > 1:
             reason = f"failed after {count} charged attempts, the last: {reason}"
-        return Deny("failed", reason, f"nothing; `gremlins bead retry {work.id}` starts it over")
+        return Standing("failed", reason, f"nothing; `gremlins bead retry {work.id}` starts it over")
     return None
 
 
-def _held(work: Work, world: World) -> Deny | None:
+def _held(work: Work, world: World) -> Standing | None:
     if work.hold is None:
         return None
     release = "retry" if work.hold.kind in ("spawn_cap", "host") else "release"
-    return Deny("held", work.hold.reason, f"nothing before `gremlins bead {release} {work.id}`")
+    return Standing("held", work.hold.reason, f"nothing before `gremlins bead {release} {work.id}`")
 
 
-def _somebody_elses(work: Work, world: World) -> Deny | None:
+def _somebody_elses(work: Work, world: World) -> Standing | None:
     if work.status != "in_progress":
         return None
     who = f"claimed by {work.assignee}" if work.assignee else "in progress elsewhere"
-    return Deny("held", who, f"nothing before they close it, or `gremlins bead release {work.id}`", hold="claimed")
+    return Standing("held", who, f"nothing before they close it, or `gremlins bead release {work.id}`", hold="claimed")
 
 
-def _deferred(work: Work, world: World) -> Deny | None:
+def _deferred(work: Work, world: World) -> Standing | None:
     if work.defer_at is not None and work.defer_at > world.now:
         when = text_of(work.defer_at)
-        return Deny("deferred", f"deferred until {when}", "it becomes ready", work.defer_at)
+        return Standing("deferred", f"deferred until {when}", "it becomes ready", work.defer_at)
     if work.status == "deferred" and work.defer_at is None:
-        return Deny("deferred", "deferred", f"nothing before `gremlins bead update {work.id} -s open`")
+        return Standing("deferred", "deferred", f"nothing before `gremlins bead update {work.id} -s open`")
     return None
 
 
-def _blocked(work: Work, world: World) -> Deny | None:
-    return Deny("blocked", "a blocker is not closed", "it becomes ready when they are closed") if work.blocked else None
+def _blocked(work: Work, world: World) -> Standing | None:
+    return (
+        Standing("blocked", "a blocker is not closed", "it becomes ready when they are closed")
+        if work.blocked
+        else None
+    )
 
 
-def _alive_again(work: Work, world: World) -> Deny | None:
+def _alive_again(work: Work, world: World) -> Standing | None:
     latest = work.latest
     seen = world.seen.get(latest.gremlin_id) if latest is not None else None
     if latest is None or seen is None or not is_back(latest, seen):
         return None
     bucket: Bucket = "parked" if seen.state == "parked" else "running"
-    return Deny(bucket, f"gremlin {latest.gremlin_id} was taken up again", "the next tick follows it", world.now)
+    return Standing(bucket, f"gremlin {latest.gremlin_id} was taken up again", "the next tick follows it", world.now)
 
 
 def is_back(latest: Attempt, seen: Observation) -> bool:
@@ -180,59 +184,59 @@ def is_back(latest: Attempt, seen: Observation) -> bool:
     return seen.state == "finished" and latest.settled.failure != "task"
 
 
-def _retry_cap(work: Work, world: World) -> Deny | None:
+def _retry_cap(work: Work, world: World) -> Standing | None:
     count = charged(work, world.episodes)
     if count < world.policy.retry_cap:
         return None
-    return Deny("held", f"{count} charged attempts", "the next tick marks it as failed", world.now)
+    return Standing("held", f"{count} charged attempts", "the next tick marks it as failed", world.now)
 
 
-def _spawn_cap(work: Work, world: World) -> Deny | None:
+def _spawn_cap(work: Work, world: World) -> Standing | None:
     if work.spawns < world.policy.spawn_cap:
         return None
     reason = f"spawned {work.spawns} times without an end"
-    return Deny("held", reason, f"nothing before `gremlins bead retry {work.id}`")
+    return Standing("held", reason, f"nothing before `gremlins bead retry {work.id}`")
 
 
-def _money(work: Work, world: World) -> Deny | None:
+def _money(work: Work, world: World) -> Standing | None:
     expected = expected_usd(world.policy, world.dearest)
     capped = room_to_start(work, world.day, expected, world.now, world.policy)
     if capped is None:
         return None
     then = "the day ends" if capped.until is not None else f"{capped.cap} is raised"
-    return Deny("held", capped.reason, f"it waits until {then}", capped.until, hold="spend")
+    return Standing("held", capped.reason, f"it waits until {then}", capped.until, hold="spend")
 
 
-def _backing_off(work: Work, world: World) -> Deny | None:
+def _backing_off(work: Work, world: World) -> Standing | None:
     policy = world.policy
     moment = eligible_at(work, initial=policy.backoff_initial, maximum=policy.backoff_max)
     failure = last_failure(work)
     if moment is None or failure is None or failure.settled is None or due(moment, failure.settled.at, world.now):
         return None
     reason = f"attempt {failure.number} failed ({failure.settled.failure}): {failure.settled.reason}"
-    return Deny("backing_off", reason, f"it is tried again at {text_of(moment)}", moment)
+    return Standing("backing_off", reason, f"it is tried again at {text_of(moment)}", moment)
 
 
-def _breaker(work: Work, world: World) -> Deny | None:
+def _breaker(work: Work, world: World) -> Standing | None:
     attempt = work.unsettled
     episodes = [e for e in world.episodes if attempt is None or e.probe != attempt.key]
     state = breaker.gate(episodes, world.scopes, world.now)
-    if not isinstance(state, Shut):
+    if not isinstance(state, Open):
         return None
     failure = last_failure(work)
     credit = state.cause == "credit" and failure is not None and failure.settled and failure.settled.failure == "credit"
     if credit and failure is not None and failure.settled:
         then = "a probe shows that there is credit again, or `gremlins dispatch breaker reset`"
-        return Deny("held", failure.settled.reason, then, state.until, hold="credit")
+        return Standing("held", failure.settled.reason, then, state.until, hold="credit")
     then = "its probe ends" if state.until is None else "one probe goes first"
-    return Deny("denied", state.reason, then, state.until)
+    return Standing("denied", state.reason, then, state.until)
 
 
-def _paused(work: Work, world: World) -> Deny | None:
+def _paused(work: Work, world: World) -> Standing | None:
     return _would_start(work, world, f"dispatch is paused: {world.paused}") if world.paused else None
 
 
-def _slots(work: Work, world: World) -> Deny | None:
+def _slots(work: Work, world: World) -> Standing | None:
     policy = world.policy
     if world.working >= policy.max_running:
         return _would_start(work, world, f"all slots are taken: {world.working} of {policy.max_running} at work")
@@ -241,14 +245,14 @@ def _slots(work: Work, world: World) -> Deny | None:
     return None
 
 
-def _would_start(work: Work, world: World, why: str) -> Deny:
+def _would_start(work: Work, world: World, why: str) -> Standing:
     """Ready but for the loop itself."""
     if work.unsettled is not None:
-        return Deny("starting" if work.unsettled.spawned_at is None else "parked", why, "its gremlin is started")
-    return Deny("ready", why, "a gremlin is started for it")
+        return Standing("starting" if work.unsettled.spawned_at is None else "parked", why, "its gremlin is started")
+    return Standing("ready", why, "a gremlin is started for it")
 
 
-_CHECKS: tuple[Callable[[Work, World], Deny | None], ...] = (
+_CHECKS: tuple[Callable[[Work, World], Standing | None], ...] = (
     _terminal, _held, _somebody_elses, _alive_again, _deferred, _blocked, _retry_cap, _spawn_cap, _money,
     _breaker, _backing_off, _paused, _slots,
 )  # fmt: skip
@@ -259,21 +263,21 @@ def _probe_for(world: World) -> tuple[Episode, ...]:
     return state.episodes if isinstance(state, HalfOpen) else ()
 
 
-def standing(work: Work, world: World) -> Deny:
+def standing(work: Work, world: World) -> Standing:
     """Where a bead is, why, and what happens to it next: a bucket for every bead, whether or not it may start."""
     decision = admit(work, world)
     match decision:
-        case Deny():
+        case Standing():
             return decision
         case Admit("respawn"):
-            return Deny("starting", "claimed; its gremlin is not there yet", "the next tick starts it", world.now)
+            return Standing("starting", "claimed; its gremlin is not there yet", "the next tick starts it", world.now)
         case Admit("reattach"):
             reason = f"gremlin {decision.gremlin_id}: a batch is outstanding and nobody waits for it"
-            return Deny("parked", reason, "the next tick re-attaches it", world.now)
+            return Standing("parked", reason, "the next tick re-attaches it", world.now)
         case Admit("rescue"):
-            return Deny("ready", "nothing is in the way", f"gremlin {decision.gremlin_id} is taken up again")
+            return Standing("ready", "nothing is in the way", f"gremlin {decision.gremlin_id} is taken up again")
         case Admit("fresh"):
-            return Deny("ready", "nothing is in the way", "a gremlin is started for it")
+            return Standing("ready", "nothing is in the way", "a gremlin is started for it")
         case Admit():
             raise AssertionError(decision.how)
         case _:

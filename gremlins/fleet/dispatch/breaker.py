@@ -74,7 +74,7 @@ class Closed:
 
 
 @dataclass(frozen=True)
-class Shut:
+class Open:
     """Nothing is started before `until`, or (None) before the probe that is out has ended."""
 
     reason: str
@@ -89,7 +89,7 @@ class HalfOpen:
     episodes: tuple[Episode, ...]
 
 
-Gate = Closed | Shut | HalfOpen
+Gate = Closed | Open | HalfOpen
 
 
 def duration(level: int) -> float:
@@ -104,13 +104,13 @@ def gate(episodes: Iterable[Episode], scopes: Sequence[str], now: float) -> Gate
         return Closed()
     for episode in concerned:
         if episode.probe is not None:
-            return Shut(f"{title(episode.scope)} is open; its probe {episode.probe} is out", None, episode.cause)
+            return Open(f"{title(episode.scope)} is open; its probe {episode.probe} is out", None, episode.cause)
     waiting = [e for e in concerned if not is_due(e, now)]
     if not waiting:
         return HalfOpen(tuple(concerned))
     last = max(waiting, key=lambda e: e.until)
     when = text_of(last.until)
-    return Shut(f"{title(last.scope)} is open until {when}: {last.reason}", last.until, last.cause)
+    return Open(f"{title(last.scope)} is open until {when}: {last.reason}", last.until, last.cause)
 
 
 def is_due(episode: Episode, now: float) -> bool:

@@ -14,7 +14,7 @@ PERMANENT_BAILS = frozenset({"needs_human", "refused"})
 
 
 @dataclass(frozen=True)
-class Wait:
+class Watch:
     """Nothing to do but to look again."""
 
     reason: str
@@ -56,7 +56,7 @@ class Reattach:
     """A batch is outstanding and nobody waits for it: start a process that does. Counted, never charged."""
 
 
-Verdict = Wait | Settle | Land | End | Kill | Respawn | Reattach
+Verdict = Watch | Settle | Land | End | Kill | Respawn | Reattach
 
 
 def judge(attempt: Attempt, seen: Observation | None, now: float, policy: Policy) -> Verdict:
@@ -71,7 +71,7 @@ def judge(attempt: Attempt, seen: Observation | None, now: float, policy: Policy
         case "unborn":
             return _failed(attempt, seen, now, "start", "its process ended before it could say anything")
         case "running" | "parked" | "stalled" | "stopping" | "unreadable":
-            return Wait(seen.reason or "its record cannot be read; `gremlins doctor` says more")
+            return Watch(seen.reason or "its record cannot be read; `gremlins doctor` says more")
         case "detached":
             return _detached(attempt, seen, now, policy)
         case "finished" | "landed":
@@ -130,12 +130,12 @@ def _alive(attempt: Attempt, seen: Observation, now: float, policy: Policy) -> V
     if attempt.ending is not None:
         asked = attempt.ending.at
         over = due(asked + policy.kill_after, asked, now)
-        return Kill() if over else Wait(f"asked to end: {attempt.ending.reason}")
+        return Kill() if over else Watch(f"asked to end: {attempt.ending.reason}")
     if seen.state == "stalled":
         return End(f"stalled: {seen.reason or 'silent for too long'}")
     if seen.state != "parked" and not seen.waits and worked_seconds(attempt, seen, now) > policy.deadline:
         return End(f"worked for more than dispatch.deadline ({policy.deadline:g} s)")
-    return Wait("at work")
+    return Watch("at work")
 
 
 def _detached(attempt: Attempt, seen: Observation, now: float, policy: Policy) -> Verdict:

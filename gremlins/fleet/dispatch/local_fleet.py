@@ -1,4 +1,4 @@
-"""The real `Fleet`: gremlins of this state root, seen by the lookout, started by the launcher, ended by signals."""
+"""The real `Fleet`: gremlins of this state root, seen by the observer, started by the launcher, ended by signals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gremlins.fleet.dispatch.observation import (
     SpawnFailed,
     SpawnOrder,
 )
-from gremlins.fleet.dispatch.observer import Lookout
+from gremlins.fleet.dispatch.observer import Observer
 from gremlins.fleet.dispatch.preflight import Readiness
 from gremlins.fleet.land import land
 from gremlins.fleet.rescue import rescue
@@ -46,7 +46,7 @@ WHO = "dispatch"
 
 
 @dataclass
-class RealFleet:
+class LocalFleet:
     """Gremlins of one project. `env` is asked at every spawn, so that a rotated key reaches the next agent."""
 
     home: Home
@@ -54,11 +54,11 @@ class RealFleet:
     clock: Clock
     env: Callable[[], Mapping[str, str]]
     readiness: Readiness
-    lookout: Lookout
+    observer: Observer
     interrupt_fd: int | None = None
 
     def observe(self, gremlin_id: str) -> Observation | None:
-        return self.lookout.observe(gremlin_id)
+        return self.observer.observe(gremlin_id)
 
     def scopes(self) -> tuple[str, ...]:
         return self.readiness.scopes()

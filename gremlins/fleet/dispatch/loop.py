@@ -10,7 +10,7 @@ from gremlins.clock import Clock
 from gremlins.errors import ConfigError, GremlinsError
 from gremlins.fleet.dispatch.observation import Fleet
 from gremlins.fleet.dispatch.policy import Policy
-from gremlins.fleet.dispatch.tick import Dispatcher, Happening, TickReport
+from gremlins.fleet.dispatch.tick import Dispatcher, LoopEvent, TickReport
 
 SHORTEST = 0.02
 """Seconds between two ticks at least, whatever is due."""
@@ -97,7 +97,7 @@ class Loop:
         key = f"{kind}\0{text}"
         if key not in self._told:
             self._told.add(key)
-            self.dispatcher.say(Happening(kind.partition(" ")[0], "", None, text))
+            self.dispatcher.say(LoopEvent(kind.partition(" ")[0], "", None, text))
 
     def _pause(self, report: TickReport) -> float:
         longest = self.interval()

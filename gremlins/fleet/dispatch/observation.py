@@ -15,8 +15,6 @@ State = Literal[
 ]  # fmt: skip
 """As a gremlin's liveness, and `unborn`: there is a record, but no process ever worked; `unreadable`: nobody knows."""
 
-ALIVE: frozenset[State] = frozenset({"running", "parked", "stalled", "stopping"})
-
 
 @dataclass(frozen=True)
 class Proof:
@@ -109,7 +107,7 @@ class LandingBusy(Exception):
     """Somebody else has the gremlin in hand at this moment: look again."""
 
 
-class Sight(Protocol):
+class ReadOnlyFleet(Protocol):
     """Looking at gremlins, for those who only tell how things stand."""
 
     def observe(self, gremlin_id: str) -> Observation | None:
@@ -119,7 +117,7 @@ class Sight(Protocol):
         """Names of the credentials that the pipeline uses, by fingerprint: another key is another name."""
 
 
-class Fleet(Sight, Protocol):
+class Fleet(ReadOnlyFleet, Protocol):
     """The door to gremlins. Every call may be made again: what is done already is not done twice."""
 
     def preflight(self, *, fresh: bool) -> Ready | Missing:

@@ -38,7 +38,7 @@ UPTIME = Path("/proc/uptime")
 
 
 @dataclass
-class Lookout:
+class Observer:
     """Looks at gremlins. Remembers only what has not changed since it was read."""
 
     home: Home

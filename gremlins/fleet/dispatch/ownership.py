@@ -29,12 +29,12 @@ def take_up(home: Home, gremlin_id: str, clock: Clock, *, restart: bool = False)
     if not home.beads.exists():
         return
     from gremlins.fleet.beads.store.sqlite import SqliteStore
-    from gremlins.fleet.dispatch.observer import Lookout  # these two: only where there are beads
+    from gremlins.fleet.dispatch.observer import Observer  # these two: only where there are beads
 
     with SqliteStore(home.beads) as store:
         for _ in range(TRIES):
             attempt = store.attempt_of(gremlin_id)
-            seen = Lookout(home, clock, IDLE_TIMEOUT).observe(gremlin_id) if attempt is not None else None
+            seen = Observer(home, clock, IDLE_TIMEOUT).observe(gremlin_id) if attempt is not None else None
             if attempt is None or seen is None or seen.state not in (BACK | RESTARTED if restart else BACK):
                 return
             if _follow(store, attempt, seen, clock.now().timestamp()):
@@ -47,7 +47,7 @@ def settle(home: Home, gremlin_id: str, clock: Clock) -> None:
     if not home.beads.exists():
         return
     from gremlins.fleet.beads.store.sqlite import SqliteStore
-    from gremlins.fleet.dispatch.observer import Lookout  # these two: only where there are beads
+    from gremlins.fleet.dispatch.observer import Observer  # these two: only where there are beads
 
     now = clock.now().timestamp()
     with SqliteStore(home.beads) as store:
@@ -55,7 +55,7 @@ def settle(home: Home, gremlin_id: str, clock: Clock) -> None:
             attempt = store.attempt_of(gremlin_id)
             if attempt is None or attempt.settled is not None:
                 return
-            seen = Lookout(home, clock, IDLE_TIMEOUT).observe(gremlin_id)
+            seen = Observer(home, clock, IDLE_TIMEOUT).observe(gremlin_id)
             for work in store.works(attempt.project, [attempt.bead_id]).works:
                 end = plan.settling(work, judge(attempt, seen, now, Policy()), now)
                 if end is None or store.commit(*plan.settle_changes(work, attempt, end)):

@@ -21,9 +21,9 @@ from gremlins.fleet.beads.store.interface import (
     SettleAttempt,
 )
 from gremlins.fleet.dispatch import breaker
-from gremlins.fleet.dispatch.admit import Admit, Deny, World, admit, is_back
+from gremlins.fleet.dispatch.admit import Admit, Standing, World, admit, is_back
 from gremlins.fleet.dispatch.breaker import Episode
-from gremlins.fleet.dispatch.judge import End, Kill, Land, Reattach, Respawn, Settle, Verdict, Wait, never_came
+from gremlins.fleet.dispatch.judge import End, Kill, Land, Reattach, Respawn, Settle, Verdict, Watch, never_came
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.spending import expected_usd
@@ -52,7 +52,7 @@ def settling(work: Work, verdict: Verdict, now: float) -> Settlement | None:
             return settlement
         case Respawn() | Reattach() if work.terminal:
             return Settlement(at=now, failure="canceled", reason=f"its bead is {work.status}")
-        case Wait() | End() | Kill() | Respawn() | Reattach():
+        case Watch() | End() | Kill() | Respawn() | Reattach():
             return None
         case _:
             assert_never(verdict)
@@ -224,18 +224,18 @@ def adopted(work: Work, latest: Attempt, seen: Observation, now: float) -> Attem
 # --- spawning
 
 
-def spawns(works: Iterable[Work], world: World) -> tuple[list[Spawn], dict[str, Deny]]:
+def spawns(works: Iterable[Work], world: World) -> tuple[list[Spawn], dict[str, Standing]]:
     """What may be started now, in order, each leaving one slot less; and why the others may not.
 
     What was paid for goes first, then priority and age. While a breaker is half open, one probe goes, the eligible
     bead with the fewest spawns, and nothing else.
     """
     planned: list[Spawn] = []
-    denied: dict[str, Deny] = {}
+    denied: dict[str, Standing] = {}
     probes: list[Spawn] = []
     for work in sorted(works, key=lambda w: (w.unsettled is None, w.order)):
         decision = admit(work, world)
-        if isinstance(decision, Deny):
+        if isinstance(decision, Standing):
             denied[work.id] = decision
             continue
         spawn = plan_spawn(work, decision, world)
@@ -250,7 +250,7 @@ def spawns(works: Iterable[Work], world: World) -> tuple[list[Spawn], dict[str, 
         reason = f"{breaker.title(first.admitted.probe_for[0].scope)} is half open; {first.work.id} goes first"
         for spawn in probes:
             if spawn is not first:
-                denied[spawn.work.id] = Deny("denied", reason, "its probe ends")
+                denied[spawn.work.id] = Standing("denied", reason, "its probe ends")
     return planned, denied
 
 
@@ -334,7 +334,9 @@ def _probes(admitted: Admit, attempt: Attempt) -> tuple[PutEpisode, ...]:
 # --- waiting
 
 
-def next_due(works: Iterable[Work], denied: Mapping[str, Deny], world: World, deferred: float | None) -> float | None:
+def next_due(
+    works: Iterable[Work], denied: Mapping[str, Standing], world: World, deferred: float | None
+) -> float | None:
     """When the next thing is due, None if nothing that is known of will ever be."""
     moments = [deny.until for deny in denied.values() if deny.until is not None]
     moments += [] if deferred is None else [deferred]

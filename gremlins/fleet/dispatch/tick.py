@@ -15,7 +15,7 @@ from gremlins.errors import GremlinsError
 from gremlins.fleet.beads.attempts import Attempt, Ending, Settlement, Work
 from gremlins.fleet.beads.store.interface import BeadStore, Change, Event, MarkEnding, MarkSpawned, Notice
 from gremlins.fleet.dispatch import breaker, plan
-from gremlins.fleet.dispatch.admit import Deny, World
+from gremlins.fleet.dispatch.admit import Standing, World
 from gremlins.fleet.dispatch.breaker import WINDOW, Episode
 from gremlins.fleet.dispatch.judge import End, Kill, Land, Verdict, judge, never_came
 from gremlins.fleet.dispatch.notices import Tell
@@ -25,7 +25,7 @@ from gremlins.fleet.dispatch.observation import (
     LandingRefused,
     Missing,
     Observation,
-    Sight,
+    ReadOnlyFleet,
     SpawnFailed,
     SpawnOrder,
 )
@@ -33,13 +33,13 @@ from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.spending import DayLedger, attempt_usd
 from gremlins.fleet.times import day_of
 
-Seen = dict[str, Observation | None]
+Observations = dict[str, Observation | None]
 Order = tuple[plan.Spawn, SpawnOrder | None]
 """A spawn, with what its gremlin is to be where it is a new one."""
 
 
 @dataclass(frozen=True)
-class Happening:
+class LoopEvent:
     """Something the loop did, for those who watch it."""
 
     kind: str
@@ -48,7 +48,7 @@ class Happening:
     text: str
 
 
-Say = Callable[[Happening], None]
+Say = Callable[[LoopEvent], None]
 
 
 @dataclass
@@ -60,7 +60,7 @@ class TickReport:
     settled: list[tuple[Attempt, Settlement]] = field(default_factory=list)
     moved: list[Notice] = field(default_factory=list)
     """Beads that were closed, failed or held, as they are told of."""
-    denied: dict[str, Deny] = field(default_factory=dict)
+    denied: dict[str, Standing] = field(default_factory=dict)
     episodes: tuple[Episode, ...] = ()
     missing: Missing | None = None
     bad: tuple[str, ...] = ()
@@ -212,7 +212,7 @@ class Dispatcher:
         if everything:
             known = {work.id for work in works}
             works += tuple(work for work in self.store.works(self.project).works if work.id not in known)
-        seen: Seen = {}
+        seen: Observations = {}
         for work in works:
             attempt = work.latest
             if attempt is not None and (attempt.settled is None or (attempt.settled.failed and not work.terminal)):
@@ -231,7 +231,7 @@ class Dispatcher:
             ready = self.fleet.preflight(fresh=probing)
             if isinstance(ready, Missing):
                 report.missing = ready
-                denied |= {s.work.id: Deny("ready", ready.reason, "it waits for that") for s in planned}
+                denied |= {s.work.id: Standing("ready", ready.reason, "it waits for that") for s in planned}
             else:
                 with self.claiming():
                     world, works = self._look(policy, report, everything=everything)
@@ -244,9 +244,9 @@ class Dispatcher:
         if report.spawned:
             report.next_due = min(report.next_due or world.now + policy.interval, world.now + policy.interval)
 
-    def _plan(self, works: Iterable[Work], world: World, report: TickReport) -> tuple[list[Order], dict[str, Deny]]:
+    def _plan(self, works: Iterable[Work], world: World, report: TickReport) -> tuple[list[Order], dict[str, Standing]]:
         """What is started now. Beads whose text cannot be read are left out: they keep no place from another."""
-        unreadable: dict[str, Deny] = {}
+        unreadable: dict[str, Standing] = {}
         while True:
             planned, denied = plan.spawns((work for work in works if work.id not in unreadable), world)
             orders: list[Order] = []
@@ -254,7 +254,9 @@ class Dispatcher:
                 try:
                     orders.append((spawn, self._order(spawn.attempt)))
                 except GremlinsError as error:
-                    unreadable[spawn.work.id] = Deny("held", error.message, "a person looks at it (`gremlins doctor`)")
+                    unreadable[spawn.work.id] = Standing(
+                        "held", error.message, "a person looks at it (`gremlins doctor`)"
+                    )
                     report.bad += (error.message,)
             if len(orders) == len(planned):
                 return orders, denied | unreadable
@@ -291,7 +293,7 @@ class Dispatcher:
         report.spawned.append((attempt.bead_id, attempt.gremlin_id))
         words = {"fresh": "started", "rescue": "taken up again", "reattach": "re-attached", "respawn": "started"}
         text = f"gremlin {attempt.gremlin_id} {words[spawn.admitted.how]} (attempt {attempt.number})"
-        self.say(Happening("spawned", attempt.bead_id, attempt.gremlin_id, text))
+        self.say(LoopEvent("spawned", attempt.bead_id, attempt.gremlin_id, text))
 
     def _could_not_start(self, spawn: plan.Spawn, error: SpawnFailed, report: TickReport) -> None:
         view = self.store.works(self.project, [spawn.work.id])
@@ -310,11 +312,11 @@ class Dispatcher:
             return False
         for change in changes:
             if isinstance(change, Event) and change.kind != "claimed":
-                self.say(Happening(change.kind, change.bead_id, None, change.text))
+                self.say(LoopEvent(change.kind, change.bead_id, None, change.text))
             elif isinstance(change, Notice) and "bead" in change.payload:
                 report.moved.append(change)
             elif isinstance(change, Notice):
-                self.say(Happening(change.kind, "", None, str(change.payload["reason"])))
+                self.say(LoopEvent(change.kind, "", None, str(change.payload["reason"])))
         return True
 
     def _tell(self, report: TickReport) -> None:
@@ -330,11 +332,11 @@ class Dispatcher:
 
 def world_of(
     store: BeadStore,
-    fleet: Sight,
+    fleet: ReadOnlyFleet,
     project: str,
     policy: Policy,
     works: Sequence[Work],
-    seen: Seen,
+    seen: Observations,
     now: float,
     since_seq: int = 0,
 ) -> World:

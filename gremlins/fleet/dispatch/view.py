@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gremlins.fleet.beads.store.interface import Notice
-from gremlins.fleet.dispatch.admit import Deny, World
+from gremlins.fleet.dispatch.admit import Standing, World
 from gremlins.fleet.dispatch.breaker import FLEET, Episode, duration
 from gremlins.fleet.dispatch.tick import TickReport, breaker_state
 from gremlins.fleet.times import text_of
@@ -44,7 +44,7 @@ def _moved(notice: Notice) -> dict[str, Any]:
     return {key: notice.payload[key] for key in ("bead", "gremlin", "reason")}
 
 
-def sentence(deny: Deny) -> str:
+def sentence(deny: Standing) -> str:
     """Why, and what comes."""
     return f"{deny.reason}; {deny.next}"
 
@@ -78,7 +78,7 @@ def _episode(episode: Episode, in_use: bool, now: float) -> dict[str, Any]:
 
 
 def status_json(
-    project: str, pid: int | None, world: World, placed: Iterable[Deny], counts: dict[str, int]
+    project: str, pid: int | None, world: World, placed: Iterable[Standing], counts: dict[str, int]
 ) -> dict[str, Any]:
     """The document of `dispatch status --json`."""
     policy = world.policy

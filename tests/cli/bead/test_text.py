@@ -5,13 +5,13 @@ from __future__ import annotations
 from gremlins.cli.bead.text import table
 from gremlins.fleet.beads.attempts import Work
 from gremlins.fleet.beads.store.interface import Listed
-from gremlins.fleet.dispatch.admit import Deny
+from gremlins.fleet.dispatch.admit import Standing
 
 NEXT = "blocked by p-9, failed; nothing before a person retries or closes p-9"
 WHERE = {
-    "p-1": Deny("ready", "nothing is in the way", "a gremlin is started for it"),
-    "p-2": Deny("blocked", "blocked by p-9, failed", "nothing before a person retries or closes p-9"),
-    "p-3": Deny("backing_off", "it failed", "it is tried again", 160.0),
+    "p-1": Standing("ready", "nothing is in the way", "a gremlin is started for it"),
+    "p-2": Standing("blocked", "blocked by p-9, failed", "nothing before a person retries or closes p-9"),
+    "p-3": Standing("backing_off", "it failed", "it is tried again", 160.0),
 }
 TITLES = {"p-1": "Short", "p-2": "A title that goes on for as long as titles often do", "p-3": "\x1b[31mred"}
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gremlins.fleet.beads.attempts import Attempt, Ending, due
-from gremlins.fleet.dispatch.judge import End, Kill, Land, Reattach, Respawn, Settle, Wait, judge
+from gremlins.fleet.dispatch.judge import End, Kill, Land, Reattach, Respawn, Settle, Watch, judge
 from gremlins.fleet.dispatch.observation import Observation, Proof
 from gremlins.fleet.dispatch.policy import Policy
 from tests.fleet.beads.test_store import attempt
@@ -66,16 +66,16 @@ def test_how_an_attempt_ends(case: Attempt, observed: Observation | None, failur
         (replace(PENDING, base_spawn=3), seen("finished", spawn=3, proof=COMMITS), Settle),
         (PENDING, seen("unborn"), Respawn),
         (SPAWNED, seen("detached"), Reattach),
-        (SPAWNED, seen("unreadable"), Wait),
-        (SPAWNED, seen("parked", age_seconds=1e9), Wait),
+        (SPAWNED, seen("unreadable"), Watch),
+        (SPAWNED, seen("parked", age_seconds=1e9), Watch),
         (SPAWNED, seen("stalled"), End),
         (SPAWNED, seen("running", age_seconds=3601), End),
-        (SPAWNED, seen("running", age_seconds=3601, waits=True), Wait),
-        (SPAWNED, seen("running", age_seconds=4000, parked_seconds=1000), Wait),
+        (SPAWNED, seen("running", age_seconds=3601, waits=True), Watch),
+        (SPAWNED, seen("running", age_seconds=4000, parked_seconds=1000), Watch),
         (replace(SPAWNED, base_parked=900), seen("running", age_seconds=4000, parked_seconds=1000), End),
-        (replace(SPAWNED, ending=Ending("x", NOW - 29)), seen("stalled"), Wait),
+        (replace(SPAWNED, ending=Ending("x", NOW - 29)), seen("stalled"), Watch),
         (replace(SPAWNED, ending=Ending("x", NOW - 31)), seen("stopping"), Kill),
-        (SPAWNED, seen("stopping", age_seconds=10), Wait),
+        (SPAWNED, seen("stopping", age_seconds=10), Watch),
     ],
 )
 def test_what_else_may_follow(case: Attempt, observed: Observation | None, verdict: type) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from gremlins.clock import FakeClock, SystemClock
 from gremlins.errors import ConfigError, Conflict, GremlinsError
-from gremlins.fleet.dispatch import locks as doorlocks
+from gremlins.fleet.dispatch import locks as locks
 from gremlins.fleet.dispatch.loop import LivePolicy, Loop
 from gremlins.fleet.dispatch.observation import Missing, Ready
 from gremlins.fleet.dispatch.policy import Policy
@@ -60,10 +60,10 @@ def test_what_is_missing_is_told_once_and_again_when_it_is_missing_again(project
     project.fleet.ready = Missing("no key")
     loop, _ = loop_of(project, 5)
     loop.run()
-    assert [h.kind for h in project.happenings] == ["waiting"]
+    assert [h.kind for h in project.loop_events] == ["waiting"]
     project.fleet.ready = Ready()
     loop_of(project, 1)[0].run()
-    assert "spawned" in [h.kind for h in project.happenings]
+    assert "spawned" in [h.kind for h in project.loop_events]
 
 
 def test_trouble_in_a_tick_does_not_end_the_loop(project: Project) -> None:
@@ -79,7 +79,7 @@ def test_trouble_in_a_tick_does_not_end_the_loop(project: Project) -> None:
     loop.dispatcher.tick = tick  # type: ignore[method-assign, assignment]
     loop.run()
     assert len(reports) == 2
-    assert [h.text for h in project.happenings if h.kind == "trouble"] == ["disk full", "[Errno 28] x"]
+    assert [h.text for h in project.loop_events if h.kind == "trouble"] == ["disk full", "[Errno 28] x"]
     assert len(project.fleet.table) == 1
 
 
@@ -104,24 +104,24 @@ def test_settings_are_read_again_when_they_change_and_wrong_ones_change_nothing(
 
 def test_one_loop_a_project_and_ticks_beside_each_other_but_not_beside_it(tmp_path: Path) -> None:
     clock, home = FakeClock(), Home(tmp_path)
-    lock = doorlocks.loop_lock(home, "/a")
-    once, twice = doorlocks.beside_no_loop(lock, clock), doorlocks.beside_no_loop(lock, clock)
-    with once, twice, pytest.raises(Conflict), doorlocks.only_loop(lock, clock):
+    lock = locks.loop_lock(home, "/a")
+    once, twice = locks.beside_no_loop(lock, clock), locks.beside_no_loop(lock, clock)
+    with once, twice, pytest.raises(Conflict), locks.only_loop(lock, clock):
         pass
-    with doorlocks.only_loop(lock, clock):
-        assert doorlocks.loop_pid(lock) == os.getpid()
-        with pytest.raises(Conflict), doorlocks.only_loop(lock, clock):
+    with locks.only_loop(lock, clock):
+        assert locks.loop_pid(lock) == os.getpid()
+        with pytest.raises(Conflict), locks.only_loop(lock, clock):
             pass
-        with pytest.raises(Conflict), doorlocks.beside_no_loop(lock, clock):
+        with pytest.raises(Conflict), locks.beside_no_loop(lock, clock):
             pass
-        with doorlocks.only_loop(doorlocks.loop_lock(home, "/b"), clock):
+        with locks.only_loop(locks.loop_lock(home, "/b"), clock):
             pass
-    assert doorlocks.loop_pid(lock) is None
+    assert locks.loop_pid(lock) is None
 
 
 def test_claiming_is_for_one_at_a_time(tmp_path: Path) -> None:
-    lock = doorlocks.claim_lock(Home(tmp_path), "/a")
-    with doorlocks.claiming(lock, FakeClock()), pytest.raises(Conflict), doorlocks.claiming(lock, FakeClock()):
+    lock = locks.claim_lock(Home(tmp_path), "/a")
+    with locks.claiming(lock, FakeClock()), pytest.raises(Conflict), locks.claiming(lock, FakeClock()):
         pass
 
 

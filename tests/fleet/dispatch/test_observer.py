@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gremlins.fleet.dispatch.observer import Lookout
+from gremlins.fleet.dispatch.observer import Observer
 from gremlins.records.gremlin import Running
 from tests.fleet.records import ago, record, state_root
 
@@ -25,7 +25,7 @@ def test_a_running_command_is_work_and_a_wait_that_is_on_record_is_none(
 ) -> None:
     root = state_root(tmp_path)
     with root.alive(record("g", status)):
-        seen = Lookout(root.home, root.clock, 360.0).observe("g")
+        seen = Observer(root.home, root.clock, 360.0).observe("g")
     assert seen is not None
     assert (seen.alive, seen.waits) == (True, waits)
 
@@ -34,14 +34,14 @@ def test_a_record_that_cannot_be_read_is_neither_dead_nor_done(tmp_path: Path) -
     root = state_root(tmp_path)
     with root.alive(record("g")):
         root.home.gremlin("g").state.write_text("{half")
-        seen = Lookout(root.home, root.clock, 360.0).observe("g")
+        seen = Observer(root.home, root.clock, 360.0).observe("g")
         assert seen is not None
         assert (seen.state, seen.alive) == ("unreadable", True)
-    seen = Lookout(root.home, root.clock, 360.0).observe("g")
+    seen = Observer(root.home, root.clock, 360.0).observe("g")
     assert seen is not None
     assert (seen.state, seen.alive) == ("unreadable", False)
 
 
 def test_what_is_not_there_is_none(tmp_path: Path) -> None:
     root = state_root(tmp_path)
-    assert Lookout(root.home, root.clock, 360.0).observe("nobody") is None
+    assert Observer(root.home, root.clock, 360.0).observe("nobody") is None

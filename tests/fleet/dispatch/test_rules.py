@@ -18,10 +18,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gremlins.errors import Conflict, NotFound
 from gremlins.fleet.beads.attempts import charged
 from gremlins.fleet.beads.bead import STATUSES
-from gremlins.fleet.beads.edit import Desk
+from gremlins.fleet.beads.edit import BeadEditor
 from gremlins.fleet.beads.store.interface import Change, SetPaused
 from gremlins.fleet.beads.store.sqlite import SqliteStore
-from gremlins.fleet.dispatch.admit import BUCKETS, Deny, standing
+from gremlins.fleet.dispatch.admit import BUCKETS, Standing, standing
 from gremlins.fleet.dispatch.breaker import FLEET, Episode
 from gremlins.fleet.dispatch.observation import Missing, Observation, Ready, SpawnFailed, State
 from gremlins.fleet.dispatch.policy import Policy
@@ -163,33 +163,33 @@ class Dispatching(RuleBasedStateMachine):
         self.count += 1
 
     @rule(data=st.data(), verb=st.sampled_from(["retry", "release", "reopen", "hold", "claim", "close", "defer"]))
-    def a_person_works_at_the_desk(self, data: st.DataObject, verb: str) -> None:
+    def a_person_works_at_the_editor(self, data: st.DataObject, verb: str) -> None:
         """With the verbs that people really have. What the state does not allow is refused, and nothing else is."""
-        desk, bead_id = self._desk(), data.draw(st.sampled_from(sorted(self._ids())))
+        editor, bead_id = self._editor(), data.draw(st.sampled_from(sorted(self._ids())))
         with suppress(Conflict):
             match verb:
                 case "retry":
-                    desk.retry(bead_id)
+                    editor.retry(bead_id)
                 case "release":
-                    desk.release(bead_id)
+                    editor.release(bead_id)
                 case "reopen":
-                    desk.reopen(bead_id, "")
+                    editor.reopen(bead_id, "")
                 case "hold":
-                    desk.hold(bead_id, "wait")
+                    editor.hold(bead_id, "wait")
                 case "claim":
-                    desk.claim(bead_id, "anna")
+                    editor.claim(bead_id, "anna")
                 case "close":
-                    desk.close(bead_id, "by a person")
+                    editor.close(bead_id, "by a person")
                     self.closed_by_person.add(bead_id)
                 case "defer":
                     seconds = data.draw(st.sampled_from([10, 5000, 10**7]))
-                    desk.update(bead_id, {"defer_until": text_of(self.project.now + seconds)})
+                    editor.update(bead_id, {"defer_until": text_of(self.project.now + seconds)})
 
     @rule(data=st.data(), status=st.sampled_from(STATUSES))
     def a_person_sets_a_status(self, data: st.DataObject, status: str) -> None:
         bead_id = data.draw(st.sampled_from(sorted(self._ids())))
         with suppress(Conflict):
-            self._desk().update(bead_id, {}, status)
+            self._editor().update(bead_id, {}, status)
             if status == "closed":
                 self.closed_by_person.add(bead_id)
 
@@ -198,13 +198,13 @@ class Dispatching(RuleBasedStateMachine):
         one, other = (data.draw(st.sampled_from(sorted(self._ids()))) for _ in range(2))
         with suppress(Conflict, NotFound):
             if add:
-                self._desk().depend(one, other, "blocks")
+                self._editor().depend(one, other, "blocks")
             else:
-                self._desk().undepend(one, other, None)
+                self._editor().undepend(one, other, None)
 
-    def _desk(self) -> Desk:
+    def _editor(self) -> BeadEditor:
         project = self.project
-        return Desk(project.store, PROJECT, project.clock, "anna", project.fleet.observe, CAPS)
+        return BeadEditor(project.store, PROJECT, project.clock, "anna", project.fleet.observe, CAPS)
 
     @rule(data=st.data())
     def a_person_stops(self, data: st.DataObject) -> None:
@@ -402,7 +402,7 @@ class Dispatching(RuleBasedStateMachine):
         if len(works) > 1 and tried:
             one = data.draw(st.sampled_from(sorted(tried)))
             with suppress(Conflict):
-                self._desk().depend(one, data.draw(st.sampled_from(sorted(w.id for w in works))), "blocks")
+                self._editor().depend(one, data.draw(st.sampled_from(sorted(w.id for w in works))), "blocks")
         self.project.clock.advance(20_000)
         self.tick()
 
@@ -535,7 +535,7 @@ class Dispatching(RuleBasedStateMachine):
             assert where.reason
             assert where.next
 
-    def _standing(self) -> dict[str, Deny]:
+    def _standing(self) -> dict[str, Standing]:
         project = self.project
         works = project.store.works(PROJECT).works
         seen = {a.gremlin_id: project.fleet.observe(a.gremlin_id) for w in works if (a := w.latest) is not None}

@@ -24,7 +24,7 @@ BUSY_SECONDS = 60.0
 Values = Sequence[Any] | Mapping[str, Any]
 
 
-class Mismatch(Exception):
+class StaleChange(Exception):
     """Something is no longer as a change expected it."""
 
 
@@ -55,9 +55,9 @@ class Database:
         return None if row is None else row[0]
 
     def one(self, sql: str, values: Values) -> None:
-        """Change exactly one row, or raise Mismatch."""
+        """Change exactly one row, or raise StaleChange."""
         if self.connection.execute(sql, values).rowcount != 1:
-            raise Mismatch
+            raise StaleChange
 
     def insert(self, table: str, row: Mapping[str, Any]) -> None:
         columns, marks = ", ".join(row), ", ".join(f":{key}" for key in row)
@@ -65,7 +65,7 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing. What raises inside is rolled back; sqlite3.IntegrityError and Mismatch come through."""
+        """All or nothing. What raises inside is rolled back; sqlite3.IntegrityError and StaleChange come through."""
         with self._translated():
             self.connection.execute("BEGIN IMMEDIATE")
             try:

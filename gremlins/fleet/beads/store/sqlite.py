@@ -11,7 +11,7 @@ from typing import Self
 
 from gremlins.errors import Conflict
 from gremlins.fleet.beads.store import blocking
-from gremlins.fleet.beads.store.database import Database, Mismatch
+from gremlins.fleet.beads.store.database import Database, StaleChange
 from gremlins.fleet.beads.store.interface import Change, DependencyCircle, Notice, PutBead
 from gremlins.fleet.beads.store.reads import Reader
 from gremlins.fleet.beads.store.writes import Touched, apply, write_bead
@@ -32,7 +32,7 @@ class SqliteStore(Reader):
                     apply(self.db, change, touched)
                 for project, ids in touched.items():
                     blocking.refresh(self.db, project, sorted(ids))
-        except (Mismatch, sqlite3.IntegrityError):
+        except (StaleChange, sqlite3.IntegrityError):
             return False
         return True
 
@@ -44,7 +44,7 @@ class SqliteStore(Reader):
                 if any(ordering) and (circles := blocking.all_circles(self.db, project)):
                     raise DependencyCircle(circles[0])
                 blocking.refresh(self.db, project, [put.bead.id for put in puts])
-        except (Mismatch, sqlite3.IntegrityError):
+        except (StaleChange, sqlite3.IntegrityError):
             raise Conflict("beads were changed meanwhile; nothing was written", hint="do it again") from None
 
     def take_notices(self, project: str) -> tuple[Notice, ...]:

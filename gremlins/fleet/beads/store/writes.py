@@ -32,7 +32,7 @@ Touched = dict[str, set[str]]
 
 
 def apply(db: Database, change: Change, touched: Touched) -> None:
-    """Write one change within a transaction. Raises Mismatch, sqlite3.IntegrityError or DependencyCircle."""
+    """Write one change within a transaction. Raises StaleChange, sqlite3.IntegrityError or DependencyCircle."""
     match change:
         case PutBead(bead):
             may_circle = write_bead(db, change)
