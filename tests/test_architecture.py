@@ -38,6 +38,18 @@ LAYER_OF = {name: height for height, names in enumerate(LAYERS) for name in name
 ALLOWED_UPWARD = {("gremlins.processes.notify", "gremlins.records.gremlin")}
 
 
+INSIDE: dict[str, list[set[str]]] = {
+    "fleet": [{"times", "observe"}, {"liveness"}, {"status"}, {"beads"}, {"stop"},
+              {"rescue", "ack", "land", "remove", "history", "doctor"}, {"dispatch"}],
+    "fleet.beads": [{"bead"}, {"attempts"}, {"store"}, {"interchange", "edit"}],
+    "fleet.beads.store": [{"interface", "schema"}, {"database"}, {"blocking"}, {"writes"}, {"reads"}, {"sqlite"}],
+    "fleet.dispatch": [{"policy", "observation", "locks"}, {"judge"}, {"breaker", "spending"}, {"world"}, {"admit"},
+                       {"plan"}, {"observer"}, {"preflight", "ownership"}, {"local_fleet"}, {"tick"},
+                       {"loop", "view"}],
+}  # fmt: skip
+"""Rooms, and the order of what is in each, lowest first. A group's modules may import each other."""
+
+
 def imports_of(path: Path) -> Iterator[str]:
     """Every module of ours that a file imports, wherever in it."""
     for node in ast.walk(ast.parse(path.read_text())):
@@ -69,6 +81,25 @@ def test_imports_point_down() -> None:
         if LAYER_OF[part(name)] > LAYER_OF[part(module)]
     }
     assert upward <= ALLOWED_UPWARD
+
+
+@pytest.mark.parametrize("room", INSIDE)
+def test_imports_inside_a_room_point_down(room: str) -> None:
+    height_of = {name: height for height, names in enumerate(INSIDE[room]) for name in names}
+    inside = f"gremlins.{room}."
+
+    def height(module: str) -> int:
+        name = module.removeprefix(inside).partition(".")[0]
+        assert name in height_of, f"{room}: {name} has no place in the order"
+        return height_of[name]
+
+    upward = {
+        (module, name)
+        for module, path in MODULES.items()
+        for name in ours(path)
+        if module.startswith(inside) and name.startswith(inside) and height(name) > height(module)
+    }
+    assert not upward
 
 
 def test_there_is_no_import_cycle() -> None:

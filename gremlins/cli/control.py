@@ -143,12 +143,14 @@ def rm(
 ) -> int:
     """Remove gremlins. Their costs are kept."""
     from gremlins.config import load_settings  # pydantic: only for the verbs that act
+    from gremlins.fleet.dispatch.ownership import settle
     from gremlins.fleet.remove import remove_gremlin
 
     home, clock, env = Home.from_env(), SystemClock(), dict(os.environ)
     wait = load_settings(None, home, env).settings.batch.stop_wait
     for name in _named(home, gremlin_id, False):
-        remove_gremlin(home, name, force=force, clock=clock, env=env, stop_wait=wait)
+        settle_bead = partial(settle, home, clock=clock)
+        remove_gremlin(home, name, force=force, clock=clock, env=env, settle_bead=settle_bead, stop_wait=wait)
         say(f"{name}: removed")
     return 0
 
@@ -157,9 +159,12 @@ def clean(
     older_than: str = typer.Option("0s", "--older-than", metavar="7d", help="Only what ended so long ago."),
 ) -> int:
     """Remove what has landed, and what is over without commits."""
+    from gremlins.fleet.dispatch.ownership import settle
     from gremlins.fleet.remove import clean as sweep  # pydantic: only for the verbs that act
 
-    removed, problems = sweep(Home.from_env(), older_than=_seconds(older_than), clock=SystemClock())
+    home, clock = Home.from_env(), SystemClock()
+    settle_bead = partial(settle, home, clock=clock)
+    removed, problems = sweep(home, older_than=_seconds(older_than), clock=clock, settle_bead=settle_bead)
     for name in removed:
         say(f"{name}: removed")
     for error in problems:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from gremlins.clock import Clock, SystemClock
@@ -14,6 +14,7 @@ from gremlins.fleet.beads.edit import BeadEditor
 from gremlins.fleet.beads.store.sqlite import SqliteStore
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.observer import Observer
+from gremlins.fleet.dispatch.ownership import settle_for_retry
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.paths import Home
 from gremlins.repository.project import find_project
@@ -58,7 +59,8 @@ class Here:
 
     @cached_property
     def beads(self) -> BeadEditor:
-        return BeadEditor(self.store, self.project, self.clock, person(), self.observer.observe, self.policy)
+        settle_ended = partial(settle_for_retry, observe=self.observer.observe, policy=self.policy)
+        return BeadEditor(self.store, self.project, self.clock, person(), settle_ended)
 
     # what `ReadOnlyFleet` asks for
 

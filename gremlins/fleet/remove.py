@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from gremlins.clock import Clock, SystemClock
+from gremlins.clock import Clock
 from gremlins.errors import Conflict, CorruptRecord, GremlinsError
-from gremlins.fleet.dispatch.ownership import settle
 from gremlins.fleet.status import Row, look
 from gremlins.fleet.stop import await_stop, request_stop
 from gremlins.paths import Home
@@ -25,9 +24,19 @@ GRAVE = ".{}.removed"
 
 
 def remove_gremlin(
-    home: Home, gremlin_id: str, *, force: bool, clock: Clock, env: Mapping[str, str], stop_wait: float = 30.0
+    home: Home,
+    gremlin_id: str,
+    *,
+    force: bool,
+    clock: Clock,
+    env: Mapping[str, str],
+    settle_bead: Callable[[str], None],
+    stop_wait: float = 30.0,
 ) -> None:
-    """Remove a gremlin, its worktree and branch. Raises Conflict when something of it would be lost, unless forced."""
+    """Remove a gremlin, its worktree and branch. Raises Conflict when something of it would be lost, unless forced.
+
+    settle_bead: records what the gremlin did for its bead, before its record is removed.
+    """
     row = look(home, gremlin_id, clock)
     state = row.life.state
     if state in ("running", "parked", "detached", "stopping", "stalled"):
@@ -43,7 +52,7 @@ def remove_gremlin(
         if not force:
             refuse_to_lose_commits(record)
         end_leftovers(home.gremlin(gremlin_id), clock)
-        _remove(home, record, delete_branch=True)
+        _remove(home, record, settle_bead, delete_branch=True)
 
 
 def _stop_first(home: Home, gremlin_id: str, clock: Clock, env: Mapping[str, str], wait: float) -> None:
@@ -97,7 +106,9 @@ def is_clutter(row: Row, record: Gremlin) -> bool:
     return not has_uncommitted(_worktree(record))
 
 
-def clean(home: Home, *, older_than: float, clock: Clock) -> tuple[list[str], list[GremlinsError]]:
+def clean(
+    home: Home, *, older_than: float, clock: Clock, settle_bead: Callable[[str], None]
+) -> tuple[list[str], list[GremlinsError]]:
     """Remove clutter that ended more than so many seconds ago. Returns the ids, and what could not be removed."""
     from gremlins.fleet.observe import ids
 
@@ -110,17 +121,17 @@ def clean(home: Home, *, older_than: float, clock: Clock) -> tuple[list[str], li
             record = store.read(gremlin_id)
             if (clock.now() - ended).total_seconds() >= older_than and is_clutter(row, record):
                 with GremlinLock.acquire(home.gremlin(gremlin_id).lock, "keeper", clock=clock):
-                    _remove(home, record, delete_branch=True)
+                    _remove(home, record, settle_bead, delete_branch=True)
                 removed.append(gremlin_id)
         except (CorruptRecord, Conflict, GremlinsError) as error:
             problems.append(error)
     return removed, problems
 
 
-def _remove(home: Home, record: Gremlin, *, delete_branch: bool) -> None:
+def _remove(home: Home, record: Gremlin, settle_bead: Callable[[str], None], *, delete_branch: bool) -> None:
     """Its bead and costs first, then worktree and branch, the record last: a crash in between can be removed again."""
     paths = home.gremlin(record.id)
-    settle(home, record.id, SystemClock())
+    settle_bead(record.id)
     archive(home, record)
     if Path(record.project).is_dir():
         for side in side_worktrees(_worktree(record)):

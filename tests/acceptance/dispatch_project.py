@@ -13,10 +13,10 @@ from typing import Any
 from gremlins.clock import SystemClock
 from gremlins.fleet.beads.store.interface import Query
 from gremlins.fleet.beads.store.sqlite import SqliteStore
-from gremlins.fleet.beads.view import bead_json, history_json, place
 from gremlins.fleet.dispatch.locks import loop_lock, loop_pid
 from gremlins.fleet.dispatch.observer import Observer
 from gremlins.fleet.dispatch.policy import Policy
+from gremlins.fleet.dispatch.view import bead_json, history_json, place
 from gremlins.paths import Home
 from tests.acceptance.sandbox import DEADLINE, Sandbox
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gremlins.clock import FakeClock, rfc3339
-from gremlins.fleet.beads.attempts import Attempt, Work, charged
+from gremlins.fleet.beads.attempts import Attempt, Episode, Work, charged
 from gremlins.fleet.beads.bead import Bead, Dependency, Issue
 from gremlins.fleet.beads.store.interface import Notice, PutBead
 from gremlins.fleet.beads.store.sqlite import SqliteStore
-from gremlins.fleet.dispatch.breaker import Episode
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.tick import Dispatcher, LoopEvent, TickReport
 from tests.fleet.dispatch.fake_fleet import FakeFleet

@@ -15,8 +15,8 @@ from gremlins.cli.out import dump, note, on_terminal, say
 from gremlins.errors import GremlinsError
 from gremlins.fleet.beads.bead import STATUSES, Bead, parse_priority, words
 from gremlins.fleet.beads.store.interface import Listed, Query
-from gremlins.fleet.beads.view import Placed, bead_json, history_json, place, place_works
 from gremlins.fleet.dispatch.admit import BUCKETS, Standing
+from gremlins.fleet.dispatch.view import Placed, bead_json, history_json, place, place_works
 
 ID = typer.Argument(..., metavar="ID", help="Unique beginning of an id.")
 IDS = typer.Argument(..., metavar="ID…", help="Unique beginnings of ids.")

@@ -9,8 +9,8 @@ from typing import Any
 from gremlins.cli.out import columns, dollars, printable
 from gremlins.fleet.beads.attempts import is_charged
 from gremlins.fleet.beads.store.interface import Event, Listed
-from gremlins.fleet.beads.view import Placed
 from gremlins.fleet.dispatch.admit import Standing
+from gremlins.fleet.dispatch.view import Placed
 from gremlins.fleet.times import span, text_of
 
 LABELS = {"backing_off": "backing off", "denied": "breaker"}

@@ -15,23 +15,24 @@ from gremlins.cli.out import dump, flush_to_reader, note, on_terminal, printable
 from gremlins.clock import Clock, SystemClock, rfc3339
 from gremlins.config import REPO_CONFIG, load_settings
 from gremlins.errors import Conflict, GremlinsError, NotFound, NotReady
+from gremlins.fleet.beads.attempts import FLEET, RESET
 from gremlins.fleet.beads.bead import task_of
-from gremlins.fleet.beads.store.interface import Change, PutEpisode, SetPaused
-from gremlins.fleet.beads.view import blocked_by, explained, world_now
+from gremlins.fleet.beads.store.interface import PutEpisode, SetPaused, StoreChange
 from gremlins.fleet.dispatch import breaker, locks
 from gremlins.fleet.dispatch.admit import Admit, Standing, admit, standing
 from gremlins.fleet.dispatch.local_fleet import LocalFleet
 from gremlins.fleet.dispatch.loop import LivePolicy, Loop
-from gremlins.fleet.dispatch.notices import teller
 from gremlins.fleet.dispatch.observation import Missing
 from gremlins.fleet.dispatch.plan import episode_notice
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.preflight import Readiness
 from gremlins.fleet.dispatch.tick import Dispatcher, LoopEvent, TickReport
-from gremlins.fleet.dispatch.view import breaker_json, status_json, tick_json
+from gremlins.fleet.dispatch.view import blocked_by, breaker_json, explained, status_json, tick_json
+from gremlins.fleet.dispatch.world import world_now
 from gremlins.fleet.times import span, text_of
 from gremlins.pipeline.file import find_pipeline, load_pipeline
 from gremlins.processes.interrupt import Interrupt
+from gremlins.processes.notify import notify
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, invoke_without_command=True)
 
@@ -105,7 +106,7 @@ def _assemble(here: Here, load: Callable[[], Policy]) -> Crew:
         here.project,
         policy,
         task=partial(_task, here),
-        tell=teller(policy, cwd=here.root, env=lambda: os.environ),
+        tell=lambda notice: notify(policy().notify, notice.payload, os.environ, here.root),
         claiming=partial(_claiming, here, clock),
         draining=lambda: interrupt.signal_name is not None,
     )
@@ -322,12 +323,12 @@ def _reset(here: Here, scope: str | None, now: float) -> None:
         opened = [e for e in here.store.episodes(here.project) if e.open]
         named = [e for e in opened if scope is None or e.scope.startswith(scope)]
         if not named:
-            if scope is not None and not breaker.FLEET.startswith(scope):
+            if scope is not None and not FLEET.startswith(scope):
                 raise NotFound(f"no open breaker `{scope}`", hint=_scopes_hint([e.scope for e in opened]))
             note("no breaker is open")
             return
-        closed = [breaker.close(e, breaker.RESET, here.store.last_seq(here.project), now) for e in named]
-        changes: list[Change] = []
+        closed = [breaker.close(e, RESET, here.store.last_seq(here.project), now) for e in named]
+        changes: list[StoreChange] = []
         for before, after in zip(named, closed, strict=True):
             changes += [PutEpisode(after), *episode_notice(before, after, now)]
         if here.store.commit(*changes):

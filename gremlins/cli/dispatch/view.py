@@ -16,11 +16,12 @@ from gremlins.cli.current_project import Here
 from gremlins.cli.out import console, printable
 from gremlins.fleet.beads.attempts import Work
 from gremlins.fleet.beads.bead import Bead
-from gremlins.fleet.beads.view import explained, world_now
-from gremlins.fleet.dispatch.admit import Standing, World, standing
+from gremlins.fleet.dispatch.admit import Standing, standing
 from gremlins.fleet.dispatch.observation import ReadOnlyFleet
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.tick import Dispatcher, LoopEvent, TickReport
+from gremlins.fleet.dispatch.view import explained
+from gremlins.fleet.dispatch.world import World, world_now
 from gremlins.fleet.times import span
 
 STYLES = {"running": "green", "starting": "green", "parked": "cyan", "held": "yellow", "failed": "red", "denied": "red"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from gremlins.fleet.beads.bead import TERMINAL, Hold
 from gremlins.outcome import FailureClass
@@ -18,6 +18,13 @@ Kind = Literal["fresh", "rescue", "adopted"]
 
 OWN_FAULT: frozenset[FailureClass] = frozenset({"task", "unknown"})
 """Always charged. `start` is charged too, but not within an episode of the fleet's breaker."""
+
+FLEET = "fleet"
+"""The scope of the breaker that stands for the whole fleet; any other is a credential's."""
+
+Cause = Literal["rate", "start", "config", "credit", "capacity"]
+
+RESET = "reset by a person"
 
 LONGEST_HOLD = 31 * 86400.0
 """Seconds up to which a provider's own time is believed."""
@@ -148,13 +155,44 @@ class Work:
         return (self.priority, self.created_at, self.n)
 
 
-class Excuse(Protocol):
-    """A time in which starting failed for everybody. See `gremlins.fleet.dispatch.breaker.Episode`."""
+@dataclass(frozen=True)
+class Episode:
+    """One time that a breaker was open. Sequence numbers are those of settlements."""
 
-    def excuses(self, attempt: Attempt) -> bool: ...
+    project: str
+    scope: str
+    number: int
+    cause: Cause
+    reason: str
+    since_seq: int
+    opened_at: float
+    level: int
+    shut_at: float
+    """When its present wait began."""
+    until: float
+    probe: str | None = None
+    closed_at: float | None = None
+    closed_seq: int | None = None
+    closed_why: str = ""
+    version: int = 1
+
+    @property
+    def open(self) -> bool:
+        return self.closed_at is None
+
+    @property
+    def probed_healthy(self) -> bool:
+        """Whether it closed because of a probe, not because a person said so."""
+        return self.closed_at is not None and self.closed_why != RESET
+
+    def excuses(self, attempt: Attempt) -> bool:
+        """Whether a failure to start lies inside it, from the first failure that opened it."""
+        if self.scope != FLEET or attempt.settled is None or attempt.settled.seq < self.since_seq:
+            return False
+        return self.closed_seq is None or attempt.settled.seq <= self.closed_seq
 
 
-def is_charged(attempt: Attempt, episodes: Iterable[Excuse]) -> bool:
+def is_charged(attempt: Attempt, episodes: Iterable[Episode]) -> bool:
     """Whether a failure is the bead's own."""
     if attempt.settled is None or attempt.kind == "adopted" or attempt.probe:
         return False
@@ -163,7 +201,7 @@ def is_charged(attempt: Attempt, episodes: Iterable[Excuse]) -> bool:
     return attempt.settled.failure in OWN_FAULT
 
 
-def charged(work: Work, episodes: Iterable[Excuse]) -> int:
+def charged(work: Work, episodes: Iterable[Episode]) -> int:
     """The charged attempts of this epoch."""
     known = tuple(episodes)
     return sum(is_charged(attempt, known) for attempt in work.current)

@@ -8,20 +8,17 @@ from typing import Any
 
 from gremlins.clock import Clock, rfc3339
 from gremlins.errors import Conflict, NotFound, did_you_mean
-from gremlins.fleet.beads.attempts import Settlement, Work
+from gremlins.fleet.beads.attempts import Work
 from gremlins.fleet.beads.bead import PARENT, Bead, Dependency, Hold, Issue, Status, child_id, new_id, with_fields
-from gremlins.fleet.beads.store.interface import BeadStore, Change, Event, MoveBead, PutBead, SettleAttempt
-from gremlins.fleet.dispatch import plan
-from gremlins.fleet.dispatch.judge import judge
-from gremlins.fleet.dispatch.observation import Observation
-from gremlins.fleet.dispatch.policy import Policy
+from gremlins.fleet.beads.store.interface import BeadStore, Event, PutBead, StoreChange
 
 TRIES = 50
 """Races a verb may lose before it gives up."""
 
 Relabel = Callable[[Sequence[str]], list[str]]
 """The labels a bead is to have, from those it has."""
-Observe = Callable[[str], Observation | None]
+SettleEnded = Callable[[Work, float, str], Sequence[StoreChange]]
+"""Changes that settle a bead's attempt, from (work, now, who retries). Raises Conflict while its gremlin runs."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +29,7 @@ class BeadEditor:
     project: str
     clock: Clock
     who: str
-    observe: Observe
-    policy: Policy
+    settle_ended: SettleEnded
 
     # --- finding
 
@@ -203,33 +199,10 @@ class BeadEditor:
             stamp = self._stamp()
             return replace(bead.moved("open", stamp), epoch=bead.epoch + 1)
 
-        self._settle_what_is_over(bead_id)
-        return self.edit(bead_id, change, "retried", f"a new epoch, by {self.who}")
-
-    def _settle_what_is_over(self, bead_id: str) -> None:
-        """An attempt whose process is gone is judged as the loop would. Raises Conflict while one lives."""
         work = self._work(bead_id)
-        attempt = work.unsettled
-        if attempt is None:
-            return
-        seen = self.observe(attempt.gremlin_id)
-        if seen is not None and (seen.alive or seen.state == "unreadable"):
-            raise Conflict(
-                f"{bead_id}: gremlin {attempt.gremlin_id} works on it",
-                hint=f"`gremlins stop {attempt.gremlin_id}` first",
-            )
-        now = self._now()
-        end = plan.settling(work, judge(attempt, seen, now, replace(self.policy, land=False)), now)
-        if end is not None:
-            self.store.commit(*plan.settle_changes(work, attempt, end))
-            return
-        # Claimed or detached, and given up by the retry: the same gremlin is taken up again in the new epoch.
-        end = Settlement(now, "canceled", f"given up for a retry by {self.who}")
-        changes: list[Change] = [
-            SettleAttempt(attempt, end),
-            MoveBead(work, "open", self._stamp(), hold=work.hold),
-        ]
-        self.store.commit(*changes)
+        if work.unsettled is not None:
+            self.store.commit(*self.settle_ended(work, self._now(), self.who))
+        return self.edit(bead_id, change, "retried", f"a new epoch, by {self.who}")
 
     # --- dependencies
 

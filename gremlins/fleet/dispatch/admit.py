@@ -5,17 +5,17 @@ Pure. The same checks, in the same order, decide what the loop starts and what a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, assert_never, get_args
 
-from gremlins.fleet.beads.attempts import Attempt, Work, charged, due, eligible_at, last_failure, take_up_again
+from gremlins.fleet.beads.attempts import Attempt, Episode, Work, charged, due, eligible_at, last_failure, take_up_again
 from gremlins.fleet.dispatch import breaker
-from gremlins.fleet.dispatch.breaker import Episode, HalfOpen, Open
+from gremlins.fleet.dispatch.breaker import HalfOpen, Open
 from gremlins.fleet.dispatch.judge import Reattach, Respawn, Verdict, Watch, judge, worked_seconds
 from gremlins.fleet.dispatch.observation import Observation
-from gremlins.fleet.dispatch.policy import Policy
-from gremlins.fleet.dispatch.spending import DayLedger, expected_usd, room_to_start
+from gremlins.fleet.dispatch.spending import expected_usd, room_to_start
+from gremlins.fleet.dispatch.world import World
 from gremlins.fleet.times import text_of
 
 Bucket = Literal[
@@ -47,23 +47,6 @@ class Standing:
     until: float | None = None
     hold: str | None = None
     """The kind of hold, where it is one that no row says: a cap or a provider's refusal to give credit."""
-
-
-@dataclass(frozen=True)
-class World:
-    """Everything but the bead itself that admission depends on, at one moment."""
-
-    now: float
-    policy: Policy
-    seen: Mapping[str, Observation | None]
-    """Gremlins by id: those of unsettled attempts, and the latest of each bead that was tried."""
-    episodes: tuple[Episode, ...] = ()
-    scopes: tuple[str, ...] = ()
-    paused: str | None = None
-    working: int = 0
-    parked: int = 0
-    day: DayLedger = field(default_factory=DayLedger)
-    dearest: float | None = None
 
 
 def admit(work: Work, world: World) -> Admit | Standing:

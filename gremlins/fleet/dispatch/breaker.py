@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from gremlins.fleet.beads.attempts import LONGEST_HOLD, Attempt, Settlement, due
+from gremlins.fleet.beads.attempts import FLEET, LONGEST_HOLD, Attempt, Cause, Episode, Settlement, due
 from gremlins.fleet.dispatch.judge import is_healthy
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.times import text_of
-
-FLEET = "fleet"
-Cause = Literal["rate", "start", "config", "credit", "capacity"]
 
 FIRST_OPEN = 60.0
 LONGEST_OPEN = 4 * 3600.0
@@ -25,47 +21,8 @@ WINDOW = 600.0
 """Seconds that failures are counted over, and within which an episode that closed is taken up again."""
 FEWEST_FAILURES, FEWEST_BEADS, SHARE, ROW = 5, 3, 0.5, 3
 
-RESET = "reset by a person"
-
 START_TROUBLE = frozenset({"start", "host"})
 CREDENTIAL_TROUBLE: dict[str, Cause] = {"config": "config", "credit": "credit", "capacity": "capacity"}
-
-
-@dataclass(frozen=True)
-class Episode:
-    """One time that a breaker was open. Sequence numbers are those of settlements."""
-
-    project: str
-    scope: str
-    number: int
-    cause: Cause
-    reason: str
-    since_seq: int
-    opened_at: float
-    level: int
-    shut_at: float
-    """When its present wait began."""
-    until: float
-    probe: str | None = None
-    closed_at: float | None = None
-    closed_seq: int | None = None
-    closed_why: str = ""
-    version: int = 1
-
-    @property
-    def open(self) -> bool:
-        return self.closed_at is None
-
-    @property
-    def probed_healthy(self) -> bool:
-        """Whether it closed because of a probe, not because a person said so."""
-        return self.closed_at is not None and self.closed_why != RESET
-
-    def excuses(self, attempt: Attempt) -> bool:
-        """Whether a failure to start lies inside it, from the first failure that opened it."""
-        if self.scope != FLEET or attempt.settled is None or attempt.settled.seq < self.since_seq:
-            return False
-        return self.closed_seq is None or attempt.settled.seq <= self.closed_seq
 
 
 @dataclass(frozen=True)
@@ -116,6 +73,15 @@ def gate(episodes: Iterable[Episode], scopes: Sequence[str], now: float) -> Gate
 def is_due(episode: Episode, now: float) -> bool:
     """Whether its wait is over, so that a probe may go."""
     return due(episode.until, episode.shut_at, now)
+
+
+def breaker_state(episodes: Iterable[Episode], now: float) -> str:
+    """`closed`, `open` or `half_open`: the most closed of those that are not."""
+    opened = [e for e in episodes if e.open]
+    if not opened:
+        return "closed"
+    waiting = [e for e in opened if e.probe is None and not is_due(e, now)]
+    return "open" if waiting else "half_open"
 
 
 def title(scope: str) -> str:

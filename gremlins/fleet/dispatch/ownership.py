@@ -1,11 +1,14 @@
-"""What binds a gremlin to its bead, for the verbs that act on gremlins: who may bring it back, and what that means."""
+"""Keeps beads up to date when a person rescues or removes a gremlin, or retries its bead."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from gremlins.clock import Clock
 from gremlins.errors import Conflict
-from gremlins.fleet.beads.attempts import Attempt, Work
-from gremlins.fleet.beads.store.interface import AddAttempt, BeadStore, Event, MoveBead
+from gremlins.fleet.beads.attempts import Attempt, Settlement, Work
+from gremlins.fleet.beads.store.interface import AddAttempt, BeadStore, Event, MoveBead, SettleAttempt, StoreChange
 from gremlins.fleet.dispatch import plan
 from gremlins.fleet.dispatch.judge import judge
 from gremlins.fleet.dispatch.observation import Observation, State
@@ -14,40 +17,63 @@ from gremlins.fleet.times import text_of
 from gremlins.paths import Home
 
 TRIES = 20
+"""Lost compare-and-swaps before a verb gives up."""
 IDLE_TIMEOUT = 360.0
-BACK: frozenset[State] = frozenset({"dead", "unborn", "detached", "bailed", "stopped", "stalled"})
-RESTARTED: frozenset[State] = frozenset({"finished"})
+RESCUABLE: frozenset[State] = frozenset({"dead", "unborn", "detached", "bailed", "stopped", "stalled"})
 
 
 def take_up(home: Home, gremlin_id: str, clock: Clock, *, restart: bool = False) -> None:
-    """To be called before a person brings a gremlin back: its bead follows it from now on.
+    """Add an attempt to the gremlin's bead before a person rescues the gremlin, so that the loop follows it.
 
-    restart: it is to begin again from a stage, though it may have finished.
-    Raises Conflict when the bead has gone on to a newer attempt. Does nothing for a gremlin without a bead, and
-    nothing where the gremlin's own state will refuse.
+    restart: the rescue starts from a stage, which a finished gremlin allows too. Does nothing if the gremlin has no
+    bead or cannot be rescued. Raises Conflict if the bead has a newer attempt.
     """
     if not home.beads.exists():
         return
     from gremlins.fleet.beads.store.sqlite import SqliteStore
-    from gremlins.fleet.dispatch.observer import Observer  # these two: only where there are beads
+    from gremlins.fleet.dispatch.observer import Observer  # both are slow to import
 
     with SqliteStore(home.beads) as store:
         for _ in range(TRIES):
             attempt = store.attempt_of(gremlin_id)
             seen = Observer(home, clock, IDLE_TIMEOUT).observe(gremlin_id) if attempt is not None else None
-            if attempt is None or seen is None or seen.state not in (BACK | RESTARTED if restart else BACK):
+            if attempt is None or seen is None:
                 return
-            if _follow(store, attempt, seen, clock.now().timestamp()):
+            if seen.state not in RESCUABLE and not (restart and seen.state == "finished"):
+                return
+            if _adopt(store, attempt, seen, clock.now().timestamp()):
                 return
     raise Conflict(f"the bead of {gremlin_id} is being changed by others all the time", hint="try again")
 
 
+def _adopt(store: BeadStore, attempt: Attempt, seen: Observation, now: float) -> bool:
+    """False if the bead was changed meanwhile."""
+    works = store.works(attempt.project, [attempt.bead_id]).works
+    if not works:
+        return True
+    work = works[0]
+    latest = work.latest
+    if latest is not None and latest.gremlin_id != attempt.gremlin_id:
+        raise Conflict(
+            f"{attempt.gremlin_id}: its bead {work.id} has gone on to attempt {latest.number}",
+            hint=f"that is gremlin {latest.gremlin_id}; `gremlins bead show {work.id}` tells the story",
+        )
+    if work.unsettled is not None or work.status == "closed":
+        return True
+    text = f"gremlin {attempt.gremlin_id} is taken up again by a person"
+    return store.commit(
+        MoveBead(work, "in_progress", text_of(now)),
+        AddAttempt(plan.adopted(work, attempt, seen, now)),
+        Event(work.project, work.id, now, "adopted", text),
+    )
+
+
 def settle(home: Home, gremlin_id: str, clock: Clock) -> None:
-    """To be called before a gremlin is removed: what it did for its bead is settled, as the loop would."""
+    """Settle the gremlin's attempt as the loop would, before the gremlin is removed."""
     if not home.beads.exists():
         return
     from gremlins.fleet.beads.store.sqlite import SqliteStore
-    from gremlins.fleet.dispatch.observer import Observer  # these two: only where there are beads
+    from gremlins.fleet.dispatch.observer import Observer  # both are slow to import
 
     now = clock.now().timestamp()
     with SqliteStore(home.beads) as store:
@@ -62,27 +88,20 @@ def settle(home: Home, gremlin_id: str, clock: Clock) -> None:
                     return
 
 
-def _follow(store: BeadStore, attempt: Attempt, seen: Observation, now: float) -> bool:
-    """False: somebody changed the bead meanwhile."""
-    works = store.works(attempt.project, [attempt.bead_id]).works
-    if not works:
-        return True
-    work = works[0]
-    _refuse_if_gone_on(work, attempt)
-    if work.unsettled is not None or work.status == "closed":
-        return True
-    text = f"gremlin {attempt.gremlin_id} is taken up again by a person"
-    return store.commit(
-        MoveBead(work, "in_progress", text_of(now)),
-        AddAttempt(plan.adopted(work, attempt, seen, now)),
-        Event(work.project, work.id, now, "adopted", text),
-    )
-
-
-def _refuse_if_gone_on(work: Work, attempt: Attempt) -> None:
-    latest = work.latest
-    if latest is not None and latest.gremlin_id != attempt.gremlin_id:
+def settle_for_retry(
+    work: Work, now: float, who: str, *, observe: Callable[[str], Observation | None], policy: Policy
+) -> tuple[StoreChange, ...]:
+    """Changes that settle the attempt of a bead that `who` retries. Raises Conflict while its gremlin runs."""
+    attempt = work.unsettled
+    assert attempt is not None
+    seen = observe(attempt.gremlin_id)
+    if seen is not None and (seen.alive or seen.state == "unreadable"):
         raise Conflict(
-            f"{attempt.gremlin_id}: its bead {work.id} has gone on to attempt {latest.number}",
-            hint=f"that is gremlin {latest.gremlin_id}; `gremlins bead show {work.id}` tells the story",
+            f"{work.id}: gremlin {attempt.gremlin_id} works on it", hint=f"`gremlins stop {attempt.gremlin_id}` first"
         )
+    end = plan.settling(work, judge(attempt, seen, now, replace(policy, land=False)), now)
+    if end is not None:
+        return plan.settle_changes(work, attempt, end)
+    # Claimed or detached: the new epoch takes up the same gremlin.
+    end = Settlement(now, "canceled", f"given up for a retry by {who}")
+    return SettleAttempt(attempt, end), MoveBead(work, "open", text_of(now), hold=work.hold)

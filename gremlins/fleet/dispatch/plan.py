@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from gremlins.fleet.beads.attempts import Attempt, Settlement, Work, charged, host_failures, last_failure
+from gremlins.fleet.beads.attempts import Attempt, Episode, Settlement, Work, charged, host_failures, last_failure
 from gremlins.fleet.beads.bead import Hold, Status, gremlin_id_for
 from gremlins.fleet.beads.store.interface import (
     AddAttempt,
     Base,
-    Change,
     CountSpawn,
     Event,
     MarkProbe,
@@ -19,14 +18,15 @@ from gremlins.fleet.beads.store.interface import (
     Notice,
     PutEpisode,
     SettleAttempt,
+    StoreChange,
 )
 from gremlins.fleet.dispatch import breaker
-from gremlins.fleet.dispatch.admit import Admit, Standing, World, admit, is_back
-from gremlins.fleet.dispatch.breaker import Episode
+from gremlins.fleet.dispatch.admit import Admit, Standing, admit, is_back
 from gremlins.fleet.dispatch.judge import End, Kill, Land, Reattach, Respawn, Settle, Verdict, Watch, never_came
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.spending import expected_usd
+from gremlins.fleet.dispatch.world import World
 from gremlins.fleet.times import span, text_of
 
 LOOP = "dispatch"
@@ -39,7 +39,7 @@ class Spawn:
     work: Work
     attempt: Attempt
     admitted: Admit
-    changes: tuple[Change, ...]
+    changes: tuple[StoreChange, ...]
 
 
 # --- settling
@@ -58,11 +58,11 @@ def settling(work: Work, verdict: Verdict, now: float) -> Settlement | None:
             assert_never(verdict)
 
 
-def settle_changes(work: Work, attempt: Attempt, end: Settlement) -> tuple[Change, ...]:
+def settle_changes(work: Work, attempt: Attempt, end: Settlement) -> tuple[StoreChange, ...]:
     """The end of an attempt, and what it means for its bead at once. A bead that has moved on only gets it recorded."""
     word = "succeeded" if not end.failed else f"failed ({end.failure})"
     text = f"attempt {attempt.number} {word}: {end.reason}"
-    changes: list[Change] = [SettleAttempt(attempt, end), _event(work, end.at, "settled", text)]
+    changes: list[StoreChange] = [SettleAttempt(attempt, end), _event(work, end.at, "settled", text)]
     if work.status != "in_progress":
         return tuple(changes)
     if not end.failed:
@@ -78,7 +78,7 @@ def settle_changes(work: Work, attempt: Attempt, end: Settlement) -> tuple[Chang
             return (*changes, MoveBead(work, "open", text_of(end.at), hold=work.hold), *told)
 
 
-def _move(work: Work, status: Status, at: float, reason: str, hold: Hold | None = None) -> tuple[Change, ...]:
+def _move(work: Work, status: Status, at: float, reason: str, hold: Hold | None = None) -> tuple[StoreChange, ...]:
     """A bead closed, failed or held: the move, its event, and the notice of it."""
     kind = "held" if hold is not None else status
     return (
@@ -107,7 +107,7 @@ def breaker_changes(
     probes: Mapping[str, tuple[Attempt, Observation | None]],
     now: float,
     policy: Policy,
-) -> list[tuple[Change, ...]]:
+) -> list[tuple[StoreChange, ...]]:
     """The episodes that begin, change or end now, each with its notice where it is a new one or an end."""
     before = {(e.scope, e.number): e for e in episodes}
     return [
@@ -150,7 +150,7 @@ def episode_notice(before: Episode | None, after: Episode, now: float) -> tuple[
 # --- transitions
 
 
-def transition(work: Work, world: World) -> tuple[Change, ...]:
+def transition(work: Work, world: World) -> tuple[StoreChange, ...]:
     """What follows from a bead's counters, or from its gremlin having come back to life. () if nothing does."""
     latest = work.latest
     if work.terminal or work.unsettled is not None or latest is None:
@@ -172,7 +172,7 @@ def transition(work: Work, world: World) -> tuple[Change, ...]:
     return _spawn_cap(work, world)
 
 
-def _spawn_cap(work: Work, world: World) -> tuple[Change, ...]:
+def _spawn_cap(work: Work, world: World) -> tuple[StoreChange, ...]:
     """Hold a bead that was spawned too often, unless its last process is still at it."""
     if work.hold is not None or work.spawns < world.policy.spawn_cap:
         return ()
@@ -186,7 +186,7 @@ def _spawn_cap(work: Work, world: World) -> tuple[Change, ...]:
     return _move(work, status, world.now, reason, Hold("spawn_cap", reason, LOOP, world.now))
 
 
-def _adopt(work: Work, latest: Attempt, seen: Observation, world: World) -> tuple[Change, ...]:
+def _adopt(work: Work, latest: Attempt, seen: Observation, world: World) -> tuple[StoreChange, ...]:
     attempt = adopted(work, latest, seen, world.now)
     text = f"gremlin {latest.gremlin_id} was taken up again by a person"
     return (
@@ -287,17 +287,21 @@ def _respawn(work: Work, admitted: Admit) -> Spawn:
 def _reattach(work: Work, admitted: Admit, world: World) -> Spawn:
     attempt = work.unsettled
     assert attempt is not None
-    count = CountSpawn(attempt, Base.of(world.seen.get(attempt.gremlin_id)), probe=bool(admitted.probe_for))
+    count = CountSpawn(attempt, _base(world.seen.get(attempt.gremlin_id)), probe=bool(admitted.probe_for))
     after = replace(attempt, spawns=attempt.spawns + 1, spawned_at=None, probe=attempt.probe or count.probe)
     event = _event(work, world.now, "reattached", f"gremlin {attempt.gremlin_id} is re-attached")
     return Spawn(work, after, admitted, (count, *_probes(admitted, attempt), event))
+
+
+def _base(seen: Observation | None) -> Base:
+    return Base() if seen is None else Base(seen.spawn, seen.replies, seen.parked_seconds)
 
 
 def _claim(work: Work, admitted: Admit, world: World) -> Spawn:
     number = work.latest.number + 1 if work.latest is not None else 1
     gremlin_id = admitted.gremlin_id or gremlin_id_for(work.project, work.id, number, world.now)
     seen = world.seen.get(gremlin_id)
-    base = Base.of(seen)
+    base = _base(seen)
     attempt = Attempt(
         project=work.project,
         bead_id=work.id,
@@ -318,7 +322,7 @@ def _claim(work: Work, admitted: Admit, world: World) -> Spawn:
     )
     how = f"gremlin {gremlin_id} is taken up again" if seen else f"gremlin {gremlin_id} is started"
     probe = " as a probe" if attempt.probe else ""
-    changes: tuple[Change, ...] = (
+    changes: tuple[StoreChange, ...] = (
         MoveBead(work, "in_progress", text_of(world.now)),
         AddAttempt(attempt),
         *_probes(admitted, attempt),

@@ -12,26 +12,23 @@ from dataclasses import dataclass, field, replace
 
 from gremlins.clock import Clock
 from gremlins.errors import GremlinsError
-from gremlins.fleet.beads.attempts import Attempt, Ending, Settlement, Work
-from gremlins.fleet.beads.store.interface import BeadStore, Change, Event, MarkEnding, MarkSpawned, Notice
-from gremlins.fleet.dispatch import breaker, plan
-from gremlins.fleet.dispatch.admit import Standing, World
-from gremlins.fleet.dispatch.breaker import WINDOW, Episode
+from gremlins.fleet.beads.attempts import Attempt, Ending, Episode, Settlement, Work
+from gremlins.fleet.beads.store.interface import BeadStore, Event, MarkEnding, MarkSpawned, Notice, StoreChange
+from gremlins.fleet.dispatch import plan
+from gremlins.fleet.dispatch.admit import Standing
+from gremlins.fleet.dispatch.breaker import WINDOW
 from gremlins.fleet.dispatch.judge import End, Kill, Land, Verdict, judge, never_came
-from gremlins.fleet.dispatch.notices import Tell
 from gremlins.fleet.dispatch.observation import (
     Fleet,
     LandingBusy,
     LandingRefused,
     Missing,
     Observation,
-    ReadOnlyFleet,
     SpawnFailed,
     SpawnOrder,
 )
 from gremlins.fleet.dispatch.policy import Policy
-from gremlins.fleet.dispatch.spending import DayLedger, attempt_usd
-from gremlins.fleet.times import day_of
+from gremlins.fleet.dispatch.world import World, world_of
 
 Observations = dict[str, Observation | None]
 Order = tuple[plan.Spawn, SpawnOrder | None]
@@ -98,7 +95,7 @@ class Dispatcher:
         policy: Callable[[], Policy],
         *,
         task: Callable[[str], tuple[str, str]],
-        tell: Tell = lambda notice: None,
+        tell: Callable[[Notice], None] = lambda notice: None,
         say: Say = lambda happening: None,
         claiming: Callable[[], AbstractContextManager[None]] = nullcontext,
         draining: Callable[[], bool] = lambda: False,
@@ -306,7 +303,7 @@ class Dispatcher:
 
     # --- telling
 
-    def _commit(self, changes: tuple[Change, ...], report: TickReport) -> bool:
+    def _commit(self, changes: tuple[StoreChange, ...], report: TickReport) -> bool:
         """Commit a step and note what it was. False: something was no longer as expected, nothing was written."""
         if not changes or not self.store.commit(*changes):
             return False
@@ -328,51 +325,3 @@ class Dispatcher:
 
     def _now(self) -> float:
         return self.clock.now().timestamp()
-
-
-def world_of(
-    store: BeadStore,
-    fleet: ReadOnlyFleet,
-    project: str,
-    policy: Policy,
-    works: Sequence[Work],
-    seen: Observations,
-    now: float,
-    since_seq: int = 0,
-) -> World:
-    """Everything that admission depends on, from the store and from how the gremlins were seen."""
-    under_way = [a for w in works if (a := w.unsettled) is not None]
-    parked = sum(_is_parked(seen.get(a.gremlin_id)) for a in under_way)
-    over = sum(_is_over(seen.get(a.gremlin_id)) for a in under_way)
-    day, unsettled = store.day(day_of(now))
-    reserved = sum(attempt_usd(a, o.cost_usd if (o := seen.get(a.gremlin_id)) else None) for a in unsettled)
-    return World(
-        now=now,
-        policy=policy,
-        seen=seen,
-        episodes=store.episodes(project, since_seq),
-        scopes=fleet.scopes(),
-        paused=store.paused(project),
-        working=len(under_way) - parked - over,
-        parked=parked,
-        day=DayLedger(day.spent_usd, reserved),
-        dearest=store.dearest(policy.pipeline),
-    )
-
-
-def _is_parked(seen: Observation | None) -> bool:
-    return seen is not None and seen.state in ("parked", "detached")
-
-
-def _is_over(seen: Observation | None) -> bool:
-    """Neither at work nor about to be."""
-    return seen is not None and not seen.alive and seen.state not in ("parked", "detached", "unborn")
-
-
-def breaker_state(episodes: Iterable[Episode], now: float) -> str:
-    """`closed`, `open` or `half_open`: the most closed of those that are not."""
-    opened = [e for e in episodes if e.open]
-    if not opened:
-        return "closed"
-    waiting = [e for e in opened if e.probe is None and not breaker.is_due(e, now)]
-    return "open" if waiting else "half_open"

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 
 from gremlins.errors import Conflict, GremlinsError, NotFound
 from gremlins.fleet.beads.edit import BeadEditor
+from gremlins.fleet.dispatch.ownership import settle_for_retry
 from tests.fleet.project import PROJECT, Project
 
 
 @pytest.fixture
 def editor(project: Project) -> BeadEditor:
-    return BeadEditor(project.store, PROJECT, project.clock, "anna", project.fleet.observe, project.policy)
+    return BeadEditor(
+        project.store,
+        PROJECT,
+        project.clock,
+        "anna",
+        partial(settle_for_retry, observe=project.fleet.observe, policy=project.policy),
+    )
 
 
 def test_ids_are_short_and_begin_with_the_projects_name(editor: BeadEditor) -> None:

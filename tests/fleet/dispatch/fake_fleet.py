@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from gremlins.clock import FakeClock
 from gremlins.fleet.dispatch.observation import (
-    ALIVE,
     LandingRefused,
     Missing,
     Observation,
@@ -184,7 +183,7 @@ class FakeFleet:
         bail: str | None = None,
     ) -> None:
         """Its process is gone, its record says this."""
-        assert state not in ALIVE
+        assert state not in ("running", "parked", "stalled", "stopping")
         gremlin.alive, gremlin.state, gremlin.ended_at = False, state, self.now()
         gremlin.failure, gremlin.reason, gremlin.retry_at = failure, reason, retry_at
         gremlin.proof, gremlin.bail = proof, bail

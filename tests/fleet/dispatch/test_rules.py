@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gremlins.errors import Conflict, NotFound
-from gremlins.fleet.beads.attempts import charged
+from gremlins.fleet.beads.attempts import FLEET, Episode, charged
 from gremlins.fleet.beads.bead import STATUSES
 from gremlins.fleet.beads.edit import BeadEditor
-from gremlins.fleet.beads.store.interface import Change, SetPaused
+from gremlins.fleet.beads.store.interface import SetPaused, StoreChange
 from gremlins.fleet.beads.store.sqlite import SqliteStore
 from gremlins.fleet.dispatch.admit import BUCKETS, Standing, standing
-from gremlins.fleet.dispatch.breaker import FLEET, Episode
 from gremlins.fleet.dispatch.observation import Missing, Observation, Ready, SpawnFailed, State
+from gremlins.fleet.dispatch.ownership import settle_for_retry
 from gremlins.fleet.dispatch.policy import Policy
-from gremlins.fleet.dispatch.tick import Dispatcher, TickReport, world_of
+from gremlins.fleet.dispatch.tick import Dispatcher, TickReport
+from gremlins.fleet.dispatch.world import world_of
 from gremlins.fleet.times import text_of
 from gremlins.outcome import FailureClass
 from tests.fleet.dispatch.fake_fleet import COMMITS, FakeGremlin
@@ -46,7 +48,7 @@ class FragileStore(SqliteStore):
 
     plan: Callable[[str], None] = staticmethod(lambda where: None)
 
-    def commit(self, *changes: Change) -> bool:
+    def commit(self, *changes: StoreChange) -> bool:
         self.plan("before commit")
         done = super().commit(*changes)
         self.plan("after commit")
@@ -204,7 +206,13 @@ class Dispatching(RuleBasedStateMachine):
 
     def _editor(self) -> BeadEditor:
         project = self.project
-        return BeadEditor(project.store, PROJECT, project.clock, "anna", project.fleet.observe, CAPS)
+        return BeadEditor(
+            project.store,
+            PROJECT,
+            project.clock,
+            "anna",
+            partial(settle_for_retry, observe=project.fleet.observe, policy=CAPS),
+        )
 
     @rule(data=st.data())
     def a_person_stops(self, data: st.DataObject) -> None:

@@ -12,11 +12,8 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from gremlins.errors import Conflict
-from gremlins.fleet.beads.attempts import Attempt, Ending, Settlement, Work
+from gremlins.fleet.beads.attempts import Attempt, Ending, Episode, Settlement, Work
 from gremlins.fleet.beads.bead import Bead, Hold, Status
-from gremlins.fleet.dispatch.breaker import Episode
-from gremlins.fleet.dispatch.observation import Observation
-from gremlins.fleet.dispatch.spending import DayLedger
 
 
 class DependencyCircle(Conflict):
@@ -71,10 +68,6 @@ class Base:
     spawn: int = 0
     replies: int = 0
     parked: float = 0.0
-
-    @classmethod
-    def of(cls, seen: Observation | None) -> Base:
-        return cls() if seen is None else cls(seen.spawn, seen.replies, seen.parked_seconds)
 
 
 @dataclass(frozen=True)
@@ -145,7 +138,7 @@ class SetPaused:
     reason: str | None
 
 
-Change = (
+StoreChange = (
     PutBead | MoveBead | AddAttempt | SettleAttempt | CountSpawn | MarkSpawned | MarkProbe | MarkEnding
     | PutEpisode | Event | Notice | SetPaused
 )  # fmt: skip
@@ -187,7 +180,7 @@ class Listed:
 class BeadStore(Protocol):
     """All beads of one state root, for any number of processes at once."""
 
-    def commit(self, *changes: Change) -> bool:
+    def commit(self, *changes: StoreChange) -> bool:
         """Write all, or nothing: False if something was no longer as expected. Raises DependencyCircle."""
 
     def bead(self, project: str, bead_id: str) -> Bead | None: ...
@@ -229,7 +222,7 @@ class BeadStore(Protocol):
 
     def last_seq(self, project: str) -> int: ...
 
-    def day(self, since: float) -> tuple[DayLedger, tuple[Attempt, ...]]:
+    def day(self, since: float) -> tuple[float, tuple[Attempt, ...]]:
         """What all projects' attempts settled since then have cost, and all unsettled attempts."""
 
     def dearest(self, pipeline: str) -> float | None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from gremlins.errors import CorruptRecord
-from gremlins.fleet.beads.attempts import Attempt, Work
+from gremlins.fleet.beads.attempts import Attempt, Episode, Work
 from gremlins.fleet.beads.bead import Bead, prefix_of
 from gremlins.fleet.beads.store import blocking
 from gremlins.fleet.beads.store.database import Database
@@ -25,8 +25,6 @@ from gremlins.fleet.beads.store.schema import (
     work_of,
 )
 from gremlins.fleet.beads.store.writes import last_seq
-from gremlins.fleet.dispatch.breaker import Episode
-from gremlins.fleet.dispatch.spending import DayLedger
 
 CHUNK = 500
 """Ids to a query; SQLite has a limit."""
@@ -206,12 +204,12 @@ class Reader:
         with self.db.reading():
             return last_seq(self.db, project)
 
-    def day(self, since: float) -> tuple[DayLedger, tuple[Attempt, ...]]:
+    def day(self, since: float) -> tuple[float, tuple[Attempt, ...]]:
         """What all projects' attempts settled since then have cost, and all unsettled attempts."""
         with self.db.reading():
             spent = self.db.value("SELECT TOTAL(cost_usd) FROM attempts WHERE settled_at >= ?", (since,))
             rows = self.db.rows("SELECT * FROM attempts WHERE settled_seq IS NULL")
-        return DayLedger(spent_usd=float(spent)), tuple(a for row in rows for a in _readable(row))
+        return float(spent), tuple(a for row in rows for a in _readable(row))
 
     def dearest(self, pipeline: str) -> float | None:
         """The cost of the dearest settled attempt of a pipeline."""

@@ -6,9 +6,8 @@ import json
 import sqlite3
 from typing import Any, get_args
 
-from gremlins.fleet.beads.attempts import Attempt, Cap, Ending, Kind, Settlement, Work
+from gremlins.fleet.beads.attempts import Attempt, Cap, Ending, Episode, Kind, Settlement, Work
 from gremlins.fleet.beads.bead import STATUSES, Bead, Hold, HoldKind, Issue
-from gremlins.fleet.dispatch.breaker import Episode
 from gremlins.fleet.times import seconds_of
 from gremlins.outcome import FailureClass
 

@@ -12,7 +12,7 @@ from typing import Self
 from gremlins.errors import Conflict
 from gremlins.fleet.beads.store import blocking
 from gremlins.fleet.beads.store.database import Database, StaleChange
-from gremlins.fleet.beads.store.interface import Change, DependencyCircle, Notice, PutBead
+from gremlins.fleet.beads.store.interface import DependencyCircle, Notice, PutBead, StoreChange
 from gremlins.fleet.beads.store.reads import Reader
 from gremlins.fleet.beads.store.writes import Touched, apply, write_bead
 
@@ -23,7 +23,7 @@ class SqliteStore(Reader):
     def __init__(self, path: Path) -> None:
         super().__init__(Database(path))
 
-    def commit(self, *changes: Change) -> bool:
+    def commit(self, *changes: StoreChange) -> bool:
         """Write all, or nothing: False if something was no longer as expected. Raises DependencyCircle."""
         try:
             with self.db.transaction():

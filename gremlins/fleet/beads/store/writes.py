@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any, assert_never
 
-from gremlins.fleet.beads.attempts import Attempt
+from gremlins.fleet.beads.attempts import Attempt, Episode
 from gremlins.fleet.beads.store import blocking
 from gremlins.fleet.beads.store.database import Database
 from gremlins.fleet.beads.store.interface import (
     AddAttempt,
-    Change,
     CountSpawn,
     DependencyCircle,
     Event,
@@ -23,15 +22,15 @@ from gremlins.fleet.beads.store.interface import (
     PutEpisode,
     SetPaused,
     SettleAttempt,
+    StoreChange,
 )
 from gremlins.fleet.beads.store.schema import attempt_row, bead_row, dump_hold
-from gremlins.fleet.dispatch.breaker import Episode
 
 Touched = dict[str, set[str]]
 """Beads whose own status or dependencies changed, by project."""
 
 
-def apply(db: Database, change: Change, touched: Touched) -> None:
+def apply(db: Database, change: StoreChange, touched: Touched) -> None:
     """Write one change within a transaction. Raises StaleChange, sqlite3.IntegrityError or DependencyCircle."""
     match change:
         case PutBead(bead):

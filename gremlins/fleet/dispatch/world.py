@@ -1,0 +1,89 @@
+"""The state of a project's fleet at one moment: everything but the bead itself that a decision depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gremlins.fleet.beads.attempts import Attempt, Episode, Work
+from gremlins.fleet.beads.store.interface import BeadStore
+from gremlins.fleet.dispatch.observation import Observation, ReadOnlyFleet
+from gremlins.fleet.dispatch.policy import Policy
+from gremlins.fleet.dispatch.spending import DayLedger, attempt_usd
+from gremlins.fleet.times import day_of
+
+Observations = Mapping[str, Observation | None]
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything but the bead itself that admission depends on, at one moment."""
+
+    now: float
+    policy: Policy
+    seen: Mapping[str, Observation | None]
+    """Gremlins by id: those of unsettled attempts, and the latest of each bead that was tried."""
+    episodes: tuple[Episode, ...] = ()
+    scopes: tuple[str, ...] = ()
+    paused: str | None = None
+    working: int = 0
+    parked: int = 0
+    day: DayLedger = field(default_factory=DayLedger)
+    dearest: float | None = None
+
+
+def world_now(
+    store: BeadStore, fleet: ReadOnlyFleet, project: str, policy: Policy, works: Sequence[Work], now: float
+) -> World:
+    """The world as admission sees it, whichever beads are asked about: slots count all that is under way."""
+    known = {work.id for work in works}
+    others = [work for work in store.view(project, now, fresh=0).works if work.id not in known]
+    seen = {
+        attempt.gremlin_id: fleet.observe(attempt.gremlin_id)
+        for work in (*works, *others)
+        if (attempt := work.latest) is not None and _matters(work, attempt)
+    }
+    return world_of(store, fleet, project, policy, (*works, *others), seen, now)
+
+
+def _matters(work: Work, attempt: Attempt) -> bool:
+    return attempt.settled is None or (attempt.settled.failed and not work.terminal)
+
+
+def world_of(
+    store: BeadStore,
+    fleet: ReadOnlyFleet,
+    project: str,
+    policy: Policy,
+    works: Sequence[Work],
+    seen: Observations,
+    now: float,
+    since_seq: int = 0,
+) -> World:
+    """Everything that admission depends on, from the store and from how the gremlins were seen."""
+    under_way = [a for w in works if (a := w.unsettled) is not None]
+    parked = sum(_is_parked(seen.get(a.gremlin_id)) for a in under_way)
+    over = sum(_is_over(seen.get(a.gremlin_id)) for a in under_way)
+    spent, unsettled = store.day(day_of(now))
+    reserved = sum(attempt_usd(a, o.cost_usd if (o := seen.get(a.gremlin_id)) else None) for a in unsettled)
+    return World(
+        now=now,
+        policy=policy,
+        seen=seen,
+        episodes=store.episodes(project, since_seq),
+        scopes=fleet.scopes(),
+        paused=store.paused(project),
+        working=len(under_way) - parked - over,
+        parked=parked,
+        day=DayLedger(spent, reserved),
+        dearest=store.dearest(policy.pipeline),
+    )
+
+
+def _is_parked(seen: Observation | None) -> bool:
+    return seen is not None and seen.state in ("parked", "detached")
+
+
+def _is_over(seen: Observation | None) -> bool:
+    """Neither at work nor about to be."""
+    return seen is not None and not seen.alive and seen.state not in ("parked", "detached", "unborn")
