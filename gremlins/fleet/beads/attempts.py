@@ -226,6 +226,8 @@ def eligible_at(work: Work, *, initial: float, maximum: float) -> float | None:
     match last.failure:
         case "config" | "canceled" | "permanent":
             return None  # a breaker or a person decides
+        case "credit" if last.cap is not None:
+            return None  # raising the cap releases it at once
         case "capacity" if last.retry_at is not None:
             return min(last.retry_at, last.at + LONGEST_HOLD)
         case "host":

@@ -85,10 +85,8 @@ def test_what_an_earlier_attempt_of_the_same_gremlin_cost_is_counted_once(projec
     assert costs == pytest.approx([0.6, 0.1])
 
 
-def test_a_gremlin_that_its_cap_stopped_waits_until_the_cap_is_raised(project: Project) -> None:
-    project.policy = replace(project.policy, per_attempt=0.5)
-    project.add("a-1")
-    project.tick()
+def end_at_cap(project: Project) -> None:
+    """The gremlin of a-1 ends because `spend.per_attempt` leaves no room for its next call."""
     gremlin = project.fleet.of("a-1")
     project.fleet.fail(gremlin, "credit", "spend.per_attempt")
     observe = project.fleet.observe
@@ -98,6 +96,13 @@ def test_a_gremlin_that_its_cap_stopped_waits_until_the_cap_is_raised(project: P
         return replace(seen, cap=Cap("spend.per_attempt", 0.5)) if seen is not None and not seen.alive else seen
 
     project.fleet.observe = capped  # type: ignore[method-assign]
+
+
+def test_a_gremlin_that_its_cap_stopped_waits_until_the_cap_is_raised(project: Project) -> None:
+    project.policy = replace(project.policy, per_attempt=0.5)
+    project.add("a-1")
+    project.tick()
+    end_at_cap(project)
     project.run(3600)
     assert project.fleet.starts["a-1"] == 1
     assert project.episodes() == ()  # it says nothing about the credential
@@ -105,3 +110,13 @@ def test_a_gremlin_that_its_cap_stopped_waits_until_the_cap_is_raised(project: P
     project.policy = replace(project.policy, per_attempt=1.0)
     project.run(60)
     assert project.fleet.starts["a-1"] == 2
+
+
+def test_a_raised_cap_lets_its_bead_go_on_at_once(project: Project) -> None:
+    project.policy = replace(project.policy, per_attempt=0.5)
+    project.add("a-1")
+    project.tick()
+    end_at_cap(project)
+    assert project.tick(everything=True).denied["a-1"].hold == "spend"
+    project.policy = replace(project.policy, per_attempt=1.0)
+    assert len(project.tick().spawned) == 1
