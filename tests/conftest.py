@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,9 +31,7 @@ def _nothing_of_a_persons_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory:
         if name.startswith(SCRUBBED) and name not in KEPT:
             monkeypatch.delenv(name)
     home = tmp_path_factory.mktemp("home")
-    (home / ".gitconfig").write_text(
-        "[user]\n\tname = Test Person\n\temail = person@example.org\n[core]\n\tfsync = none\n"
-    )
+    (home / ".gitconfig").write_text(GITCONFIG)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     # Whoever forgets to name a state root gets an error, not a person's own gremlins.
@@ -111,45 +107,3 @@ def put_gh(folder: Path) -> None:
     script = Path(__file__).with_name("fake_gh.py")
     (folder / "gh").write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -E "{script}" "$@"\n')
     (folder / "gh").chmod(0o755)
-
-
-@dataclass
-class Crash:
-    """Whether the call that was to be the last one came at all."""
-
-    count: Path
-    call: int
-
-    @property
-    def happened(self) -> bool:
-        return int(self.count.read_text()) >= self.call
-
-
-CrashingGit = Callable[[int, str], AbstractContextManager[Crash]]
-
-
-@pytest.fixture
-def crashing_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CrashingGit:
-    """`with crashing_git(3, "before")`: from its third call on, git is as good as killed; "after": the third works.
-
-    What follows a kill of the whole process is the same: nothing that comes later happens.
-    """
-    real, folder = shutil.which("git"), tmp_path / "crashing"
-    folder.mkdir()
-    count = folder / "count"
-    shim = folder / "git"
-
-    @contextmanager
-    def crashing(call: int, when: str) -> Iterator[Crash]:
-        count.write_text("0")
-        last = call if when == "after" else call - 1
-        shim.write_text(
-            f'#!/bin/sh\nread n < "{count}"\nn=$((n + 1))\necho $n > "{count}"\n'
-            f'[ $n -le {last} ] || exit 137\n"{real}" "$@"\ncode=$?\n[ $n -lt {call} ] || exit 137\nexit $code\n'
-        )
-        shim.chmod(0o755)
-        with monkeypatch.context() as patch:
-            patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-            yield Crash(count, call)
-
-    return crashing

@@ -16,10 +16,10 @@ from gremlins.processes.locks import holder_of
 from gremlins.records.prices import price
 from gremlins.simulator import Simulator
 from gremlins.simulator.demo_project import FILES, TASK
-from tests.acceptance.mortal import AT, TRACE, WIDTH
 from tests.acceptance.one_batch_call import FOREVER
 from tests.acceptance.sandbox import Sandbox
 from tests.conftest import make_repo
+from tests.kill_points import AT, LINE, TRACE
 
 ASK = """
 evidence: none
@@ -80,23 +80,23 @@ class ResettableSandbox:
         self.trace.unlink(missing_ok=True)
         self.account()
 
-    def mortal(self, at: int = 0) -> dict[str, str]:
+    def kill_env(self, at: int = 0) -> dict[str, str]:
         """What makes a command, and all that comes of it, die at that step; 0 only counts."""
         return {TRACE: str(self.trace), AT: str(at)}
 
     @contextlib.contextmanager
-    def mortal_again(self, further: Sequence[int]) -> Iterator[None]:
+    def killed_again(self, further: Sequence[int]) -> Iterator[None]:
         """Whatever a person does next dies too, so many steps from here."""
         before = dict(self.sandbox.env)
         for steps in further:
-            self.sandbox.env |= self.mortal(len(self.steps()) + steps)
+            self.sandbox.env |= self.kill_env(len(self.steps()) + steps)
         yield
         self.sandbox.env = before
 
     def steps(self) -> list[str]:
         """What was done, in order."""
         lines = self.trace.read_bytes().decode().splitlines() if self.trace.exists() else []
-        assert all(len(line) == WIDTH - 1 for line in lines)
+        assert all(len(line) == LINE - 1 for line in lines)
         return [line.partition(" ")[2].strip() for line in lines]
 
     def until_over(self) -> str:
@@ -120,16 +120,16 @@ class Scenario:
     def undisturbed(self, place: ResettableSandbox) -> tuple[int, dict[str, Any]]:
         """How many steps it has, and what comes of it."""
         place.set_back()
-        self.begin(place, place.mortal())
+        self.begin(place, place.kill_env())
         self.heal(place)
         return len(place.steps()), self.outcome(place)
 
     def killed(self, place: ResettableSandbox, *at: int) -> tuple[str, dict[str, Any]]:
         """Killed at a step, and on the way back at another one (counted from there): where, and what comes of it."""
         place.set_back()
-        self.begin(place, place.mortal(at[0]))
+        self.begin(place, place.kill_env(at[0]))
         died = [len(place.steps())]
-        with place.mortal_again(at[1:]):
+        with place.killed_again(at[1:]):
             self.heal(place)
         died += [died[0] + further for further in at[1:]]
         steps = place.steps()
@@ -140,8 +140,8 @@ class Scenario:
 
 
 def launching(pipeline: str) -> Callable[[ResettableSandbox, dict[str, str]], None]:
-    def begin(place: ResettableSandbox, mortal: dict[str, str]) -> None:
-        ran = place.sandbox.run("launch", pipeline, TASK, "--id", "g", env=mortal)
+    def begin(place: ResettableSandbox, env: dict[str, str]) -> None:
+        ran = place.sandbox.run("launch", pipeline, TASK, "--id", "g", env=env)
         assert ran.code in (0, KILLED), ran.err
         if ran.code == 0:
             place.until_over()
@@ -193,15 +193,15 @@ EDITS = Scenario("edits", launching("edit"), rescuing("edit"), one_gremlin)
 # ── a stop ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def stopping(place: ResettableSandbox, mortal: dict[str, str]) -> None:
+def stopping(place: ResettableSandbox, env: dict[str, str]) -> None:
     """Launched, parked on a batch that does not end by itself, and stopped."""
     place.simulator.change(latency=FOREVER)
     sandbox = place.sandbox
-    if sandbox.run("launch", "ask", TASK, "--id", "g", env=mortal).code == KILLED:
+    if sandbox.run("launch", "ask", TASK, "--id", "g", env=env).code == KILLED:
         return
     state = sandbox.until("g", "parked", "dead", "detached", deadline=PATIENCE)
     if state["liveness"]["state"] == "parked":
-        sandbox.run("stop", "g", env=mortal)
+        sandbox.run("stop", "g", env=env)
 
 
 def stopped_at_last(place: ResettableSandbox) -> None:
@@ -264,8 +264,8 @@ STOP = Scenario("a stop", stopping, stopped_at_last, nothing_at_work)
 
 
 def landing(*words: str) -> Scenario:
-    def begin(place: ResettableSandbox, mortal: dict[str, str]) -> None:
-        ran = place.sandbox.run("land", "g", *words, env=mortal)
+    def begin(place: ResettableSandbox, env: dict[str, str]) -> None:
+        ran = place.sandbox.run("land", "g", *words, env=env)
         assert ran.code in (0, KILLED), ran.err
 
     def heal(place: ResettableSandbox) -> None:

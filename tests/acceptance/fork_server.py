@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tests import kill_points
+
 HERE = Path(__file__).parent
 PRELOADED = (
     "anthropic",
@@ -60,7 +62,7 @@ class ForkServer:
         real = f"{_quoted(sys.executable)} -I -S"
         python.write_text(
             "#!/bin/sh\n"
-            f'case "$*" in *waiter.py*) shift 2; exec {real} {_quoted(str(HERE / "mortal.py"))} "$@";; esac\n'
+            f'case "$*" in *waiter.py*) shift 2; exec {real} {_quoted(kill_points.__file__)} "$@";; esac\n'
             f'exec {real} {_quoted(str(HERE / "fork_client.py"))} {_quoted(str(door))} "$@"\n'
         )
         python.chmod(0o755)
@@ -183,13 +185,11 @@ def _live(order: dict[str, Any], fds: list[int], python: str) -> NoReturn:
 
 
 def _be(words: list[str]) -> int:
-    from tests.acceptance import mortal
-
     while words[0] != "-m":
         words = words[1:]
     _, module, *rest = words
     sys.argv = [module, *rest]
-    mortal.install_from(os.environ)
+    kill_points.install_from(os.environ)
     if module == "gremlins":
         return int(importlib.import_module("gremlins.cli.door").run(rest))
     return int(importlib.import_module(module).main(rest))

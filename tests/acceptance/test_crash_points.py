@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gremlins.simulator import Simulator
-from tests.acceptance import mortal
+from tests import kill_points
 from tests.acceptance.crash_scenarios import CALL, EDITS, REMOVAL, STOP, ResettableSandbox, Scenario, landing
 from tests.acceptance.fork_server import ForkServer
 from tests.acceptance.one_batch_call import billed_once, launch_one
@@ -134,8 +134,8 @@ CUSTOMIZED = """
 import os, socket, subprocess, sys
 if any("gremlins" in word for word in sys.orig_argv):
     sys.path.insert(0, {folder!r})
-    import mortal
-    mortal.install_from(os.environ)
+    import kill_points
+    kill_points.install_from(os.environ)
 """
 STEPS = ["recv", "send POST /v1/messages/batches HTTP/1.1"]
 
@@ -145,9 +145,9 @@ STEPS = ["recv", "send POST /v1/messages/batches HTTP/1.1"]
 def test_the_installed_command_killed_before_it_hears_that_its_batch_was_made_soak(
     sandbox: Sandbox, tmp_path: Path, step: str
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(CUSTOMIZED.format(folder=str(Path(mortal.__file__).parent)))
+    (tmp_path / "sitecustomize.py").write_text(CUSTOMIZED.format(folder=str(Path(kill_points.__file__).parent)))
     trace = tmp_path / "trace"
-    launch_one(sandbox, latency=0.0, PYTHONPATH=str(tmp_path), **{mortal.TRACE: str(trace), mortal.AT: step})
+    launch_one(sandbox, latency=0.0, PYTHONPATH=str(tmp_path), **{kill_points.TRACE: str(trace), kill_points.AT: step})
     sandbox.until("g", "detached")
     assert trace.read_text().splitlines()[-1].split(maxsplit=1)[1].strip() == step
     assert len(sandbox.simulator.batches) == (step == "recv")

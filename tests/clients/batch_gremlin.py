@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from gremlins.files import make_private_dir
 from gremlins.paths import GremlinPaths
 from gremlins.records.calls import CallKey, CallRecord, Cost, Ledger
 from gremlins.simulator import Simulator
+from tests.kill_points import Killed, KillPoints
 
 MODEL = "claude-sonnet-5-5"
 PROMPT = "Write a plan for the orchard."
@@ -30,58 +31,49 @@ MOST_WAITS = 400
 SETTINGS = BatchSettings(http_timeout=5)
 
 
-class Killed(BaseException):
-    """The process is no more. Not an Exception: nothing may handle it."""
-
-
 class TooManyWaits(AssertionError):
     """Whatever it waits for does not come."""
 
 
-@dataclass
-class Fate:
-    """Counts the steps of a process, and ends it at one, by number or by name; or fills the disk for a while."""
+class ProcessFaults(KillPoints):
+    """The points of one simulated process; its disk may be full at some of them."""
 
-    kill_at: int | str | None = None
-    disk_full_at: range = range(0)
-    steps: int = 0
-    told: list[str] = field(default_factory=list)
+    def __init__(self, at: int | str | None = None, *, disk_full_at: range = range(0)) -> None:
+        super().__init__(at)
+        self.disk_full_at = disk_full_at
 
-    def step(self, what: str, *, writes: bool = False) -> None:
-        self.steps += 1
-        self.told.append(what)
-        if self.kill_at in (self.steps, what):
-            raise Killed(what)
-        if writes and self.steps in self.disk_full_at:
+    def reach(self, what: str, *, writes: bool = False) -> None:
+        super().reach(what)
+        if writes and len(self.reached) in self.disk_full_at:
             raise OSError(errno.ENOSPC, "No space left on device", what)
 
 
-class MortalLedger(Ledger):
+class KillableLedger(Ledger):
     """A ledger whose process may die just before or after each write."""
 
-    def __init__(self, paths: GremlinPaths, fate: Fate) -> None:
+    def __init__(self, paths: GremlinPaths, faults: ProcessFaults) -> None:
         super().__init__(paths)
-        self.fate = fate
+        self.faults = faults
 
     def put(self, record: CallRecord) -> CallRecord:
-        self.fate.step(f"before writing {record.status.state}", writes=True)
+        self.faults.reach(f"before writing {record.status.state}", writes=True)
         super().put(record)
-        self.fate.step(f"after writing {record.status.state}")
+        self.faults.reach(f"after writing {record.status.state}")
         return record
 
     def save_raw(self, key: CallKey, data: bytes) -> str:
-        self.fate.step("before saving the raw result", writes=True)
+        self.faults.reach("before saving the raw result", writes=True)
         name = super().save_raw(key, data)
-        self.fate.step("after saving the raw result")
+        self.faults.reach("after saving the raw result")
         return name
 
 
-class MortalApi:
+class KillableApi:
     """The real API client, in a process that may die just before or after each request."""
 
-    def __init__(self, api: BatchApi, fate: Fate) -> None:
+    def __init__(self, api: BatchApi, faults: ProcessFaults) -> None:
         self.api = api
-        self.fate = fate
+        self.faults = faults
 
     @property
     def fingerprint(self) -> str:
@@ -109,9 +101,9 @@ class MortalApi:
         return self._do("model", lambda: self.api.model(model))
 
     def _do(self, what: str, request: Callable[[], Any]) -> Any:
-        self.fate.step(f"before {what}")
+        self.faults.reach(f"before {what}")
         answer = request()
-        self.fate.step(f"after {what}")
+        self.faults.reach(f"after {what}")
         return answer
 
 
@@ -136,7 +128,7 @@ class BatchGremlin:
     spawn: int = 1
     gremlin_id: str = "g"
     live_available: bool = False
-    fate: Fate = field(default_factory=Fate)
+    faults: ProcessFaults = field(default_factory=ProcessFaults)
     waits: list[Wait] = field(default_factory=list)
     waited: list[float] = field(default_factory=list)
     """Seconds of each wait."""
@@ -164,7 +156,7 @@ class BatchGremlin:
         )
         session = Session(
             gremlin_id=self.gremlin_id,
-            ledger=MortalLedger(self.paths, self.fate),
+            ledger=KillableLedger(self.paths, self.faults),
             settings=Settings(batch=self.batch),
             clock=self.clock,
             env={},
@@ -177,8 +169,8 @@ class BatchGremlin:
             claimed=lambda since: self.claimed(since),
             **self.more,
         )
-        mortal = MortalApi(api, self.fate)
-        return BatchEngine(session, mortal, client=f"claude:{MODEL}", model=MODEL, live_available=self.live_available)
+        killable = KillableApi(api, self.faults)
+        return BatchEngine(session, killable, client=f"claude:{MODEL}", model=MODEL, live_available=self.live_available)
 
     def _park(self, wait: Wait) -> None:
         self.waits.append(wait)
@@ -201,7 +193,7 @@ class BatchGremlin:
 
     def again(self, **changes: Any) -> BatchGremlin:
         """The next process of the same gremlin: brought back by a rescue."""
-        changes = {"spawn": self.spawn + 1, "fate": Fate(), "waits": [], **changes}
+        changes = {"spawn": self.spawn + 1, "faults": ProcessFaults(), "waits": [], **changes}
         return replace(self, **changes)
 
     def woken(self, **changes: Any) -> BatchGremlin:
@@ -255,9 +247,7 @@ class BatchGremlin:
 
 
 @contextmanager
-def dying(gremlin: BatchGremlin) -> Iterator[None]:
-    """The process is killed at the step its fate names; or it gets to its end before."""
-    try:
+def until_killed() -> Iterator[None]:
+    """The block ends without an error if the simulated process is killed in it."""
+    with suppress(Killed):
         yield
-    except Killed:
-        return

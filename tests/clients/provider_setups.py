@@ -1,4 +1,4 @@
-"""Every provider behind one handle, so that one suite can be run over all of them."""
+"""Every provider behind one interface, so that one suite runs over all of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.clients.session_setup import SECRET, SessionSetup
 
 
 class ProviderSetup(ABC):
-    """A provider whose next replies a test sets, and whose requests it can read."""
+    """A provider whose next replies a test sets and whose requests it reads."""
 
     spec: str
 
@@ -193,7 +193,7 @@ class ScriptedSetup(ProviderSetup):
         return [str(record.request["messages"]) for record in self.around.records]
 
 
-PROVIDERS: dict[str, type[ProviderSetup]] = {
+SETUPS: dict[str, type[ProviderSetup]] = {
     "anthropic": AnthropicSetup,
     "claude": ClaudeSetup,
     "copilot": CopilotSetup,

@@ -38,7 +38,7 @@ from gremlins.records.calls import (
     storable,
     summarize,
 )
-from tests.kill_points import die_at, die_everywhere
+from tests.kill_points import killed_at, killed_everywhere
 
 NOW = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
 
@@ -91,7 +91,7 @@ def test_a_crash_at_any_boundary_of_a_write_leaves_the_old_record_or_the_new_one
         (found,) = ledger.records()
         assert found in ((old, new) if died else (new,))
 
-    assert die_everywhere(prepare, check) >= 4
+    assert killed_everywhere(prepare, check) >= 4
 
 
 def test_a_raw_result_is_whole_or_not_there(ledger: Ledger) -> None:
@@ -107,7 +107,7 @@ def test_a_raw_result_is_whole_or_not_there(ledger: Ledger) -> None:
         assert not raw.exists() or raw.read_bytes() == b"line\n" * 10_000
         assert ledger.records() == []
 
-    assert die_everywhere(prepare, check) >= 4
+    assert killed_everywhere(prepare, check) >= 4
 
 
 class Store(RuleBasedStateMachine):
@@ -144,7 +144,7 @@ class Store(RuleBasedStateMachine):
     @rule(key=keys, status=statuses, boundary=st.integers(1, 9))
     def die_while_putting(self, key: CallKey, status: CallStatus, boundary: int) -> None:
         one = self.fresh(key, status)
-        if die_at(boundary, lambda: self.ledger.put(one)):
+        if killed_at(boundary, lambda: self.ledger.put(one)):
             self.maybe[key] = one
         else:
             self.model[key] = one

@@ -42,7 +42,7 @@ from gremlins.records.gremlin import (
     Stopped,
     read_record,
 )
-from tests.kill_points import die_at, die_everywhere
+from tests.kill_points import killed_at, killed_everywhere
 from tests.records.test_calls import mutated
 from tests.records.test_calls import record as call_record
 
@@ -116,7 +116,7 @@ def test_a_crash_at_any_boundary_of_a_write_leaves_the_old_record_or_the_new_one
     def check(died: bool) -> None:
         assert store.read("g") in ((old, new) if died else (new,))
 
-    assert die_everywhere(prepare, check) >= 6
+    assert killed_everywhere(prepare, check) >= 6
 
 
 def test_a_crash_at_any_boundary_of_a_launch_leaves_an_id_that_can_be_taken(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_crash_at_any_boundary_of_a_launch_leaves_an_id_that_can_be_taken(tmp_
         with pytest.raises(Conflict, match="already"):
             fresh().claim("g")
 
-    assert die_everywhere(prepare, check) >= 8
+    assert killed_everywhere(prepare, check) >= 8
 
 
 def test_an_id_that_is_being_launched_is_taken(store: RunStore) -> None:
@@ -169,7 +169,7 @@ class Store(RuleBasedStateMachine):
     @rule(gremlin_id=ids, status=statuses, boundary=st.integers(1, 14))
     def die_while_writing(self, gremlin_id: str, status: Status, boundary: int) -> None:
         new = gremlin(gremlin_id, status)
-        died = die_at(boundary, lambda: put(self.store, new))
+        died = killed_at(boundary, lambda: put(self.store, new))
         try:
             found = self.store.read(gremlin_id)
         except NotFound:

@@ -9,7 +9,8 @@ import pytest
 
 from gremlins.repository.interrupted import remembering, undo_half_made
 from gremlins.repository.worktree import Worktree, create
-from tests.conftest import CrashingGit, Repo
+from tests.conftest import Repo
+from tests.kill_points import killed_at, steps
 
 
 class Cut(BaseException):
@@ -89,19 +90,15 @@ def test_ignored_files_and_tools_droppings_stay(worktree: Worktree) -> None:
     assert (worktree.path / "run.log").read_text() == "2"
 
 
-def test_killed_while_it_is_undone_the_next_one_finishes_it(worktree: Worktree, crashing_git: CrashingGit) -> None:
+def test_killed_while_it_is_undone_the_next_one_finishes_it(worktree: Worktree) -> None:
     (worktree.path / "before.txt").write_text("left\n")
-    for call in range(1, 60, 3):
+    for point in steps(7, 300):
         cut_short(worktree, {"made.txt": "half\n", "before.txt": "spoilt\n"})
-        with crashing_git(call, "after") as crash:
-            try:
-                undo_half_made(worktree)
-            except Exception:  # noqa: BLE001 # whatever a dead git makes of it
-                assert crash.happened
+        killed = killed_at(point, lambda: undo_half_made(worktree))
         undo_half_made(worktree)
         assert status(worktree) == ["?? before.txt"]
         assert (worktree.path / "before.txt").read_text() == "left\n"
-        if not crash.happened:
+        if not killed:
             break
     else:
         raise AssertionError("there is no end to it")

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import signal
 import stat
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ from gremlins.errors import Conflict
 from gremlins.repository.git import Git, UnknownRef
 from gremlins.repository.landing import Landed, land
 from tests.conftest import Repo
-from tests.kill_points import steps
+from tests.kill_points import killed_at, steps
 
 BRANCH = "gremlins/g-1"
 TOKEN = "g-1/7f3a"
@@ -283,52 +280,33 @@ def test_an_older_git_merges_too(repo: Repo, base: str, tmp_path: Path, monkeypa
 
 # --- it is killed
 
-KILLED = """
-import json, os, signal, sys
-from pathlib import Path
-from gremlins.repository.landing import land
 
-left, begun = int(sys.argv[1]), False
+def landing(repo: Repo, base: str, **options: Any) -> Callable[[], Any]:
+    """A landing to be killed, whose process git's filters find in LANDER."""
 
-def at(event, args):
-    global left, begun
-    begun = begun or event == "os.link"
-    if begun and event in ("subprocess.Popen", "os.rename", "os.remove", "os.link", "shutil.copyfile"):
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def action() -> None:
+        os.environ["LANDER"] = str(os.getpid())
+        land(repo.path, BRANCH, base, **{"message": "Fix add", "token": TOKEN, **options})
 
-os.environ["LANDER"] = str(os.getpid())
-sys.addaudithook(at)
-options = json.loads(sys.argv[2])
-land(Path(options.pop("repo")), options.pop("branch"), options.pop("base"), **options)
-"""
-
-
-def land_and_be_killed(repo: Repo, base: str, step: int, **options: str) -> int:
-    """Land in a process that is killed before its `step`th step once it has begun. Returns how it ended."""
-    given = {"repo": str(repo.path), "branch": BRANCH, "base": base, "message": "Fix add", "token": TOKEN, **options}
-    done = subprocess.run([sys.executable, "-c", KILLED, str(step), json.dumps(given)], timeout=60, check=False)
-    return done.returncode
+    return action
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("mode", ["squash", "ff"])
 def test_killed_at_any_step_it_lands_once_when_tried_again(repo: Repo, base: str, mode: Any) -> None:
     repo.write({"notes.txt": "mine\n"})
-    for step in steps(4 if mode == "squash" else 7):
-        code = land_and_be_killed(repo, base, step, mode=mode)
+    for point in steps(7 if mode == "squash" else 11, 300):
+        killed = killed_at(point, landing(repo, base, mode=mode))
         landed = do_land(repo, base, mode=mode)
-        assert repo.head() == landed.sha, f"step {step}"
+        assert repo.head() == landed.sha, f"point {point}"
         assert not Git(repo.path).differs("HEAD", BRANCH)
         assert repo.git("rev-list", "--count", f"{base}..HEAD") == ("1" if mode == "squash" else "2")
-        assert repo.git("status", "--porcelain") == "?? notes.txt", f"step {step}"
+        assert repo.git("status", "--porcelain") == "?? notes.txt", f"point {point}"
         assert repo.git("for-each-ref", "refs/gremlins/landing") == ""
         assert not (repo.path / ".git/index.lock").exists()
-        if code == 0:
-            assert step > 8
+        if not killed:
+            assert point > 8
             return
-        assert code == -signal.SIGKILL
         repo.git("reset", "--quiet", "--hard", base)
     pytest.fail("it takes ever more steps")
 
@@ -341,7 +319,7 @@ def half_moved(repo: Repo, base: str, tmp_path: Path) -> str:
     bomb.chmod(0o755)
     repo.git("config", "filter.bomb.smudge", f"'{bomb}'")
     repo.write({".git/info/attributes": "b.py filter=bomb\n"})
-    assert land_and_be_killed(repo, base, 0) == -signal.SIGKILL
+    assert killed_at(0, landing(repo, base))
     repo.write({".git/info/attributes": ""})
     assert (repo.path / ".git/index.lock").exists()
     assert repo.git("status", "--porcelain") != ""
@@ -368,7 +346,7 @@ def test_a_killed_landings_git_is_let_finish(repo: Repo, base: str, tmp_path: Pa
     slow.chmod(0o755)
     repo.git("config", "filter.slow.smudge", f"'{slow}'")
     repo.write({".git/info/attributes": "b.py filter=slow\n"})
-    assert land_and_be_killed(repo, base, 0) == -signal.SIGKILL
+    assert killed_at(0, landing(repo, base))
     land(repo.path, BRANCH, base, message="Fix add", token=TOKEN)
     assert not Git(repo.path).differs("HEAD", BRANCH)
     assert is_clean(repo)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Callable
@@ -9,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from gremlins.clock import FakeClock
-from gremlins.errors import Conflict, GitError, GremlinsError
+from gremlins.errors import Conflict, GremlinsError
 from gremlins.repository import worktree as wt
 from gremlins.repository.git import Git, HostGitError, UnknownRef
 from gremlins.repository.worktree import FileChange, Worktree
-from tests.conftest import CrashingGit, Repo
-from tests.kill_points import steps
+from tests.conftest import Repo
+from tests.kill_points import killed_at, steps
 
 TRAILER = wt.trailer_of("implement/1/1/1")
 
@@ -423,58 +422,46 @@ def steps_of_an_agent(made: Worktree) -> None:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("commit", [steps_of_edits, steps_of_an_agent])
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_crash_at_any_step_of_a_commit_commits_once(
-    made: Worktree, crashing_git: CrashingGit, commit: Callable[[Worktree], None], when: str
-) -> None:
-    for call in steps(3, 40):
+def test_a_crash_at_any_step_of_a_commit_commits_once(made: Worktree, commit: Callable[[Worktree], None]) -> None:
+    for point in steps(3, 300):
         inside(made).git("reset", "--hard", "--quiet", made.base)
         if commit is steps_of_an_agent:
             inside(made).write({"calc.py": "fixed\n", "b.py": "b\n"})
             (made.path / "README.md").unlink()
-        with crashing_git(call, when) as crash, contextlib.suppress(GitError):
-            commit(made)
+        killed = killed_at(point, lambda: commit(made))
         commit(made)
-        assert status(made) == "", f"call {call}"
-        assert inside(made).git("rev-list", "--count", f"{made.base}..HEAD") == "1", f"call {call}"
+        assert status(made) == "", f"point {point}"
+        assert inside(made).git("rev-list", "--count", f"{made.base}..HEAD") == "1", f"point {point}"
         assert (made.path / "calc.py").read_text() == "fixed\n"
-        if not crash.happened:
+        if not killed:
             return
     pytest.fail("it takes ever more steps")
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_crash_at_any_step_of_making_a_worktree_is_made_good(
-    repo: Repo, tmp_path: Path, crashing_git: CrashingGit, when: str
-) -> None:
-    for call in steps(3, 40):
-        with crashing_git(call, when) as crash, contextlib.suppress(GitError, GremlinsError):
-            wt.create(repo.path, tmp_path / "w", "gremlins/w", "main")
-        making = crash.happened
+def test_a_crash_at_any_step_of_making_a_worktree_is_made_good(repo: Repo, tmp_path: Path) -> None:
+    for point in steps(3, 300):
+        killed = killed_at(point, lambda: wt.create(repo.path, tmp_path / "w", "gremlins/w", "main"))
         made = wt.create(repo.path, tmp_path / "w", "gremlins/w", "main")
         assert status(made) == ""
-        with crashing_git(call, when) as crash, contextlib.suppress(GitError):
-            wt.remove(repo.path, made.path, made.branch, delete_branch=True)
+        killed |= killed_at(point, lambda: wt.remove(repo.path, tmp_path / "w", "gremlins/w", delete_branch=True))
         wt.remove(repo.path, made.path, made.branch, delete_branch=True)
         assert len(Git(repo.path).checkouts()) == 1
-        if not (making or crash.happened):
+        if not killed:
             return
     pytest.fail("it takes ever more steps")
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_crash_at_any_step_of_saving_loses_nothing(made: Worktree, crashing_git: CrashingGit, when: str) -> None:
-    for call in steps(3, 40):
-        inside(made).write({"calc.py": f"half {call}\n"})
+def test_a_crash_at_any_step_of_saving_loses_nothing(made: Worktree) -> None:
+    for point in steps(3, 300):
+        inside(made).write({"calc.py": f"half {point}\n"})
         ref = wt.interrupted_ref(made)
-        with crashing_git(call, when) as crash, contextlib.suppress(GitError):
-            wt.save_interrupted(made, ref)
+        killed = killed_at(point, lambda: wt.save_interrupted(made, wt.interrupted_ref(made)))
         wt.save_interrupted(made, wt.interrupted_ref(made))
         assert status(made) == ""
-        assert Git(made.path).file(ref, "calc.py") == f"half {call}\n".encode()
-        if not crash.happened:
+        assert Git(made.path).file(ref, "calc.py") == f"half {point}\n".encode()
+        if not killed:
             return
     pytest.fail("it takes ever more steps")
 

@@ -21,10 +21,10 @@ from gremlins.records.calls import CallFailed
 from gremlins.records.gremlin import Bailed, Failed, Finished, Interrupted, ParkedCall, StageRun
 from gremlins.stages.address_code import is_clean
 from gremlins.stages.parallel import _combined
-from tests.conftest import CrashingGit, Repo
+from tests.conftest import Repo
 from tests.fleet.records import record
 from tests.in_process import Lab
-from tests.kill_points import steps
+from tests.kill_points import count_points, killed_at, steps
 from tests.stages.conftest import MakeScripted
 from tests.stages.test_loop import rescued
 
@@ -370,19 +370,13 @@ stages:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("back", [step - 1 for step in steps(5, 13)])
-def test_killed_while_it_merges_and_clears_away_it_only_finishes(
-    scripted: MakeScripted, crashing_git: CrashingGit, back: int
-) -> None:
-    it = scripted(when=[("Say ONE", new("one.txt"))])
+@pytest.mark.parametrize("back", [step - 1 for step in steps(11, 60)])
+def test_killed_while_it_merges_and_clears_away_it_only_finishes(scripted: MakeScripted, back: int) -> None:
+    it = scripted(when=[("Say ONE", new("one.txt"))], latency=0.0)
     whole = it.make(MERGING, task="Do.")
-    with crashing_git(100_000, "before") as count:
-        assert isinstance(it.run(whole).status, Finished)
-    calls = int(count.count.read_text())
+    points = count_points(lambda: it.run(whole))
     gremlin = it.make(MERGING, task="Do.")
-    with crashing_git(calls - back, "after") as crash:
-        it.run(gremlin)
-    assert crash.happened or back == 0
+    assert killed_at(points - back, lambda: it.run(gremlin)) or back == 0
     if not isinstance(it.read(gremlin).status, Finished):
         rescued(it, gremlin)
         assert isinstance(it.run(gremlin).status, Finished), it.log(gremlin)

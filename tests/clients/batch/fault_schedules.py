@@ -20,7 +20,8 @@ from gremlins.paths import Home
 from gremlins.records.calls import CallRecord, Ledger
 from gremlins.records.claims import adoption_lock, claimed_batches
 from gremlins.simulator import Simulator
-from tests.clients.batch_gremlin import PROMPT, BatchGremlin, Fate, Killed
+from tests.clients.batch_gremlin import PROMPT, BatchGremlin, ProcessFaults
+from tests.kill_points import Killed
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 KEYS = ("sk-ant-key-of-then-00", "sk-ant-rotated-key-01")
@@ -142,13 +143,13 @@ class Actor:
 
     def born(self, end: End | None) -> None:
         """The next process, which ends as said."""
-        fate = Fate()
+        faults = ProcessFaults()
         if end is not None and end.how == "full disk":
-            fate.disk_full_at = range(end.step, end.step + 2 * end.long)
+            faults.disk_full_at = range(end.step, end.step + 2 * end.long)
         elif end is not None:
-            fate.kill_at = end.step
+            faults.at = end.step
         woken = end is None or end.woken
-        self.gremlin = (self.gremlin.woken if woken else self.gremlin.again)(fate=fate)
+        self.gremlin = (self.gremlin.woken if woken else self.gremlin.again)(faults=faults)
         self.process = _life(self.gremlin)
 
 
@@ -267,7 +268,7 @@ class ScheduleRun:
             actor.gremlin = replace(actor.gremlin, key=key)
             actor.over, actor.ends = "", []
             actor.born(End("", 0, 0, woken=False, key=0))
-            actor.gremlin.fate.kill_at = None
+            actor.gremlin.faults.at = None
             while self._turn():
                 pass
             if not actor.over.startswith("detached"):

@@ -15,8 +15,9 @@ from gremlins.config import BatchSettings
 from gremlins.outcome import Bail, Failed
 from gremlins.records.calls import CallFailed, Collected, Submitted
 from gremlins.simulator import Failure, Reply, ScriptedModel
-from tests.clients.batch_gremlin import SETTINGS, BatchGremlin, Fate, Killed, dying
+from tests.clients.batch_gremlin import SETTINGS, BatchGremlin, ProcessFaults, until_killed
 from tests.clients.conftest import MakeGremlin
+from tests.kill_points import Killed
 
 IMPATIENT = SETTINGS.model_copy(update={"http_timeout": 0.3})
 
@@ -36,8 +37,8 @@ def assert_paid_once(gremlin: BatchGremlin) -> None:
 
 def submit_and_die(gremlin: BatchGremlin) -> None:
     """Killed as soon as its batch is on record."""
-    dead = gremlin.again(fate=Fate(kill_at="after writing submitted"))
-    with dying(dead):
+    dead = gremlin.again(faults=ProcessFaults("after writing submitted"))
+    with until_killed():
         dead.ask()
 
 
@@ -68,8 +69,8 @@ def test_a_failure_on_record_is_returned_and_nothing_is_sent(make_gremlin: MakeG
 
 
 def test_a_call_in_flight_sends_what_is_on_record_whatever_the_code_now_says(gremlin: BatchGremlin) -> None:
-    dead = gremlin.again(fate=Fate(kill_at="before list"))
-    with dying(dead):
+    dead = gremlin.again(faults=ProcessFaults("before list"))
+    with until_killed():
         dead.ask("as it was")
     gremlin.text(text="as it is now")
     assert "as it was" in json.dumps(gremlin.simulator.batches[0].requests[0].params)
@@ -84,7 +85,7 @@ def test_replies_sent_back_for_correction_are_calls_of_their_own(gremlin: BatchG
 
 def test_the_intent_is_on_disk_before_anything_is_sent(gremlin: BatchGremlin) -> None:
     gremlin.text()
-    told = gremlin.fate.told
+    told = gremlin.faults.reached
     assert told.index("after writing intent") < told.index("before list") < told.index("before create")
     assert told[told.index("before create") - 1] == "after writing intent"
 
@@ -241,7 +242,7 @@ def killed_everywhere(make: Callable[[], BatchGremlin]) -> int:
     steps = 0
     while True:
         gremlin = make()
-        gremlin.fate.kill_at = steps + 1
+        gremlin.faults.at = steps + 1
         try:
             gremlin.ask()
         except Killed:
@@ -270,10 +271,12 @@ def test_killed_at_any_step_of_a_call_with_a_fault_it_is_one_batch(make_gremlin:
 def test_a_disk_that_is_full_for_a_while_loses_nothing(make_gremlin: MakeGremlin) -> None:
     whole = make_gremlin(latency=15.0)
     whole.text()
-    writes = [n for n, what in enumerate(whole.fate.told, 1) if what.startswith(("before writing", "before saving"))]
+    writes = [
+        n for n, what in enumerate(whole.faults.reached, 1) if what.startswith(("before writing", "before saving"))
+    ]
     for step in writes:
         gremlin = make_gremlin(latency=15.0)
-        gremlin.fate.disk_full_at = range(step, step + 1)
+        gremlin.faults.disk_full_at = range(step, step + 1)
         with pytest.raises(OSError, match="No space left"):
             gremlin.ask()
         after = gremlin.again()
@@ -448,14 +451,14 @@ def test_results_that_never_come_whole_end_the_call_at_an_unknown_cost(gremlin: 
 
 def test_the_raw_result_is_saved_before_it_is_read(gremlin: BatchGremlin) -> None:
     gremlin.text()
-    told = gremlin.fate.told
+    told = gremlin.faults.reached
     assert told.index("after saving the raw result") < told.index("before writing ended")
     assert (gremlin.paths.calls / "plan.a1.t1.r1.raw.jsonl").read_bytes().count(b"\n") == 1
 
 
 def test_a_raw_result_that_somebody_removed_is_fetched_again(gremlin: BatchGremlin) -> None:
-    dead = gremlin.again(fate=Fate(kill_at="after writing ended"))
-    with dying(dead):
+    dead = gremlin.again(faults=ProcessFaults("after writing ended"))
+    with until_killed():
         dead.ask()
     assert dead.record.status.state == "ended"
     (gremlin.paths.calls / "plan.a1.t1.r1.raw.jsonl").unlink()
@@ -608,8 +611,8 @@ def test_a_success_that_came_too_late_is_booked_and_used_after_a_rescue(make_gre
 
 
 def test_a_call_stopped_before_it_was_sent_is_never_sent(gremlin: BatchGremlin) -> None:
-    dead = gremlin.again(fate=Fate(kill_at="before list"))
-    with dying(dead):
+    dead = gremlin.again(faults=ProcessFaults("before list"))
+    with until_killed():
         dead.ask()
     assert gremlin.stop() == 0
     assert gremlin.simulator.requests == {}
@@ -636,7 +639,7 @@ def test_a_stop_between_the_steps_of_a_stop_ends_the_same(make_gremlin: MakeGrem
     for step in range(1, 40):
         gremlin = make_gremlin(latency=1000.0)
         submit_and_die(gremlin)
-        stopping = gremlin.woken(fate=Fate(kill_at=step))
+        stopping = gremlin.woken(faults=ProcessFaults(step))
         try:
             stopping.stop()
         except Killed:
@@ -703,7 +706,7 @@ def test_a_record_of_an_older_program_is_taken_up(gremlin: BatchGremlin) -> None
 
 def test_a_prompt_of_any_bytes_can_be_asked_and_taken_up_again(gremlin: BatchGremlin) -> None:
     text = "caf\udce9 \x00 \ud800 🍊"
-    with dying(gremlin):
+    with until_killed():
         answer = gremlin.ask(text)
     assert isinstance(answer, Answer)
     assert gremlin.again().text(text=text) == answer.text

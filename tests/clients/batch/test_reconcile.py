@@ -18,7 +18,7 @@ from gremlins.paths import Home
 from gremlins.records.calls import CallFailed, Collected, Ended
 from gremlins.records.claims import claimed_batches
 from tests.clients.batch.test_engine import assert_paid_once
-from tests.clients.batch_gremlin import MODEL, SETTINGS, BatchGremlin, Fate, dying
+from tests.clients.batch_gremlin import MODEL, SETTINGS, BatchGremlin, ProcessFaults, until_killed
 from tests.clients.conftest import MakeGremlin
 
 LOST: dict[str, Any] = {"on": "create", "do": "drop", "when": "after"}
@@ -125,8 +125,8 @@ def test_pages_are_turned_until_what_was_there_before(make_gremlin: MakeGremlin)
     gremlin = make_gremlin(latency=30.0)
     for n in range(3):
         others_batch(gremlin, f"before-{n}")
-    dead = gremlin.again(fate=Fate(kill_at="after create"))
-    with dying(dead):
+    dead = gremlin.again(faults=ProcessFaults("after create"))
+    with until_killed():
         dead.ask()
     for n in range(150):
         others_batch(gremlin, f"after-{n}")
@@ -185,8 +185,8 @@ def test_a_batch_claimed_by_another_gremlin_is_not_a_candidate(make_gremlin: Mak
 
 def test_the_gremlins_own_other_batch_is_not_a_candidate(make_gremlin: MakeGremlin) -> None:
     gremlin = make_gremlin(latency=float("inf"))
-    submitted = gremlin.again(fate=Fate(kill_at="after writing submitted"))
-    with dying(submitted):
+    submitted = gremlin.again(faults=ProcessFaults("after writing submitted"))
+    with until_killed():
         submitted.ask(label="docs/plan")
     gremlin.simulator.change(latency=10.0)
     gremlin.simulator.fault(**NOT_TAKEN)
@@ -210,11 +210,11 @@ def test_several_gremlins_that_look_at_the_same_moment_each_find_their_own(make_
     gremlins = [first, *(first.again(gremlin_id=f"g{n}") for n in range(3))]
     first.simulator.fault(**LOST, times=len(gremlins))
     for gremlin in gremlins:
-        dead = gremlin.again(fate=Fate(kill_at="after writing intent"))
-        with dying(dead):
+        dead = gremlin.again(faults=ProcessFaults("after writing intent"))
+        with until_killed():
             dead.ask()
-        dead = gremlin.again(fate=Fate(kill_at="before list"))
-        with dying(dead):
+        dead = gremlin.again(faults=ProcessFaults("before list"))
+        with until_killed():
             dead.ask()
     first.clock.advance(60.0)
     threads = [threading.Thread(target=gremlin.again().ask) for gremlin in gremlins]
@@ -301,8 +301,8 @@ def test_a_server_that_tells_no_time_is_searched_by_what_there_was_before(make_g
 
 
 def test_a_process_killed_in_the_post_looks_up_to_the_time_of_its_rescue(gremlin: BatchGremlin) -> None:
-    dead = gremlin.again(fate=Fate(kill_at="after create"))
-    with dying(dead):
+    dead = gremlin.again(faults=ProcessFaults("after create"))
+    with until_killed():
         dead.ask()
     (send,) = dead.record.sends
     assert send.outcome is None
@@ -355,11 +355,11 @@ def test_the_second_is_waited_for_so_that_its_cost_is_known(make_gremlin: MakeGr
 def test_killed_at_any_step_of_two_both_are_booked(make_gremlin: MakeGremlin) -> None:
     whole = late_twin(make_gremlin, cancel_too_late=True)
     whole.text()
-    steps = len(whole.fate.told)
+    steps = len(whole.faults.reached)
     for step in range(steps - 20, steps):
         gremlin = late_twin(make_gremlin, cancel_too_late=True)
-        gremlin.fate.kill_at = step
-        with dying(gremlin):
+        gremlin.faults.at = step
+        with until_killed():
             gremlin.ask()
         gremlin.again().text()
         assert gremlin.cost == gremlin.billed
@@ -368,8 +368,8 @@ def test_killed_at_any_step_of_two_both_are_booked(make_gremlin: MakeGremlin) ->
 
 def test_a_stop_cancels_both(make_gremlin: MakeGremlin) -> None:
     gremlin = late_twin(make_gremlin, cancel_latency=20.0)
-    dead = gremlin.again(fate=Fate(kill_at="before writing ended"))
-    with dying(dead):
+    dead = gremlin.again(faults=ProcessFaults("before writing ended"))
+    with until_killed():
         dead.ask()
     gremlin.stop()
     assert all(batch.ended_at for batch in gremlin.simulator.batches)
@@ -387,8 +387,8 @@ def test_two_that_both_ended_before_anybody_looked_are_both_booked(make_gremlin:
 
 def test_a_second_batch_whose_cost_nobody_can_learn_is_unpriced_and_not_free(make_gremlin: MakeGremlin) -> None:
     gremlin = late_twin(make_gremlin, cancel_too_late=True)
-    dead = gremlin.again(fate=Fate(kill_at="before writing collected"))
-    with dying(dead):
+    dead = gremlin.again(faults=ProcessFaults("before writing collected"))
+    with until_killed():
         dead.ask()
     assert isinstance(dead.record.status, Ended)
     gremlin = late_twin(make_gremlin, cancel_too_late=True, cancel_latency=500.0)
@@ -409,8 +409,8 @@ def lost_with_first_key(make_gremlin: MakeGremlin, *, before: int = 1, taken: bo
     gremlin = make_gremlin({"key": "sk-ant-first-key-000"}, keys=KEYS, latency=30.0)
     for n in range(before):
         others_batch(gremlin, f"before-{n}", key="sk-ant-first-key-000")
-    dead = gremlin.again(fate=Fate(kill_at="after create" if taken else "before create"))
-    with dying(dead):
+    dead = gremlin.again(faults=ProcessFaults("after create" if taken else "before create"))
+    with until_killed():
         dead.ask()
     return gremlin
 
@@ -450,8 +450,8 @@ def test_a_rotated_key_is_trusted_when_it_sees_the_batch_itself(make_gremlin: Ma
 
 def test_a_stop_while_looking_cancels_once_it_is_found(make_gremlin: MakeGremlin) -> None:
     gremlin = make_gremlin(latency=300.0)
-    dead = gremlin.again(fate=Fate(kill_at="after create"))
-    with dying(dead):
+    dead = gremlin.again(faults=ProcessFaults("after create"))
+    with until_killed():
         dead.ask()
     gremlin.stop()
     status = gremlin.record.status
@@ -461,8 +461,8 @@ def test_a_stop_while_looking_cancels_once_it_is_found(make_gremlin: MakeGremlin
 
 
 def test_a_stop_of_what_was_never_made_ends_after_the_grace(gremlin: BatchGremlin) -> None:
-    dead = gremlin.again(fate=Fate(kill_at="before create"))
-    with dying(dead):
+    dead = gremlin.again(faults=ProcessFaults("before create"))
+    with until_killed():
         dead.ask()
     gremlin.stop()
     assert isinstance(gremlin.record.status, CallFailed)

@@ -32,15 +32,12 @@ from gremlins.fleet.times import text_of
 from gremlins.outcome import FailureClass
 from tests.fleet.dispatch.fake_fleet import COMMITS, FakeGremlin
 from tests.fleet.project import PROJECT, Project
+from tests.kill_points import Killed
 
 CAPS = Policy(retry_cap=3, spawn_cap=6, host_cap=4, max_running=2, max_parked=3, deadline=7200)
 LATE: tuple[FailureClass | None, ...] = (None, "task", "config")
 ENDS = ("task", "unknown", "capacity", "host", "config", "died", "lie")
 WAITING_FOR_A_PERSON = {"held", "blocked", "deferred"}
-
-
-class Crash(BaseException):
-    """The loop's process is killed here."""
 
 
 class FragileStore(SqliteStore):
@@ -96,7 +93,7 @@ class Dispatching(RuleBasedStateMachine):
             self.countdown -= 1
             if self.countdown <= 0:
                 self.countdown = None
-                raise Crash(where)
+                raise Killed(where)
 
     claiming = False
 
@@ -116,7 +113,7 @@ class Dispatching(RuleBasedStateMachine):
     def _run(self, dispatcher: Dispatcher, **options: Any) -> TickReport | None:
         try:
             return dispatcher.tick(**options)
-        except Crash:
+        except Killed:
             return None
 
     def _guard_spawns(self) -> None:
