@@ -1,6 +1,6 @@
-"""Attempts: what the loop has tried for a bead, and the counters that follow from them. Records and pure functions.
+"""Attempts at beads, breaker episodes, and the counters derived from them: records and pure functions.
 
-Times are seconds since the epoch, UTC. Nothing here is ever written back: a counter is what its attempts say.
+Times are seconds since the epoch, UTC. Counters are never stored.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from gremlins.outcome import FailureClass
 from gremlins.retry import bead_backoff
 
 Kind = Literal["fresh", "rescue", "adopted"]
-"""A new gremlin; the last one taken up again; or one that a person took up again, which is never charged."""
+"""fresh: a new gremlin. rescue: the loop rescued the last one. adopted: a person rescued it; never charged."""
 
 OWN_FAULT: frozenset[FailureClass] = frozenset({"task", "unknown"})
-"""Always charged. `start` is charged too, but not within an episode of the fleet's breaker."""
+"""Always charged. `start` is charged too, except within an episode of the fleet's breaker."""
 
 FLEET = "fleet"
-"""The scope of the breaker that stands for the whole fleet; any other is a credential's."""
+"""The scope of the fleet's breaker. Every other scope names a credential."""
 
 Cause = Literal["rate", "start", "config", "credit", "capacity"]
 
 RESET = "reset by a person"
 
 LONGEST_HOLD = 31 * 86400.0
-"""Seconds up to which a provider's own time is believed."""
+"""Seconds. A provider's `retry_at` further away is cut to this."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """The loop's decision to end an attempt's process, and when it asked for that."""
+    """Why and when the loop asked an attempt's process to end."""
 
     reason: str
     at: float
@@ -40,7 +40,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class Cap:
-    """A spending cap that left no room for another call, and what it was set to then."""
+    """A spending cap that was reached, and its value at that time."""
 
     name: str
     usd: float
@@ -48,7 +48,7 @@ class Cap:
 
 @dataclass(frozen=True)
 class Settlement:
-    """How an attempt ended. `seq` numbers the settlements of a project; the clock may jump, it does not."""
+    """How an attempt ended. `seq` numbers the settlements of a project, because the clock may jump."""
 
     at: float
     failure: FailureClass | None
@@ -58,7 +58,7 @@ class Settlement:
     retry_at: float | None = None
     cost_usd: float = 0.0
     cap: Cap | None = None
-    """The cap of ours that ended it, for class credit. None there: it was the provider."""
+    """For class credit: the person's cap that was reached. None means the provider refused."""
 
     @property
     def failed(self) -> bool:
@@ -67,10 +67,10 @@ class Settlement:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt at one bead. On disk before its process exists.
+    """One attempt at one bead, on disk before its process exists.
 
-    `base_*` is what the gremlin's record said when the latest spawn was decided: the spawn is still pending as long
-    as `spawned_at` is null and the record has not moved beyond it.
+    `base_*` are the gremlin's figures when the latest spawn was decided. That spawn is pending while `spawned_at` is
+    None and the gremlin's `spawn` does not exceed `base_spawn`.
     """
 
     project: str
@@ -100,18 +100,18 @@ class Attempt:
 
     @property
     def began(self) -> float:
-        """When its latest process was started, as far as is known."""
+        """Start of its latest process; the claim if the start is not recorded."""
         return self.claimed_at if self.spawned_at is None else self.spawned_at
 
     @property
     def reattached(self) -> bool:
-        """Whether a process was started for it again."""
+        """True once a second process was started for it."""
         return self.spawns > (0 if self.kind == "adopted" else 1)
 
 
 @dataclass(frozen=True)
 class Work:
-    """One bead as the loop sees it: no text, but all its attempts, oldest first."""
+    """A bead without its text, and all its attempts, oldest first."""
 
     project: str
     id: str
@@ -121,7 +121,7 @@ class Work:
     priority: int
     created_at: str
     n: int = 0
-    """The order in which beads came, for those made in the same second."""
+    """Insertion order: sorts beads made in the same second."""
     attempts: tuple[Attempt, ...] = ()
     blocked: bool = False
     defer_at: float | None = None
@@ -151,13 +151,13 @@ class Work:
 
     @property
     def order(self) -> tuple[int, str, int]:
-        """Highest priority first, then oldest."""
+        """Sort key: highest priority first, then oldest."""
         return (self.priority, self.created_at, self.n)
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One time that a breaker was open. Sequence numbers are those of settlements."""
+    """A period during which a breaker is or was open. Sequence numbers are `Settlement.seq`."""
 
     project: str
     scope: str
@@ -168,7 +168,7 @@ class Episode:
     opened_at: float
     level: int
     shut_at: float
-    """When its present wait began."""
+    """Start of the current wait."""
     until: float
     probe: str | None = None
     closed_at: float | None = None
@@ -182,50 +182,50 @@ class Episode:
 
     @property
     def probed_healthy(self) -> bool:
-        """Whether it closed because of a probe, not because a person said so."""
+        """True if a probe closed it, not a person."""
         return self.closed_at is not None and self.closed_why != RESET
 
-    def excuses(self, attempt: Attempt) -> bool:
-        """Whether a failure to start lies inside it, from the first failure that opened it."""
+    def covers(self, attempt: Attempt) -> bool:
+        """True for settlements of the fleet's episode, from the first failure that opened it."""
         if self.scope != FLEET or attempt.settled is None or attempt.settled.seq < self.since_seq:
             return False
         return self.closed_seq is None or attempt.settled.seq <= self.closed_seq
 
 
 def is_charged(attempt: Attempt, episodes: Iterable[Episode]) -> bool:
-    """Whether a failure is the bead's own."""
+    """True if the attempt failed by the bead's own fault and counts towards `retry_cap`."""
     if attempt.settled is None or attempt.kind == "adopted" or attempt.probe:
         return False
     if attempt.settled.failure == "start":
-        return not any(episode.excuses(attempt) for episode in episodes)
+        return not any(episode.covers(attempt) for episode in episodes)
     return attempt.settled.failure in OWN_FAULT
 
 
 def charged(work: Work, episodes: Iterable[Episode]) -> int:
-    """The charged attempts of this epoch."""
+    """Charged attempts of this epoch."""
     known = tuple(episodes)
     return sum(is_charged(attempt, known) for attempt in work.current)
 
 
 def host_failures(work: Work) -> int:
-    """The failures of this epoch that were the machine's."""
+    """Failures of class host in this epoch."""
     return sum(a.settled is not None and a.settled.failure == "host" for a in work.current)
 
 
 def last_failure(work: Work) -> Attempt | None:
-    """The latest attempt, if it failed."""
+    """The latest settled attempt, if it failed."""
     latest = next((a for a in reversed(work.attempts) if a.settled is not None), None)
     return latest if latest is not None and latest.settled is not None and latest.settled.failed else None
 
 
 def eligible_at(work: Work, *, initial: float, maximum: float) -> float | None:
-    """When the bead's latest failure of this epoch lets it be tried again. None: nothing to wait for."""
+    """End of the backoff after the latest failure of this epoch. None if there is none."""
     failures = [a for a in work.current if a.settled is not None and a.settled.failed]
     if not failures or (last := failures[-1].settled) is None:
         return None
     match last.failure:
         case "config" | "canceled" | "permanent":
-            return None  # a breaker or a person decides
+            return None  # a breaker or a person releases it
         case "credit" if last.cap is not None:
             return None  # raising the cap releases it at once
         case "capacity" if last.retry_at is not None:
@@ -237,15 +237,15 @@ def eligible_at(work: Work, *, initial: float, maximum: float) -> float | None:
 
 
 def due(moment: float, since: float, now: float) -> bool:
-    """Whether a wait that began at `since` and ends at `moment` is over.
+    """True if a wait from `since` to `moment` is over.
 
-    A clock set back by more than the wait itself ends it: nothing may wait for years because of a wrong clock.
+    A clock set back by more than the wait ends it too, so that a wrong clock never makes a bead wait for years.
     """
     return now >= moment or now < since - (moment - since)
 
 
-def take_up_again(work: Work) -> str | None:
-    """The gremlin to rescue next, its paid calls kept; None after a failure of class task, and after success."""
+def gremlin_to_rescue(work: Work) -> str | None:
+    """The gremlin of the latest failure, whose paid calls are kept. None after class task or success."""
     latest = work.latest
     if latest is None or latest.settled is None or not latest.settled.failed:
         return None

@@ -1,4 +1,4 @@
-"""What a bead is: the issue as `beads` writes it down, and where it stands with us."""
+"""Beads: the issue in the format of `beads`, and its status here."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ STATUSES: tuple[Status, ...] = ("open", "in_progress", "closed", "failed", "defe
 TERMINAL: frozenset[str] = frozenset({"closed", "failed"})
 
 BLOCKING = frozenset({"blocks", "conditional-blocks", "waits-for"})
-"""Dependencies that hold a bead back until the other one is closed."""
+"""Dependency types that block a bead until the other one is closed."""
 PARENT = "parent-child"
-"""Passes on whatever blocks the parent."""
+"""A child is blocked while its parent is blocked."""
 ORDERING = BLOCKING | {PARENT}
-"""Dependencies among which a circle could never be worked off."""
+"""Dependency types that must not form a circle."""
 
 TITLE_MAX = 500
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -35,7 +35,7 @@ def _is_time(text: str) -> str:
 
 
 Moment = Annotated[str, AfterValidator(_is_time)]
-"""RFC 3339, kept as it was written."""
+"""An RFC 3339 time, kept as written."""
 
 
 def _is_id(text: str) -> str:
@@ -45,7 +45,7 @@ def _is_id(text: str) -> str:
 
 
 class Dependency(BaseModel):
-    """One bead needs, or is related to, another. Keys we do not know are kept."""
+    """A dependency on another bead. Unknown keys are kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -59,7 +59,7 @@ class Dependency(BaseModel):
 
 
 class Issue(BaseModel):
-    """What a person wrote, in the fields and words of beads. Keys we do not know are kept."""
+    """A bead's text and metadata, with the field names of beads. Unknown keys are kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -88,7 +88,7 @@ class Issue(BaseModel):
 
     @field_validator("title")
     @classmethod
-    def _says_something(cls, title: str) -> str:
+    def _not_blank(cls, title: str) -> str:
         if not title.strip():
             raise ValueError("should not be blank")
         return title
@@ -109,7 +109,7 @@ HoldKind = Literal["person", "stopped", "spawn_cap", "host", "imported"]
 
 @dataclass(frozen=True)
 class Hold:
-    """Why a bead is kept back until somebody releases it. `status` is the imported one that we do not have."""
+    """Why a bead is held until a person releases it. `status`: an imported status that we do not have."""
 
     kind: HoldKind
     reason: str
@@ -120,7 +120,7 @@ class Hold:
 
 @dataclass(frozen=True)
 class Bead:
-    """An issue and where it stands. `generation` counts its changes, `epoch` a person's retries, both from 1."""
+    """An issue and its status here. `generation` counts changes, `epoch` retries by a person; both begin at 1."""
 
     project: str
     issue: Issue
@@ -141,11 +141,11 @@ class Bead:
         return self.status in TERMINAL
 
     def edited(self, now: str, **changes: Any) -> Bead:
-        """With other content, stamped."""
+        """A copy with changed fields and a new `updated_at`. Raises GremlinsError."""
         return replace(self, issue=with_fields(self.issue, updated_at=now, **changes))
 
     def moved(self, status: Status, now: str, *, reason: str = "", hold: Hold | None = None) -> Bead:
-        """In another status, with the times that belong to it."""
+        """A copy in another status, with the times that belong to that status."""
         closed = status == "closed"
         started = self.issue.started_at or (now if status == "in_progress" else None)
         issue = with_fields(
@@ -160,7 +160,7 @@ class Bead:
 
 
 def with_fields(issue: Issue, **changes: Any) -> Issue:
-    """A changed copy, validated. Raises GremlinsError naming the field."""
+    """A validated copy with changed fields. Raises GremlinsError that names the field."""
     from pydantic import ValidationError
 
     try:
@@ -172,7 +172,7 @@ def with_fields(issue: Issue, **changes: Any) -> Issue:
 
 
 def task_of(issue: Issue) -> str:
-    """What the plan stage is given as the task: everything a person wrote about it."""
+    """The task text for the plan stage: title, description, design, acceptance criteria and notes."""
     parts = [issue.title.strip()]
     for heading, text in (
         ("", issue.description),
@@ -186,13 +186,13 @@ def task_of(issue: Issue) -> str:
 
 
 def prefix_of(project: str) -> str:
-    """What the ids of a project begin with: the name of its folder, in lower case."""
+    """The prefix of a project's bead ids: the name of its folder in lower case."""
     name = re.sub(r"[^a-z0-9]+", "-", PurePath(project).name.lower()).strip("-")
     return name[:24].rstrip("-") or "bead"
 
 
 def new_id(project: str, title: str, now: float, *, nonce: int, crowd: int) -> str:
-    """`<prefix>-<hash>`. The hash is as short as `crowd` other beads allow, longer when `nonce` collided before."""
+    """`<prefix>-<hash>`. The hash grows with the number of other beads (`crowd`) and of collisions (`nonce`)."""
     length = 4
     while length < 8 and 36**length < crowd * 36:
         length += 1
@@ -216,7 +216,7 @@ def base36(digest: bytes, length: int) -> str:
 
 
 def gremlin_id_for(project: str, bead_id: str, number: int, now: float) -> str:
-    """The id of the gremlin that an attempt starts afresh: readable, and no other attempt's in any project."""
+    """The id of the new gremlin of an attempt, unique over all projects."""
     readable = re.sub(r"[^a-z0-9]+", "-", bead_id.lower()).strip("-")[:48].strip("-") or "bead"
     digest = hashlib.sha256(f"{project}\0{bead_id}\0{number}\0{now!r}".encode()).digest()
     return f"{readable}-{number}-{base36(digest, 4)}"
@@ -236,5 +236,5 @@ def parse_dependency(text: str) -> tuple[str, str]:
 
 
 def words(values: Iterable[str]) -> list[str]:
-    """Comma-separated values of a repeatable option, each once, in order."""
+    """The distinct words of a repeatable, comma-separated option, in order."""
     return list(dict.fromkeys(word for value in values for part in value.split(",") if (word := part.strip())))

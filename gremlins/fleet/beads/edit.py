@@ -1,4 +1,4 @@
-"""What a person's verbs do to beads: each reads, decides, and commits against what it read, again if it lost a race."""
+"""A person's changes to beads: each reads, decides and commits by compare-and-swap, and retries if it lost a race."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from gremlins.fleet.beads.bead import PARENT, Bead, Dependency, Hold, Issue, Sta
 from gremlins.fleet.beads.store.interface import BeadStore, Event, PutBead, StoreChange
 
 TRIES = 50
-"""Races a verb may lose before it gives up."""
+"""Lost compare-and-swaps before a change gives up."""
 
 Relabel = Callable[[Sequence[str]], list[str]]
-"""The labels a bead is to have, from those it has."""
+"""Returns new labels from the current ones."""
 SettleEnded = Callable[[Work, float, str], Sequence[StoreChange]]
 """Changes that settle a bead's attempt, from (work, now, who retries). Raises Conflict while its gremlin runs."""
 
 
 @dataclass(frozen=True)
 class BeadEditor:
-    """The beads of one project, as a person works on them."""
+    """Finds and changes the beads of one project. `who` is recorded with each change."""
 
     store: BeadStore
     project: str
@@ -31,10 +31,8 @@ class BeadEditor:
     who: str
     settle_ended: SettleEnded
 
-    # --- finding
-
     def resolve(self, text: str) -> str:
-        """The id a person means by it or by the beginning of it. Raises NotFound with the nearest, or the matches."""
+        """The id that a unique prefix names. Raises NotFound with the matches or the nearest id."""
         found = self.store.matching(self.project, text)
         if len(found) == 1:
             return found[0]
@@ -50,10 +48,8 @@ class BeadEditor:
             raise NotFound(f"no bead `{bead_id}` in {self.project}")
         return bead
 
-    # --- making and changing
-
     def create(self, title: str, *, bead_id: str | None = None, parent: str | None = None, **fields: Any) -> Bead:
-        """Make a bead. Raises GremlinsError (a field is wrong), Conflict (the id is taken, or a circle)."""
+        """Make a bead. Raises GremlinsError (invalid field), Conflict (id taken, circle of dependencies)."""
         dependencies: tuple[Dependency, ...] = fields.pop("dependencies", ())
         if parent is not None:
             dependencies = (*dependencies, self.dependency("", parent, PARENT))
@@ -84,7 +80,7 @@ class BeadEditor:
             nonce += 1
 
     def edit(self, bead_id: str, change: Callable[[Bead], Bead], kind: str, text: str = "") -> Bead:
-        """Change a bead as it is at the moment of the change. Returns it as it is then."""
+        """Apply `change` to the current bead and return the result. Raises Conflict."""
         for _ in range(TRIES):
             bead = self.get(bead_id)
             changed = change(bead)
@@ -92,12 +88,12 @@ class BeadEditor:
                 return bead
             if self.store.commit(PutBead(changed, bead.generation), self._event(bead_id, kind, text)):
                 return self.get(bead_id)
-        raise Conflict(f"{bead_id} is being changed by others all the time", hint="try again")
+        raise Conflict(f"other processes keep changing {bead_id}", hint="try again")
 
     def update(
         self, bead_id: str, fields: dict[str, Any], status: str | None = None, relabel: Relabel | None = None
     ) -> Bead:
-        """Other text, priority, labels …; and another status, where that is allowed."""
+        """Change fields, labels and status. Raises Conflict if the status cannot change now."""
 
         def change(bead: Bead) -> Bead:
             labels = {} if relabel is None else {"labels": relabel(bead.issue.labels)}
@@ -133,17 +129,17 @@ class BeadEditor:
                 raise AssertionError(status)
 
     def claim(self, bead_id: str, assignee: str) -> Bead:
-        """Take a bead for oneself, at once and for sure. Raises Conflict if it is taken, or over."""
+        """Set a bead in progress for a person. Raises Conflict unless it is open or deferred."""
         return self.edit(bead_id, lambda bead: self._claimed(bead, assignee), "claimed", f"claimed by {assignee}")
 
     def _claimed(self, bead: Bead, assignee: str) -> Bead:
         if bead.status not in ("open", "deferred"):
             by = f" by {bead.issue.assignee}" if bead.status == "in_progress" and bead.issue.assignee else ""
-            raise self._refuse(bead, f"it is {bead.status}{by}", f"`gremlins bead show {bead.id}` says more")
+            raise self._refuse(bead, f"it is {bead.status}{by}", f"`gremlins bead show {bead.id}` shows its state")
         return bead.edited(self._stamp(), assignee=assignee).moved("in_progress", self._stamp())
 
     def close(self, bead_id: str, reason: str) -> Bead:
-        """Say that a bead is done. Raises Conflict if it is closed already."""
+        """Raises Conflict if the bead is closed already."""
 
         def change(bead: Bead) -> Bead:
             if bead.status == "closed":
@@ -153,7 +149,7 @@ class BeadEditor:
         return self.edit(bead_id, change, "closed", reason or f"closed by {self.who}")
 
     def reopen(self, bead_id: str, reason: str) -> Bead:
-        """A closed bead is open again, its counters as they were. Raises Conflict."""
+        """Open a closed bead; its counters stay. Raises Conflict."""
 
         def change(bead: Bead) -> Bead:
             if bead.status != "closed":
@@ -165,7 +161,7 @@ class BeadEditor:
         return self.edit(bead_id, change, "reopened", reason or f"reopened by {self.who}")
 
     def hold(self, bead_id: str, reason: str) -> Bead:
-        """Keep a bead back until a person releases it."""
+        """Hold a bead until a person releases it. Raises Conflict if it is closed or failed."""
 
         def change(bead: Bead) -> Bead:
             if bead.terminal:
@@ -175,12 +171,12 @@ class BeadEditor:
         return self.edit(bead_id, change, "held", reason)
 
     def release(self, bead_id: str) -> Bead:
-        """Take a hold away, and give back what somebody else had claimed."""
+        """Remove a hold or another person's claim. Raises Conflict if there is neither."""
 
         def change(bead: Bead) -> Bead:
             busy = self._work(bead.id).unsettled is not None
             if bead.hold is None and (bead.status != "in_progress" or busy):
-                raise self._refuse(bead, "nobody holds it", f"`gremlins bead show {bead.id}` says how it stands")
+                raise self._refuse(bead, "it is not held", f"`gremlins bead show {bead.id}` shows its state")
             if bead.status == "in_progress" and not busy:
                 return bead.edited(self._stamp(), assignee="").moved("open", self._stamp())
             return replace(bead.edited(self._stamp()), hold=None)
@@ -188,14 +184,14 @@ class BeadEditor:
         return self.edit(bead_id, change, "released", f"released by {self.who}")
 
     def retry(self, bead_id: str) -> Bead:
-        """Begin a new retry epoch: counters at zero, no hold, open. Raises Conflict."""
+        """Begin a new retry epoch: open, no hold, counters at zero. Raises Conflict."""
 
         def change(bead: Bead) -> Bead:
             if bead.status == "closed":
                 raise self._refuse(bead, "it is closed", f"`gremlins bead reopen {bead.id}` opens it again")
             if bead.status == "in_progress":
-                who = bead.issue.assignee or "somebody"
-                raise self._refuse(bead, f"{who} works on it", f"`gremlins bead release {bead.id}` gives it back")
+                by = f" by {bead.issue.assignee}" if bead.issue.assignee else ""
+                raise self._refuse(bead, f"it is claimed{by}", f"`gremlins bead release {bead.id}` gives it back")
             stamp = self._stamp()
             return replace(bead.moved("open", stamp), epoch=bead.epoch + 1)
 
@@ -204,15 +200,13 @@ class BeadEditor:
             self.store.commit(*self.settle_ended(work, self._now(), self.who))
         return self.edit(bead_id, change, "retried", f"a new epoch, by {self.who}")
 
-    # --- dependencies
-
     def dependency(self, bead_id: str, other: str, kind: str) -> Dependency:
-        """A dependency as it is written down, with who and when."""
+        """A new dependency, with author and time."""
         fields = {"issue_id": bead_id, "depends_on_id": other, "type": kind}
         return Dependency.model_validate(fields | {"created_at": self._stamp(), "created_by": self.who})
 
     def depend(self, bead_id: str, other: str, kind: str) -> Bead:
-        """Make one bead depend on another. Raises DependencyCircle."""
+        """Add a dependency. Raises DependencyCircle, Conflict."""
 
         def change(bead: Bead) -> Bead:
             if any(dep.depends_on_id == other and dep.type == kind for dep in bead.issue.dependencies):
@@ -226,7 +220,7 @@ class BeadEditor:
         return self.edit(bead_id, change, "dependency", f"depends on {other} ({kind})")
 
     def undepend(self, bead_id: str, other: str, kind: str | None) -> Bead:
-        """Take a dependency away. Raises NotFound if there is none."""
+        """Remove a dependency. Raises NotFound if there is none."""
 
         def change(bead: Bead) -> Bead:
             kept = [
@@ -239,8 +233,6 @@ class BeadEditor:
             return bead.edited(self._stamp(), dependencies=kept)
 
         return self.edit(bead_id, change, "dependency", f"no longer depends on {other}")
-
-    # --- parts
 
     def works(self, ids: Sequence[str]) -> tuple[Work, ...]:
         return self.store.works(self.project, ids).works

@@ -1,4 +1,4 @@
-"""beads' `issues.jsonl`: one issue a line, in and out, keeping whatever we do not know."""
+"""Import and export of beads' `issues.jsonl`: one issue a line, unknown keys kept."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from gremlins.fleet.beads.bead import Bead, Hold, Issue, Status
 from gremlins.fleet.beads.store.interface import BeadStore, DependencyCircle, PutBead, Query
 
 FAILED_LABEL = "gremlins:failed"
-"""How a failed bead is told apart in a format that has no such status: `blocked`, for `closed` would release others."""
+"""Marks a failed bead. It is exported as `blocked`, because `closed` would release its dependents."""
 TOMBSTONE = "tombstone"
 SHARED: frozenset[str] = frozenset({"open", "closed", "deferred"})
-"""Statuses that mean the same there and here."""
+"""Statuses with the same meaning in both."""
 ALWAYS = ("id", "title", "status", "priority", "issue_type", "created_at", "updated_at")
 
 
 class BadLine(GremlinsError):
-    """A line that cannot be imported. Nothing was."""
+    """A line that cannot be imported. No line of the file was imported."""
 
     def __init__(self, file: str, line: int, why: str, *, hint: str | None = None) -> None:
         super().__init__(f"{file}:{line}: {why}", hint=hint or "nothing was imported")
@@ -31,24 +31,21 @@ class BadLine(GremlinsError):
 
 @dataclass
 class Imported:
-    """What an import came to, ids in the order of the file."""
+    """Result of an import: ids in file order."""
 
     created: list[str] = field(default_factory=list)
     updated: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     older: list[str] = field(default_factory=list)
-    """Rows older than what is here: left alone."""
+    """Ignored, because our row is newer."""
     held: list[str] = field(default_factory=list)
-    """Of these, those whose status we do not have."""
+    """Created or updated, and held because we do not have their status."""
     skipped: int = 0
-    """Tombstones, and lines that are no issues."""
-
-
-# --- out
+    """Number of tombstones and of lines that are not issues."""
 
 
 def exported(beads: Iterable[Bead]) -> Iterator[str]:
-    """Lines, without their ends."""
+    """Lines without line ends."""
     for bead in beads:
         yield json.dumps({"_type": "issue", **_row(bead)}, ensure_ascii=False)
 
@@ -73,11 +70,8 @@ def _row(bead: Bead) -> dict[str, Any]:
     return dict(sorted(row.items(), key=lambda item: order.get(item[0], len(order))))
 
 
-# --- in
-
-
 def read_lines(text: str, file: str, now: str) -> Iterator[tuple[int, Issue | None]]:
-    """(line number, issue); None for what is there to be skipped. Raises BadLine."""
+    """(line number, issue) of each line; None for a line to skip. Raises BadLine."""
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
         if not line.strip():
             continue
@@ -100,7 +94,7 @@ def _issue(row: dict[str, Any], file: str, number: int, now: str) -> Issue | Non
     row.pop("_type", None)
     row["created_at"] = row.get("created_at") or row.get("updated_at") or now
     row["updated_at"] = row.get("updated_at") or row["created_at"]
-    if row.get("status") == "closed":  # closed ⇔ closed_at; older files do not always say when
+    if row.get("status") == "closed":  # older files do not always have closed_at
         row["closed_at"] = row.get("closed_at") or row["updated_at"]
     else:
         row["closed_at"] = None
@@ -113,7 +107,7 @@ def _issue(row: dict[str, Any], file: str, number: int, now: str) -> Issue | Non
 
 
 def import_text(store: BeadStore, project: str, text: str, *, file: str, now: str, at: float) -> Imported:
-    """Bring in a whole file, or nothing. Raises BadLine, or Conflict if beads were changed meanwhile."""
+    """Import a whole file or nothing. Raises BadLine, or Conflict if beads were changed meanwhile."""
     lines: dict[str, int] = {}
     issues: dict[str, Issue] = {}
     done = Imported()
@@ -157,7 +151,7 @@ def _upsert(issue: Issue, ours: Bead | None, project: str, at: float, done: Impo
 
 
 def _place(issue: Issue, at: float) -> tuple[Status, Hold | None, Issue]:
-    """Where an imported issue stands with us. A status we do not have is held, and kept."""
+    """Our status, hold and issue for an imported one. A status we do not have becomes a hold."""
     status = issue.status
     if status == "blocked" and FAILED_LABEL in issue.labels:
         labels = tuple(label for label in issue.labels if label != FAILED_LABEL)
@@ -169,7 +163,7 @@ def _place(issue: Issue, at: float) -> tuple[Status, Hold | None, Issue]:
 
 
 def _keep_ours(ours: Bead, status: Status, hold: Hold | None) -> tuple[Status, Hold | None]:
-    """What a row may not undo: our own claim, and holds that are not the import's to release."""
+    """Status and hold after an update: an import undoes neither our claim nor a person's hold."""
     if status in ("closed", "failed"):
         return status, None
     if ours.status == "in_progress" and status == "open":

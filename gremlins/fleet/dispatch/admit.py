@@ -9,7 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, assert_never, get_args
 
-from gremlins.fleet.beads.attempts import Attempt, Episode, Work, charged, due, eligible_at, last_failure, take_up_again
+from gremlins.fleet.beads.attempts import (
+    Attempt,
+    Episode,
+    Work,
+    charged,
+    due,
+    eligible_at,
+    gremlin_to_rescue,
+    last_failure,
+)
 from gremlins.fleet.dispatch import breaker
 from gremlins.fleet.dispatch.breaker import HalfOpen, Open
 from gremlins.fleet.dispatch.judge import Reattach, Respawn, Verdict, Watch, judge, worked_seconds
@@ -58,7 +67,7 @@ def admit(work: Work, world: World) -> Admit | Standing:
         denied = check(work, world)
         if denied is not None:
             return denied
-    gremlin_id = take_up_again(work)
+    gremlin_id = gremlin_to_rescue(work)
     probe_for = _probe_for(world)
     if gremlin_id is not None and world.seen.get(gremlin_id) is not None:
         return Admit("rescue", gremlin_id, probe_for)

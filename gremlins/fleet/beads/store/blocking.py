@@ -1,7 +1,7 @@
-"""Which beads are blocked: a flag on each row, kept right within the transaction that changes what it depends on.
+"""The `blocked` flag of beads, updated in the transaction that changes a status or a dependency.
 
-A bead is blocked by a blocker that is here and not closed (a failed one too), or by having a blocked, unclosed parent.
-What is not here blocks nothing: other trackers' ids, and deleted issues.
+A bead is blocked by a blocker that is not closed (a failed one too), or by a blocked parent that is not closed.
+Ids without a bead block nothing.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ _BLOCKERS = f"""
     CROSS JOIN deps d ON d.project = :project AND d.issue_id = up.id AND d.type IN ({_BLOCKING})
     CROSS JOIN beads b ON b.project = d.project AND b.id = d.depends_on_id AND b.status != 'closed'
     ORDER BY up.id != :id, b.id"""
-# CROSS JOIN and INDEXED BY keep SQLite from walking through all dependencies of a project instead.
+# Without CROSS JOIN and INDEXED BY, SQLite scans all dependencies of a project.
 
 
 def refresh(db: Database, project: str, touched: Iterable[str]) -> None:
-    """Set the flags right after these beads were changed in status or dependencies, or came or went."""
+    """Update the flags after these beads were added, or changed in status or dependencies."""
     todo = list(dict.fromkeys(touched))
     for bead_id in list(todo):
         todo.extend(row[0] for row in db.execute(_DEPENDENTS, (project, bead_id)))
@@ -62,17 +62,17 @@ def refresh(db: Database, project: str, touched: Iterable[str]) -> None:
             "UPDATE beads SET blocked = ? WHERE project = ? AND id = ? AND blocked != ?",
             (flag, project, bead_id, flag),
         )
-        if changed.rowcount:  # the flag matters to children only
+        if changed.rowcount:  # only children depend on the flag itself
             todo.extend(row[0] for row in db.execute(_DEPENDENTS, (project, bead_id)))
 
 
 def blockers(db: Database, project: str, bead_id: str) -> list[tuple[str, str, str]]:
-    """The unclosed blockers of a bead and of its unclosed ancestors: (blocker, status, whom it blocks)."""
+    """The unclosed blockers of a bead and of its unclosed ancestors: (blocker, status, the bead or ancestor)."""
     return [(row[0], row[1], row[2]) for row in db.rows(_BLOCKERS, {"project": project, "id": bead_id})]
 
 
 def all_blockers(db: Database, project: str) -> dict[str, list[tuple[str, str, str]]]:
-    """`blockers` of every blocked bead, with two walks over the dependencies instead of one for each bead."""
+    """`blockers` of every blocked bead, in two queries."""
     parents: dict[str, list[str]] = {}
     for child, parent in db.rows(_EDGES.format(kinds=f"'{PARENT}'"), (project,)):
         parents.setdefault(child, []).append(parent)
@@ -92,7 +92,7 @@ def all_blockers(db: Database, project: str) -> dict[str, list[tuple[str, str, s
 
 
 def circle_through(db: Database, project: str, start: str) -> list[str] | None:
-    """A circle of ordering dependencies that leads from a bead back to itself."""
+    """A circle of ordering dependencies through `start`."""
     came: dict[str, str] = {}
     todo = [start]
     while todo:
@@ -107,7 +107,7 @@ def circle_through(db: Database, project: str, start: str) -> list[str] | None:
 
 
 def all_circles(db: Database, project: str) -> list[list[str]]:
-    """One circle for each tangle of dependencies that can never be worked off."""
+    """One circle of each group of beads that depend on each other."""
     edges: dict[str, list[str]] = {}
     for issue, other in db.execute(
         f"SELECT issue_id, depends_on_id FROM deps WHERE project = ? AND type IN ({_ORDERING})", (project,)
@@ -117,7 +117,7 @@ def all_circles(db: Database, project: str) -> list[list[str]]:
 
 
 def circles_of(edges: dict[str, list[str]]) -> list[list[str]]:
-    """One circle in each part of a graph that has any. Iterative: chains may be longer than the stack is deep."""
+    """One circle of each connected part of a graph. Iterative, because chains may exceed the recursion limit."""
     found: list[list[str]] = []
     done: set[str] = set()
     for root in edges:

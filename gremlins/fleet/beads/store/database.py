@@ -1,7 +1,7 @@
-"""One connection to `beads.db`, and the discipline of using it.
+"""A connection to `beads.db`.
 
-WAL, so that reading never waits; every change is one immediate transaction, on disk when it returns; whoever finds
-the database busy waits for it.
+WAL mode: readers never wait. Each change is one immediate transaction, synced before it returns; writers wait for
+each other.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Values = Sequence[Any] | Mapping[str, Any]
 
 
 class StaleChange(Exception):
-    """Something is no longer as a change expected it."""
+    """A row has changed since the change was decided."""
 
 
 class Database:
-    """The open file. Not for several threads at once."""
+    """The open file. For one thread only."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,7 +50,7 @@ class Database:
         return self.connection.execute(sql, values).fetchall()
 
     def value(self, sql: str, values: Values = ()) -> Any:
-        """The first column of the first row, None where there is none."""
+        """The first column of the first row, or None."""
         row = self.connection.execute(sql, values).fetchone()
         return None if row is None else row[0]
 
@@ -65,20 +65,20 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing. What raises inside is rolled back; sqlite3.IntegrityError and StaleChange come through."""
+        """Commits at the end, rolls back on an error. sqlite3.IntegrityError and StaleChange pass through."""
         with self._translated():
             self.connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
                 self.connection.execute("COMMIT")
             except BaseException:
-                if self.connection.in_transaction:  # a full disk may have ended it already
+                if self.connection.in_transaction:  # a full disk may have ended it
                     self.connection.execute("ROLLBACK")
                 raise
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """One consistent view, however many queries. Within a transaction it is part of that."""
+        """One consistent snapshot for several queries. May be nested in a transaction."""
         with self._translated():
             if self.connection.in_transaction:
                 yield
@@ -97,7 +97,7 @@ class Database:
 
     def _create(self) -> None:
         try:
-            # Switching to WAL does not wait for a busy database as everything else does.
+            # Switching to WAL ignores the busy timeout.
             with FileLock(self.path.with_name(self.path.name + ".lock"), timeout=BUSY_SECONDS, mode=0o600):
                 if self._version() > VERSION:
                     raise GremlinsError(f"{self.path} was written by a newer gremlins", hint="upgrade this one")
@@ -105,11 +105,11 @@ class Database:
                     self.connection.execute("PRAGMA journal_mode = WAL")
                     self.connection.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
         except Timeout:
-            raise Conflict(f"{self.path} is being set up by another process", hint="try again") from None
+            raise Conflict(f"{self.path} is being created by another process", hint="try again") from None
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
-        """SQLite's errors as ours."""
+        """Raises SQLite's errors as GremlinsError or CorruptRecord."""
         try:
             yield
         except sqlite3.IntegrityError:

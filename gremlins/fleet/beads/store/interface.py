@@ -1,7 +1,7 @@
-"""The store of beads, as those who use it see it: what can be read, and the changes that can be committed.
+"""The interface of the bead store: queries, and changes to commit.
 
-A commit is all or nothing and compares before it swaps: a change made against a bead, an attempt or an episode that
-somebody has changed meanwhile refuses the whole commit, and nothing is written.
+A commit is all or nothing. If another process has changed a bead, an attempt or an episode meanwhile, nothing is
+written.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from gremlins.fleet.beads.bead import Bead, Hold, Status
 
 
 class DependencyCircle(Conflict):
-    """A dependency would close a circle: none of its beads could ever be worked on."""
+    """A dependency would close a circle, so that none of its beads could ever start."""
 
     def __init__(self, path: Sequence[str]) -> None:
         super().__init__(
             "that would make a circle of dependencies: " + " → ".join(path),
-            hint="`gremlins bead dep rm` takes one of them away",
+            hint="`gremlins bead dep rm` removes one of them",
         )
         self.path = tuple(path)
 
 
 @dataclass(frozen=True)
 class PutBead:
-    """A whole bead: new (`expect` is None), or in place of the generation `expect`. Its generation becomes that + 1."""
+    """Insert a bead (`expect` is None), or replace its generation `expect` by the next."""
 
     bead: Bead
     expect: int | None
@@ -37,7 +37,7 @@ class PutBead:
 
 @dataclass(frozen=True)
 class MoveBead:
-    """A bead into another status, its text untouched. `at` is when, RFC 3339."""
+    """Change the status of a bead. `at`: RFC 3339."""
 
     work: Work
     status: Status
@@ -48,14 +48,14 @@ class MoveBead:
 
 @dataclass(frozen=True)
 class AddAttempt:
-    """Refused while the bead has an unsettled one."""
+    """Refused while the bead has an unsettled attempt."""
 
     attempt: Attempt
 
 
 @dataclass(frozen=True)
 class SettleAttempt:
-    """Refused where it is settled. The store numbers the settlement."""
+    """Refused if the attempt is settled. The store sets `seq`."""
 
     attempt: Attempt
     settlement: Settlement
@@ -63,7 +63,7 @@ class SettleAttempt:
 
 @dataclass(frozen=True)
 class Base:
-    """What a gremlin's record says when a spawn is decided: whatever is beyond it came after."""
+    """A gremlin's figures when a spawn is decided. Higher figures later are results of that spawn."""
 
     spawn: int = 0
     replies: int = 0
@@ -72,7 +72,7 @@ class Base:
 
 @dataclass(frozen=True)
 class CountSpawn:
-    """One more spawn within an attempt, pending until it is marked. Refused if it was counted meanwhile."""
+    """Count another spawn of an attempt, pending until MarkSpawned. Refused if it was counted meanwhile."""
 
     attempt: Attempt
     base: Base
@@ -81,7 +81,7 @@ class CountSpawn:
 
 @dataclass(frozen=True)
 class MarkSpawned:
-    """The pending spawn has happened."""
+    """Record that the pending spawn has happened."""
 
     attempt: Attempt
     at: float
@@ -89,14 +89,14 @@ class MarkSpawned:
 
 @dataclass(frozen=True)
 class MarkProbe:
-    """A spawn that was decided before goes as a breaker's probe."""
+    """Turn a spawn that was decided before into a breaker's probe."""
 
     attempt: Attempt
 
 
 @dataclass(frozen=True)
 class MarkEnding:
-    """Its process is asked to end. Refused where it was asked before."""
+    """Record that the process is asked to end. Refused if it was asked before."""
 
     attempt: Attempt
     ending: Ending
@@ -104,14 +104,14 @@ class MarkEnding:
 
 @dataclass(frozen=True)
 class PutEpisode:
-    """A new episode (version 1), or in place of the version before."""
+    """Insert an episode (version 1) or replace its previous version."""
 
     episode: Episode
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a bead, for a person to read."""
+    """An entry in a bead's history, for people."""
 
     project: str
     bead_id: str
@@ -122,7 +122,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something a person wants to be told of. It is no bead, and nothing waits for it."""
+    """A message for the `notify` command. Nothing waits for it."""
 
     project: str
     at: float
@@ -132,7 +132,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class SetPaused:
-    """Whether the project's loop starts anything. `reason` None: it does."""
+    """Pause the loop of a project, or resume it (`reason` is None)."""
 
     project: str
     reason: str | None
@@ -146,13 +146,13 @@ StoreChange = (
 
 @dataclass(frozen=True)
 class Query:
-    """Which beads. None and empty: any."""
+    """Conditions on beads. None and empty match all."""
 
     statuses: Sequence[str] = ()
     issue_types: Sequence[str] = ()
     priorities: Sequence[int] = ()
     labels: Sequence[str] = ()
-    """All of them."""
+    """The bead has all of them."""
     assignee: str | None = None
     blocked: bool | None = None
     limit: int | None = None
@@ -160,17 +160,18 @@ class Query:
 
 @dataclass(frozen=True)
 class View:
-    """What a tick needs to see of a project: all that is under way or was tried, and the next that may start."""
+    """Beads of a project, with their attempts."""
 
     works: tuple[Work, ...]
     bad: tuple[str, ...] = ()
-    """Rows that cannot be read, a line each. They stop nothing else."""
+    """A line for each row that cannot be read."""
     next_deferred: float | None = None
+    """When the next deferred bead is due."""
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A bead as a table shows it."""
+    """A bead without its text, for tables."""
 
     work: Work
     title: str
@@ -178,77 +179,79 @@ class Listed:
 
 
 class BeadStore(Protocol):
-    """All beads of one state root, for any number of processes at once."""
+    """All beads of a state root, for any number of processes at once."""
 
     def commit(self, *changes: StoreChange) -> bool:
-        """Write all, or nothing: False if something was no longer as expected. Raises DependencyCircle."""
+        """Write all or nothing. False if a row has changed meanwhile. Raises DependencyCircle."""
 
-    def bead(self, project: str, bead_id: str) -> Bead | None: ...
+    def bead(self, project: str, bead_id: str) -> Bead | None:
+        """Raises CorruptRecord if its row cannot be read."""
 
     def beads(self, project: str, query: Query) -> Iterator[Bead]:
-        """In the order they would be worked on. Rows that cannot be read are passed over (see `view`)."""
+        """In the order they are worked on. Unreadable rows are skipped (see `view`)."""
 
     def listing(self, project: str, query: Query) -> tuple[list[Listed], tuple[str, ...]]:
-        """What a table shows of them, texts left unread and labels not looked at; and the rows that cannot be read."""
+        """Beads without their text, and a line for each unreadable row. `query.labels` is ignored."""
 
     def matching(self, project: str, text: str) -> list[str]:
-        """The ids a person may mean: the id itself, else those that begin with it, with or without the prefix."""
+        """The id itself, else the ids that begin with it, with or without the project's prefix."""
 
     def ids_beginning(self, prefix: str) -> list[str]:
-        """In any project: ids must not collide when projects share a name."""
+        """Ids of all projects: projects of the same name share a prefix."""
 
     def ids(self, project: str) -> list[str]: ...
 
     def count(self, project: str) -> dict[str, int]:
-        """How many beads there are, by status."""
+        """Number of beads by status."""
 
     def view(self, project: str, now: float, *, fresh: int) -> View:
-        """`fresh`: how many of the beads that were not tried yet and could start now, the first ones."""
+        """Beads under way, beads that were tried, and the first `fresh` of the others that may start now."""
 
     def under_way(self, project: str) -> View:
-        """The beads that have an unsettled attempt."""
+        """Beads with an unsettled attempt."""
 
     def works(self, project: str, ids: Sequence[str] | None = None) -> View:
-        """These beads, or all that are not terminal."""
+        """These beads, or all that are neither closed nor failed."""
 
     def recent(self, project: str, since: float) -> tuple[Attempt, ...]:
-        """Attempts settled since, and at least the last twenty, in the order of their settlement."""
+        """Attempts settled since then, and at least the last twenty, in the order of their settlement."""
 
     def attempt_of(self, gremlin_id: str) -> Attempt | None:
-        """The latest attempt that this gremlin works, or worked, for."""
+        """The latest attempt of a gremlin."""
 
     def episodes(self, project: str, since_seq: int = 0) -> tuple[Episode, ...]:
-        """Those still open, each scope's latest, and those that reach beyond a settlement."""
+        """Open episodes, the latest of each scope, and those that closed at or after a settlement."""
 
     def last_seq(self, project: str) -> int: ...
 
     def day(self, since: float) -> tuple[float, tuple[Attempt, ...]]:
-        """What all projects' attempts settled since then have cost, and all unsettled attempts."""
+        """USD of all projects' attempts settled since then, and all unsettled attempts."""
 
     def dearest(self, pipeline: str) -> float | None:
-        """The cost of the dearest settled attempt of a pipeline."""
+        """USD of a pipeline's dearest settled attempt."""
 
-    def paused(self, project: str) -> str | None: ...
+    def paused(self, project: str) -> str | None:
+        """The reason, if the project is paused."""
 
     def events(self, project: str, bead_id: str) -> tuple[Event, ...]: ...
 
     def blockers(self, project: str, bead_id: str) -> list[tuple[str, str, str]]:
-        """What keeps a bead blocked: (blocker, its status, whom of the bead and its ancestors it blocks)."""
+        """What blocks a bead: (blocker, its status, the bead or ancestor that it blocks)."""
 
     def all_blockers(self, project: str) -> dict[str, list[tuple[str, str, str]]]:
-        """`blockers` of every blocked bead at once."""
+        """`blockers` of every blocked bead."""
 
     def dependents(self, project: str, bead_id: str) -> list[tuple[str, str]]:
-        """Who depends on a bead: (id, type)."""
+        """Beads that depend on this one: (id, type)."""
 
     def circles(self, project: str) -> list[list[str]]:
-        """Circles among the dependencies that order work. There are none, but a person may ask."""
+        """Circles of ordering dependencies. Commits refuse them, so there should be none."""
 
     def replace_all(self, project: str, puts: Sequence[PutBead]) -> None:
-        """Many beads in one commit. Raises DependencyCircle, or Conflict if one was changed meanwhile."""
+        """Many beads in one commit. Raises DependencyCircle, or Conflict if a bead was changed meanwhile."""
 
     def take_notices(self, project: str) -> tuple[Notice, ...]:
-        """Notices not yet handed out, marked as handed out: none is ever given twice."""
+        """Takes the waiting notices. Each is returned once."""
 
     def close(self) -> None: ...
 

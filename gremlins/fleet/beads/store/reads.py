@@ -1,4 +1,4 @@
-"""What can be asked of `beads.db`. A row that cannot be read is passed over or reported; it spoils no other."""
+"""Queries on `beads.db`. A row that cannot be read is skipped or reported; the others are returned."""
 
 from __future__ import annotations
 
@@ -27,22 +27,19 @@ from gremlins.fleet.beads.store.schema import (
 from gremlins.fleet.beads.store.writes import last_seq
 
 CHUNK = 500
-"""Ids to a query; SQLite has a limit."""
+"""Ids per query; SQLite has a limit."""
 FEWEST_RECENT = 20
 BEYOND = "\U0010ffff"
-"""Sorts after whatever an id goes on with."""
+"""Sorts after every character of an id."""
 
 
 class Reader:
-    """The reading half of a `BeadStore`."""
+    """The queries of a `BeadStore`, documented there."""
 
     def __init__(self, db: Database) -> None:
         self.db = db
 
-    # --- beads
-
     def bead(self, project: str, bead_id: str) -> Bead | None:
-        """Raises CorruptRecord where its row cannot be read."""
         with self.db.reading():
             rows = self.db.rows(f"SELECT {BEAD_COLUMNS} FROM beads WHERE project = ? AND id = ?", (project, bead_id))
             dependencies = self._dependencies(project, [bead_id]).get(bead_id, [])
@@ -52,7 +49,6 @@ class Reader:
             raise CorruptRecord(self.db.path, str(error)) from error
 
     def beads(self, project: str, query: Query) -> Iterator[Bead]:
-        """In the order they would be worked on. Rows that cannot be read are passed over."""
         condition, values = _where(project, query)
         with self.db.reading():
             rows = self.db.rows(
@@ -68,7 +64,6 @@ class Reader:
                     yield bead
 
     def listing(self, project: str, query: Query) -> tuple[list[Listed], tuple[str, ...]]:
-        """What a table shows of them, texts left unread and labels not looked at; and the rows that cannot be read."""
         condition, values = _where(project, query)
         title = "CASE WHEN json_valid(doc) THEN json_extract(doc, '$.title') END AS title"
         with self.db.reading():
@@ -82,7 +77,6 @@ class Reader:
         return [Listed(work, *words[work.id]) for work in view.works], view.bad
 
     def matching(self, project: str, text: str) -> list[str]:
-        """The ids a person may mean: the id itself, else those that begin with it, with or without the prefix."""
         with self.db.reading():
             if self.db.value("SELECT 1 FROM beads WHERE project = ? AND id = ?", (project, text)):
                 return [text]
@@ -93,40 +87,33 @@ class Reader:
         return []
 
     def ids_beginning(self, prefix: str) -> list[str]:
-        """In any project: ids must not collide when projects share a name."""
         with self.db.reading():
             rows = self.db.rows("SELECT id FROM beads WHERE id >= ? AND id < ?", (prefix, prefix + BEYOND))
         return [row["id"] for row in rows]
 
     def ids(self, project: str) -> list[str]:
-        """All ids of a project."""
         with self.db.reading():
             return [row["id"] for row in self.db.rows("SELECT id FROM beads WHERE project = ?", (project,))]
 
     def count(self, project: str) -> dict[str, int]:
-        """How many beads there are, by status."""
         with self.db.reading():
             rows = self.db.rows("SELECT status, COUNT(*) FROM beads WHERE project = ? GROUP BY status", (project,))
         return {row[0]: row[1] for row in rows}
 
     def blockers(self, project: str, bead_id: str) -> list[tuple[str, str, str]]:
-        """What keeps a bead blocked: (blocker, its status, whom of the bead and its ancestors it blocks)."""
         with self.db.reading():
             return blocking.blockers(self.db, project, bead_id)
 
     def all_blockers(self, project: str) -> dict[str, list[tuple[str, str, str]]]:
-        """`blockers` of every blocked bead at once."""
         with self.db.reading():
             return blocking.all_blockers(self.db, project)
 
     def dependents(self, project: str, bead_id: str) -> list[tuple[str, str]]:
-        """Who depends on a bead: (id, type)."""
         sql = "SELECT issue_id, type FROM deps INDEXED BY deps_backwards WHERE project = ? AND depends_on_id = ?"
         with self.db.reading():
             return sorted((row["issue_id"], row["type"]) for row in self.db.rows(sql, (project, bead_id)))
 
     def circles(self, project: str) -> list[list[str]]:
-        """Circles among the dependencies that order work."""
         with self.db.reading():
             return blocking.all_circles(self.db, project)
 
@@ -135,10 +122,7 @@ class Reader:
         with self.db.reading():
             return tuple(Event(*row) for row in self.db.rows(sql, (project, bead_id)))
 
-    # --- for the loop
-
     def view(self, project: str, now: float, *, fresh: int) -> View:
-        """All that is under way or was tried, and the first `fresh` of those that were not and may start."""
         select = f"SELECT {WORK_COLUMNS} FROM beads WHERE project = ?"
         with self.db.reading():
             rows = self._unsettled(project)
@@ -153,12 +137,10 @@ class Reader:
         return replace(view, bad=(*view.bad, *bad))
 
     def under_way(self, project: str) -> View:
-        """The beads that have an unsettled attempt."""
         with self.db.reading():
             return self._with_attempts(project, self._unsettled(project), None)
 
     def works(self, project: str, ids: Sequence[str] | None = None) -> View:
-        """These beads, or all that are not terminal."""
         select = f"SELECT {WORK_COLUMNS} FROM beads WHERE project = ?"
         with self.db.reading():
             if ids is None:
@@ -174,7 +156,6 @@ class Reader:
             return self._with_attempts(project, rows, None)
 
     def recent(self, project: str, since: float) -> tuple[Attempt, ...]:
-        """Attempts settled since, and at least the last twenty, in the order of their settlement."""
         found: list[Attempt] = []
         sql = "SELECT * FROM attempts WHERE project = ? AND settled_seq IS NOT NULL ORDER BY settled_seq DESC"
         with self.db.reading():
@@ -185,13 +166,11 @@ class Reader:
         return tuple(reversed(found))
 
     def attempt_of(self, gremlin_id: str) -> Attempt | None:
-        """The latest attempt that this gremlin works, or worked, for."""
         sql = "SELECT * FROM attempts WHERE gremlin_id = ? ORDER BY number DESC LIMIT 1"
         with self.db.reading():
             return next((a for row in self.db.rows(sql, (gremlin_id,)) for a in _readable(row)), None)
 
     def episodes(self, project: str, since_seq: int = 0) -> tuple[Episode, ...]:
-        """Those still open, each scope's latest, and those that reach beyond a settlement."""
         sql = (
             "SELECT * FROM episodes e WHERE project = ? AND (closed_seq IS NULL OR closed_seq >= ? OR number ="
             " (SELECT MAX(number) FROM episodes WHERE project = e.project AND scope = e.scope)) ORDER BY scope, number"
@@ -200,31 +179,25 @@ class Reader:
             return tuple(episode_of(row) for row in self.db.rows(sql, (project, since_seq)))
 
     def last_seq(self, project: str) -> int:
-        """The number of the project's latest settlement."""
         with self.db.reading():
             return last_seq(self.db, project)
 
     def day(self, since: float) -> tuple[float, tuple[Attempt, ...]]:
-        """What all projects' attempts settled since then have cost, and all unsettled attempts."""
         with self.db.reading():
             spent = self.db.value("SELECT TOTAL(cost_usd) FROM attempts WHERE settled_at >= ?", (since,))
             rows = self.db.rows("SELECT * FROM attempts WHERE settled_seq IS NULL")
         return float(spent), tuple(a for row in rows for a in _readable(row))
 
     def dearest(self, pipeline: str) -> float | None:
-        """The cost of the dearest settled attempt of a pipeline."""
         sql = "SELECT MAX(cost_usd) FROM attempts WHERE pipeline = ? AND cost_usd > 0"
         with self.db.reading():
             found = self.db.value(sql, (pipeline,))
         return None if found is None else float(found)
 
     def paused(self, project: str) -> str | None:
-        """Why the project's loop starts nothing, None if it does."""
         with self.db.reading():
             found = self.db.value("SELECT reason FROM pauses WHERE project = ?", (project,))
         return None if found is None else str(found)
-
-    # --- parts
 
     def _unsettled(self, project: str) -> list[sqlite3.Row]:
         return self.db.rows(
@@ -234,7 +207,7 @@ class Reader:
         )
 
     def _startable(self, project: str, now: float, wanted: int) -> tuple[list[sqlite3.Row], list[str]]:
-        """So many rows that can be read, their texts too, and a line for each bad one that stands before them."""
+        """The first `wanted` rows whose text can be read, and a line for each unreadable row before them."""
         sql = (
             "SELECT * FROM beads WHERE project = ? AND status IN ('open', 'deferred') AND blocked = 0"
             " AND hold IS NULL AND tried = 0 AND (defer_at <= ? OR (defer_at IS NULL AND status = 'open'))"
@@ -268,7 +241,7 @@ class Reader:
         return View(tuple(works), tuple(bad), next_deferred)
 
     def _dependencies(self, project: str, ids: Sequence[str] | None) -> dict[str, list[dict[str, Any]]]:
-        """The dependencies of these beads, or of all, as they were written."""
+        """The dependencies of these beads, or of all."""
         select = "SELECT issue_id, doc FROM deps WHERE project = ?"
         if ids is None:
             rows = self.db.rows(f"{select} ORDER BY position", (project,))
@@ -282,7 +255,7 @@ class Reader:
 
 
 def _readable(row: sqlite3.Row) -> list[Attempt]:
-    """The attempt of a row; a row that cannot be read is reported with its bead."""
+    """The attempt of a row, if it can be read; `_with_attempts` reports those that cannot."""
     try:
         return [attempt_of(row)]
     except (ValueError, TypeError):

@@ -1,9 +1,10 @@
-"""The tables of `beads.db`, and how rows become what the rest of the program knows."""
+"""The tables of `beads.db`, and the conversion of rows."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import fields
 from typing import Any, get_args
 
 from gremlins.fleet.beads.attempts import Attempt, Cap, Ending, Episode, Kind, Settlement, Work
@@ -84,50 +85,32 @@ BEAD_COLUMNS = (
     "project, id, status, generation, epoch, priority, issue_type, assignee, created_at, updated_at, started_at,"
     " closed_at, close_reason, hold, blocked, tried, doc"
 )
-_IN_COLUMNS = frozenset(
-    {
-        "id",
-        "status",
-        "priority",
-        "issue_type",
-        "assignee",
-        "created_at",
-        "updated_at",
-        "started_at",
-        "closed_at",
-        "close_reason",
-    }
-)
-"""Fields of an issue that have columns. Everything else of it is in `doc`, dependencies have a table."""
+_IN_COLUMNS = (
+    "id", "status", "priority", "issue_type", "assignee", "created_at", "updated_at", "started_at", "closed_at",
+    "close_reason",
+)  # fmt: skip
+"""Issue fields with columns. Dependencies have a table; all other fields are in `doc`."""
 
+_ATTEMPT_COLUMNS = tuple(f.name for f in fields(Attempt) if f.name not in ("ending", "settled"))
 _KINDS = frozenset(get_args(Kind))
 _FAILURES = frozenset(get_args(FailureClass))
 _HOLD_KINDS = frozenset(get_args(HoldKind))
 
 
 class BadRow(ValueError):
-    """A row that is not as we write them."""
+    """A row with invalid content."""
 
 
 def bead_row(bead: Bead) -> dict[str, Any]:
-    """A bead as values for its row."""
+    """Column values of a bead."""
     issue = bead.issue
     everything = issue.model_dump(mode="json", exclude_unset=True)
     doc = {key: value for key, value in everything.items() if key not in _IN_COLUMNS and key != "dependencies"}
-    return {
+    return {key: getattr(issue, key) for key in _IN_COLUMNS} | {
         "project": bead.project,
-        "id": issue.id,
         "status": bead.status,
         "generation": bead.generation,
         "epoch": bead.epoch,
-        "priority": issue.priority,
-        "issue_type": issue.issue_type,
-        "assignee": issue.assignee,
-        "created_at": issue.created_at,
-        "updated_at": issue.updated_at,
-        "started_at": issue.started_at,
-        "closed_at": issue.closed_at,
-        "close_reason": issue.close_reason,
         "defer_at": seconds_of(issue.defer_until) if issue.defer_until else None,
         "hold": dump_hold(bead.hold),
         "tried": bead.tried,
@@ -136,13 +119,13 @@ def bead_row(bead: Bead) -> dict[str, Any]:
 
 
 def bead_of(row: sqlite3.Row, dependencies: list[dict[str, Any]]) -> Bead:
-    """The inverse. Raises BadRow."""
+    """Raises BadRow."""
     try:
-        fields = json.loads(row["doc"])
-        if not isinstance(fields, dict) or row["status"] not in STATUSES:
-            raise BadRow(f"bead {row['id']}: not as we write them")
-        fields |= {key: row[key] for key in _IN_COLUMNS if row[key] is not None}
-        issue = Issue.model_validate(fields | {"dependencies": dependencies})
+        content = json.loads(row["doc"])
+        if not isinstance(content, dict) or row["status"] not in STATUSES:
+            raise BadRow(f"bead {row['id']}: invalid content")
+        content |= {key: row[key] for key in _IN_COLUMNS if row[key] is not None}
+        issue = Issue.model_validate(content | {"dependencies": dependencies})
         return Bead(
             project=row["project"],
             issue=issue,
@@ -158,7 +141,7 @@ def bead_of(row: sqlite3.Row, dependencies: list[dict[str, Any]]) -> Bead:
 
 
 def work_of(row: sqlite3.Row, attempts: list[sqlite3.Row]) -> Work:
-    """A bead as the loop sees it. Raises BadRow."""
+    """Raises BadRow."""
     try:
         if row["status"] not in STATUSES:
             raise BadRow(f"bead {row['id']}: unknown status")
@@ -182,33 +165,14 @@ def work_of(row: sqlite3.Row, attempts: list[sqlite3.Row]) -> Work:
 
 
 def attempt_row(attempt: Attempt) -> dict[str, Any]:
-    """A new attempt as values for its row."""
-    return {
-        "project": attempt.project,
-        "bead_id": attempt.bead_id,
-        "number": attempt.number,
-        "epoch": attempt.epoch,
-        "gremlin_id": attempt.gremlin_id,
-        "kind": attempt.kind,
-        "pipeline": attempt.pipeline,
-        "mode": attempt.mode,
-        "scopes": json.dumps(attempt.scopes),
-        "probe": attempt.probe,
-        "expected_usd": attempt.expected_usd,
-        "claimed_at": attempt.claimed_at,
-        "spawns": attempt.spawns,
-        "spawned_at": attempt.spawned_at,
-        "base_spawn": attempt.base_spawn,
-        "base_replies": attempt.base_replies,
-        "base_parked": attempt.base_parked,
-        "base_cost_usd": attempt.base_cost_usd,
-    }
+    """Column values of a new attempt."""
+    return {name: getattr(attempt, name) for name in _ATTEMPT_COLUMNS} | {"scopes": json.dumps(attempt.scopes)}
 
 
 def attempt_of(row: sqlite3.Row) -> Attempt:
-    """The inverse, its settlement included. Raises ValueError, TypeError."""
+    """Raises ValueError, TypeError."""
     if row["kind"] not in _KINDS or (row["failure"] is not None and row["failure"] not in _FAILURES):
-        raise BadRow(f"attempt {row['number']}: not as we write them")
+        raise BadRow(f"attempt {row['number']}: invalid content")
     ending = None if row["ending_at"] is None else Ending(str(row["ending_reason"]), float(row["ending_at"]))
     return Attempt(
         project=row["project"],
@@ -254,12 +218,7 @@ def episode_of(row: sqlite3.Row) -> Episode:
 
 
 def dump_hold(hold: Hold | None) -> str | None:
-    if hold is None:
-        return None
-    return json.dumps(
-        {"kind": hold.kind, "reason": hold.reason, "by": hold.by, "at": hold.at, "status": hold.status},
-        ensure_ascii=False,
-    )
+    return None if hold is None else json.dumps(vars(hold), ensure_ascii=False)
 
 
 def load_hold(text: str | None) -> Hold | None:
@@ -267,7 +226,7 @@ def load_hold(text: str | None) -> Hold | None:
         return None
     fields = json.loads(text)
     if not isinstance(fields, dict) or fields.get("kind") not in _HOLD_KINDS:
-        raise BadRow("its hold is not as we write them")
+        raise BadRow("invalid hold")
     return Hold(fields["kind"], str(fields["reason"]), str(fields["by"]), float(fields["at"]), fields.get("status"))
 
 

@@ -1,4 +1,4 @@
-"""`beads.db`: the store of beads in SQLite, one connection for each process that uses it."""
+"""The bead store in SQLite: one connection per process."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from gremlins.fleet.beads.store.writes import Touched, apply, write_bead
 
 
 class SqliteStore(Reader):
-    """A `BeadStore` in one file. Not for several threads at once."""
+    """A `BeadStore` in one file, for one thread only. Methods are documented there."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(Database(path))
 
     def commit(self, *changes: StoreChange) -> bool:
-        """Write all, or nothing: False if something was no longer as expected. Raises DependencyCircle."""
         try:
             with self.db.transaction():
                 touched: Touched = {}
@@ -37,7 +36,6 @@ class SqliteStore(Reader):
         return True
 
     def replace_all(self, project: str, puts: Sequence[PutBead]) -> None:
-        """Many beads in one commit. Raises DependencyCircle, or Conflict if one was changed meanwhile."""
         try:
             with self.db.transaction():
                 ordering = [write_bead(self.db, put) for put in puts]
@@ -48,7 +46,6 @@ class SqliteStore(Reader):
             raise Conflict("beads were changed meanwhile; nothing was written", hint="do it again") from None
 
     def take_notices(self, project: str) -> tuple[Notice, ...]:
-        """Notices not yet handed out, marked as handed out: none is ever given twice."""
         with self.db.reading():
             if not self.db.value("SELECT 1 FROM notices WHERE project = ? AND taken = 0 LIMIT 1", (project,)):
                 return ()

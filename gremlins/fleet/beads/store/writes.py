@@ -1,4 +1,4 @@
-"""How each change is written: one statement that also says what it expects to find."""
+"""Writes changes: each statement names the row it expects."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from gremlins.fleet.beads.store.interface import (
 from gremlins.fleet.beads.store.schema import attempt_row, bead_row, dump_hold
 
 Touched = dict[str, set[str]]
-"""Beads whose own status or dependencies changed, by project."""
+"""Beads whose status or dependencies changed, by project."""
 
 
 def apply(db: Database, change: StoreChange, touched: Touched) -> None:
-    """Write one change within a transaction. Raises StaleChange, sqlite3.IntegrityError or DependencyCircle."""
+    """Write one change in a transaction. Raises StaleChange, sqlite3.IntegrityError or DependencyCircle."""
     match change:
         case PutBead(bead):
             may_circle = write_bead(db, change)
@@ -59,7 +59,7 @@ def apply(db: Database, change: StoreChange, touched: Touched) -> None:
 
 
 def write_bead(db: Database, put: PutBead) -> bool:
-    """Returns whether a circle of dependencies may have come with it."""
+    """True if the bead may have closed a circle of dependencies."""
     bead = put.bead
     row = bead_row(bead)
     if put.expect is None:
@@ -81,7 +81,7 @@ def write_bead(db: Database, put: PutBead) -> bool:
             "INSERT OR REPLACE INTO deps VALUES (?, ?, ?, ?, ?, ?)",
             (*key, dep.depends_on_id, dep.type, position, json.dumps(doc, ensure_ascii=False)),
         )
-    # A bead that is new here may have been named by others before.
+    # Other beads may already depend on a new bead.
     news = [dep for dep in bead.issue.dependencies if dep.orders and (dep.depends_on_id, dep.type) not in known]
     return bool(news) or put.expect is None
 
@@ -151,7 +151,7 @@ def _change_attempt(
 
 
 def _update_attempt(db: Database, attempt: Attempt, values: dict[str, Any], expecting: str = "TRUE") -> None:
-    """Change an unsettled attempt that has not been spawned again meanwhile."""
+    """Change an unsettled attempt whose spawns have not changed."""
     where = {"p": attempt.project, "b": attempt.bead_id, "n": attempt.number, "s": attempt.spawns}
     db.one(
         f"UPDATE attempts SET {_assignments(values)} WHERE project = :p AND bead_id = :b AND number = :n"
@@ -173,7 +173,7 @@ def _put_episode(db: Database, episode: Episode) -> None:
 
 
 def last_seq(db: Database, project: str) -> int:
-    """The number of the project's latest settlement."""
+    """`seq` of the project's latest settlement."""
     sql = "SELECT MAX(settled_seq) FROM attempts WHERE project = ? AND settled_seq IS NOT NULL"
     return int(db.value(sql, (project,)) or 0)
 
