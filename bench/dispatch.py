@@ -1,4 +1,4 @@
-"""What dispatching costs: a tick with nothing to do, claims by many processes, and how soon an end is seen.
+"""Costs of dispatching: idle ticks, claims by many processes, and the delay from a gremlin's end to the next tick.
 
 `python -m bench.dispatch`. Beads are put into a store of their own; gremlins are a file lock held by a sleeping child.
 """

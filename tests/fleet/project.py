@@ -31,7 +31,7 @@ def issue(bead_id: str, *, title: str = "", needs: tuple[str, ...] = (), **field
 
 @dataclass
 class Project:
-    """What a test of the loop works with."""
+    """A store, a fake fleet and a fake clock, with shortcuts for tests."""
 
     store: SqliteStore
     clock: FakeClock = field(default_factory=FakeClock)

@@ -48,7 +48,7 @@ class Cap:
 
 @dataclass(frozen=True)
 class Settlement:
-    """How an attempt ended. `seq` numbers the settlements of a project, because the clock may jump."""
+    """The end of an attempt. `seq` numbers the settlements of a project, because the clock may jump."""
 
     at: float
     failure: FailureClass | None

@@ -1,6 +1,6 @@
-"""The one door: whether a bead may be given a process now, and if not, in which bucket it waits and for what.
+"""Decides whether a bead may start now; if not, why and until when.
 
-Pure. The same checks, in the same order, decide what the loop starts and what a person is told.
+Pure. The loop and the verbs that show beads use the same checks in the same order.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Bucket = Literal[
     "ready", "blocked", "deferred", "backing_off", "held", "denied", "starting", "running", "parked",
     "closed", "failed",
 ]  # fmt: skip
-"""Where a bead is. `denied`: by a breaker. The last two are the end."""
+"""Where a bead stands. `denied`: a breaker is open."""
 BUCKETS: tuple[Bucket, ...] = get_args(Bucket)
 
 How = Literal["fresh", "rescue", "reattach", "respawn"]
@@ -39,7 +39,7 @@ How = Literal["fresh", "rescue", "reattach", "respawn"]
 
 @dataclass(frozen=True)
 class Admit:
-    """It may be started now. `probe_for`: the breakers on whose behalf it would go as their one probe."""
+    """The bead may start now. `probe_for`: the half-open breakers whose probe it becomes."""
 
     how: How
     gremlin_id: str | None = None
@@ -48,18 +48,18 @@ class Admit:
 
 @dataclass(frozen=True)
 class Standing:
-    """It may not. `reason` is a sentence; `next` what happens to it next, at `until` where that is known."""
+    """Where a bead stands, why, and what happens to it next (at `until`, if known)."""
 
     bucket: Bucket
     reason: str
     next: str
     until: float | None = None
     hold: str | None = None
-    """The kind of hold, where it is one that no row says: a cap or a provider's refusal to give credit."""
+    """Kind of a hold that is not stored: a cap, credit, or another person's claim."""
 
 
 def admit(work: Work, world: World) -> Admit | Standing:
-    """Whether a process may be started for a bead now, and how. Every spawn passes here."""
+    """Decide whether and how a process may start for a bead now. Every spawn passes here."""
     attempt = work.unsettled
     if attempt is not None:
         return _under_way(work, attempt, world)
@@ -74,18 +74,13 @@ def admit(work: Work, world: World) -> Admit | Standing:
     return Admit("fresh", None, probe_for)
 
 
-def verdict_of(attempt: Attempt, world: World) -> Verdict:
-    """What follows for an unsettled attempt from how its gremlin is seen now."""
-    return judge(attempt, world.seen.get(attempt.gremlin_id), world.now, world.policy)
-
-
 def _under_way(work: Work, attempt: Attempt, world: World) -> Admit | Standing:
-    """A bead with an unsettled attempt: its gremlin is at work, has ended, or needs a process."""
-    verdict = verdict_of(attempt, world)
+    """A bead with an unsettled attempt: its gremlin works, has ended, or needs a process."""
+    verdict = judge(attempt, world.seen.get(attempt.gremlin_id), world.now, world.policy)
     if work.terminal or not isinstance(verdict, Respawn | Reattach):
         return _terminal(work, world) or _at_work(attempt, verdict, world)
     how: How = "respawn" if isinstance(verdict, Respawn) else "reattach"
-    # A batch that is outstanding is paid for, whatever blocks the bead by now.
+    # An outstanding batch is paid for, so a blocker no longer matters.
     checks = (_held, _blocked, _breaker, _paused) if how == "respawn" else (_held, _spawn_cap, _breaker, _paused)
     for check in checks:
         denied = check(work, world)
@@ -112,9 +107,6 @@ def _at_work(attempt: Attempt, verdict: Verdict, world: World) -> Standing:
     return Standing("running", f"{who} works{stage}", "it ends, or reaches dispatch.deadline", left)
 
 
-# --- the checks, in their order
-
-
 def _terminal(work: Work, world: World) -> Standing | None:
     if work.status == "closed":
         return Standing("closed", "it is closed", "nothing; `bead reopen` opens it again")
@@ -134,7 +126,7 @@ def _held(work: Work, world: World) -> Standing | None:
     return Standing("held", work.hold.reason, f"nothing before `gremlins bead {release} {work.id}`")
 
 
-def _somebody_elses(work: Work, world: World) -> Standing | None:
+def _claimed(work: Work, world: World) -> Standing | None:
     if work.status != "in_progress":
         return None
     who = f"claimed by {work.assignee}" if work.assignee else "in progress elsewhere"
@@ -168,7 +160,7 @@ def _alive_again(work: Work, world: World) -> Standing | None:
 
 
 def is_back(latest: Attempt, seen: Observation) -> bool:
-    """Whether somebody brought the gremlin of a failed attempt back to life, or to a good end."""
+    """True if a person rescued the gremlin of a failed attempt, or it has finished since."""
     if latest.settled is None or not latest.settled.failed:
         return False
     if seen.alive or seen.state == "landed":
@@ -238,14 +230,14 @@ def _slots(work: Work, world: World) -> Standing | None:
 
 
 def _would_start(work: Work, world: World, why: str) -> Standing:
-    """Ready but for the loop itself."""
+    """The bead is ready; only the loop's own limits are in its way."""
     if work.unsettled is not None:
         return Standing("starting" if work.unsettled.spawned_at is None else "parked", why, "its gremlin is started")
     return Standing("ready", why, "a gremlin is started for it")
 
 
 _CHECKS: tuple[Callable[[Work, World], Standing | None], ...] = (
-    _terminal, _held, _somebody_elses, _alive_again, _deferred, _blocked, _retry_cap, _spawn_cap, _money,
+    _terminal, _held, _claimed, _alive_again, _deferred, _blocked, _retry_cap, _spawn_cap, _money,
     _breaker, _backing_off, _paused, _slots,
 )  # fmt: skip
 
@@ -256,7 +248,7 @@ def _probe_for(world: World) -> tuple[Episode, ...]:
 
 
 def standing(work: Work, world: World) -> Standing:
-    """Where a bead is, why, and what happens to it next: a bucket for every bead, whether or not it may start."""
+    """Where a bead stands, also if it may start now."""
     decision = admit(work, world)
     match decision:
         case Standing():
@@ -264,7 +256,7 @@ def standing(work: Work, world: World) -> Standing:
         case Admit("respawn"):
             return Standing("starting", "claimed; its gremlin is not there yet", "the next tick starts it", world.now)
         case Admit("reattach"):
-            reason = f"gremlin {decision.gremlin_id}: a batch is outstanding and nobody waits for it"
+            reason = f"gremlin {decision.gremlin_id}: a batch is outstanding and no process waits for it"
             return Standing("parked", reason, "the next tick re-attaches it", world.now)
         case Admit("rescue"):
             return Standing("ready", "nothing is in the way", f"gremlin {decision.gremlin_id} is taken up again")

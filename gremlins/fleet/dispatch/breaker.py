@@ -1,7 +1,7 @@
-"""The breakers: when starting anything at all is put off, because it fails for everybody. Pure functions over records.
+"""Circuit breakers: nothing starts while starts fail for all beads. Pure functions over records.
 
-One for the fleet, one for each credential. An episode begins when a breaker opens and ends when a probe proves healthy
-or a person resets it; what reopens soon after closing is the same episode, so it is told about once.
+There is one for the fleet and one per credential. An episode begins when a breaker opens and ends when a probe is
+healthy or a person resets it. A breaker that opens again soon continues its episode, so a person is told once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gremlins.fleet.times import text_of
 FIRST_OPEN = 60.0
 LONGEST_OPEN = 4 * 3600.0
 WINDOW = 600.0
-"""Seconds that failures are counted over, and within which an episode that closed is taken up again."""
+"""Seconds. Failures are counted over this time, and an episode continues if it closed within it."""
 FEWEST_FAILURES, FEWEST_BEADS, SHARE, ROW = 5, 3, 0.5, 3
 
 START_TROUBLE = frozenset({"start", "host"})
@@ -27,12 +27,12 @@ CREDENTIAL_TROUBLE: dict[str, Cause] = {"config": "config", "credit": "credit", 
 
 @dataclass(frozen=True)
 class Closed:
-    """Nothing is in the way."""
+    """Beads may start."""
 
 
 @dataclass(frozen=True)
 class Open:
-    """Nothing is started before `until`, or (None) before the probe that is out has ended."""
+    """Nothing starts before `until`; None: before the probe under way has ended."""
 
     reason: str
     until: float | None
@@ -41,7 +41,7 @@ class Open:
 
 @dataclass(frozen=True)
 class HalfOpen:
-    """One probe may go, on behalf of these episodes."""
+    """One bead may start, as the probe of these episodes."""
 
     episodes: tuple[Episode, ...]
 
@@ -50,18 +50,18 @@ Gate = Closed | Open | HalfOpen
 
 
 def duration(level: int) -> float:
-    """Seconds it stays open: 60, doubling up to four hours."""
+    """Seconds an episode stays open: 60, doubled with each level, up to four hours."""
     return LONGEST_OPEN if level > 20 else min(FIRST_OPEN * 2.0**level, LONGEST_OPEN)
 
 
 def gate(episodes: Iterable[Episode], scopes: Sequence[str], now: float) -> Gate:
-    """What the breakers that concern a spawn say together."""
+    """The combined state of the fleet's breaker and those of these credentials."""
     concerned = [e for e in episodes if e.open and e.scope in (FLEET, *scopes)]
     if not concerned:
         return Closed()
     for episode in concerned:
         if episode.probe is not None:
-            return Open(f"{title(episode.scope)} is open; its probe {episode.probe} is out", None, episode.cause)
+            return Open(f"{title(episode.scope)} is open; its probe {episode.probe} is under way", None, episode.cause)
     waiting = [e for e in concerned if not is_due(e, now)]
     if not waiting:
         return HalfOpen(tuple(concerned))
@@ -71,12 +71,12 @@ def gate(episodes: Iterable[Episode], scopes: Sequence[str], now: float) -> Gate
 
 
 def is_due(episode: Episode, now: float) -> bool:
-    """Whether its wait is over, so that a probe may go."""
+    """True if a probe may start."""
     return due(episode.until, episode.shut_at, now)
 
 
 def breaker_state(episodes: Iterable[Episode], now: float) -> str:
-    """`closed`, `open` or `half_open`: the most closed of those that are not."""
+    """`closed`, `open` or `half_open`, for several episodes together."""
     opened = [e for e in episodes if e.open]
     if not opened:
         return "closed"
@@ -95,10 +95,10 @@ def assess(
     now: float,
     policy: Policy,
 ) -> list[Episode]:
-    """The episodes that change, or begin, now.
+    """The episodes that change or begin now.
 
-    recent: settled attempts in the order of their settlement, at least those of the last ten minutes and the last
-    few beyond. probes: the attempts that open episodes name, with how their gremlins are seen.
+    recent: settled attempts of the last `WINDOW` seconds and a few before, in the order of their settlement.
+    probes: the attempts that open episodes name as their probes, with observations.
     """
     changed: dict[tuple[str, int], Episode] = {}
     for episode in episodes:
@@ -115,7 +115,7 @@ def assess(
 
 
 def close(episode: Episode, why: str, seq: int, now: float) -> Episode:
-    """The episode, over. Settlements up to `seq` open nothing any more."""
+    """The closed episode. Settlements up to `seq` no longer open a breaker."""
     return replace(episode, probe=None, closed_at=now, closed_seq=seq, closed_why=why, version=episode.version + 1)
 
 
@@ -130,7 +130,7 @@ def _follow(
     now: float,
     policy: Policy,
 ) -> Episode:
-    """An open episode after what its probe did, and after what the provider said meanwhile."""
+    """An open episode, updated from its probe and from later settlements."""
     if episode.cause == "capacity":
         episode = _wait_longer(episode, recent)
     if episode.probe is None:
@@ -150,7 +150,7 @@ def _follow(
     if not settled.failed:
         return replace(episode, probe=None, closed_at=now, closed_seq=seq, closed_why="its probe succeeded")
     if settled.failure == "canceled":
-        return replace(episode, probe=None)  # it proved nothing
+        return replace(episode, probe=None)  # proves nothing
     return _again(episode, settled, now)
 
 
@@ -163,7 +163,7 @@ def _again(episode: Episode, settled: Settlement, now: float) -> Episode:
 
 
 def _wait_longer(episode: Episode, recent: Sequence[Attempt]) -> Episode:
-    """The latest time that a provider gave within the episode."""
+    """Extend `until` to the latest `retry_at` of the episode."""
     asked = [
         min(a.settled.retry_at, a.settled.at + LONGEST_HOLD)
         for a in recent
@@ -194,7 +194,7 @@ def _since_last_close(episodes: Sequence[Episode], recent: Sequence[Attempt], sc
 
 
 def _own_breaker(attempt: Attempt) -> bool:
-    """Whether a failure is the business of its credential's breaker, not of the fleet's."""
+    """True if a failure counts for its credential's breaker, not for the fleet's."""
     settled = attempt.settled
     if settled is None or not attempt.scopes or settled.cap is not None:
         return False
@@ -253,7 +253,7 @@ def _open(
     now: float,
     until: float,
 ) -> Episode:
-    """A new episode, or the last one again where it closed only just before."""
+    """A new episode, or the last one again if a probe closed it within `WINDOW`."""
     last = max((e for e in episodes if e.scope == scope), key=lambda e: e.number, default=None)
     if last is not None and last.probed_healthy and abs(now - (last.closed_at or 0.0)) <= WINDOW:
         level = last.level + 1

@@ -1,4 +1,7 @@
-"""What an observation of its gremlin means for an attempt. Pure; a failure's class comes from what was recorded."""
+"""Decides from an observation of the gremlin how its attempt goes on. Pure.
+
+Failure classes come from recorded results, never from the words of a log.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ PERMANENT_BAILS = frozenset({"needs_human", "refused"})
 
 @dataclass(frozen=True)
 class Watch:
-    """Nothing to do but to look again."""
+    """Nothing to do yet; look again at the next tick."""
 
     reason: str
 
@@ -29,47 +32,47 @@ class Settle:
 
 @dataclass(frozen=True)
 class Land:
-    """It is done, and its work goes onto the branch before the bead closes. `settlement` holds if it does."""
+    """The gremlin has finished. Land its work, then settle with `settlement`."""
 
     settlement: Settlement
 
 
 @dataclass(frozen=True)
 class End:
-    """It hangs: ask its process to end."""
+    """The gremlin hangs: send SIGTERM."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Kill:
-    """It was asked to end and did not."""
+    """The gremlin was asked to end and did not: send SIGKILL."""
 
 
 @dataclass(frozen=True)
 class Respawn:
-    """Its process never came to be: start it under the same id. Nothing new is counted."""
+    """The process was never started: start it under the same id. Not counted as another spawn."""
 
 
 @dataclass(frozen=True)
 class Reattach:
-    """A batch is outstanding and nobody waits for it: start a process that does. Counted, never charged."""
+    """A batch is outstanding and no process waits for it: start one. Counted as a spawn, never charged."""
 
 
 Verdict = Watch | Settle | Land | End | Kill | Respawn | Reattach
 
 
 def judge(attempt: Attempt, seen: Observation | None, now: float, policy: Policy) -> Verdict:
-    """What follows for an unsettled attempt from how its gremlin was seen."""
+    """The next step of an unsettled attempt."""
     if seen is None:
         return _gone(attempt, now, policy)
-    if attempt.spawned_at is None and never_came(attempt, seen):
+    if attempt.spawned_at is None and never_started(attempt, seen):
         return Respawn()
     if seen.alive:
         return _alive(attempt, seen, now, policy)
     match seen.state:
         case "unborn":
-            return _failed(attempt, seen, now, "start", "its process ended before it could say anything")
+            return _failed(attempt, seen, now, "start", "its process ended before it recorded anything")
         case "running" | "parked" | "stalled" | "stopping" | "unreadable":
             return Watch(seen.reason or "its record cannot be read; `gremlins doctor` says more")
         case "detached":
@@ -87,18 +90,17 @@ def judge(attempt: Attempt, seen: Observation | None, now: float, policy: Policy
             assert_never(seen.state)
 
 
-def never_came(attempt: Attempt, seen: Observation) -> bool:
-    """Whether the spawn that was decided last has left no trace."""
+def never_started(attempt: Attempt, seen: Observation) -> bool:
+    """True if the latest spawn left no trace."""
     if seen.alive or seen.state in ("finished", "landed", "unreadable"):
         return False
     return seen.spawn <= attempt.base_spawn or seen.state == "unborn"
 
 
 def is_healthy(attempt: Attempt, seen: Observation | None, now: float, policy: Policy, *, start_only: bool) -> bool:
-    """Whether a probe has shown that the trouble is over, before it has ended.
+    """True if a running probe has proven that the fault is over: it has a reply or a commit.
 
-    A reply or a commit shows it. Where only starting (or being let in) failed, a gremlin that is parked, or has
-    outlived the start window, shows it too.
+    start_only: only starts failed, so a gremlin that is parked or older than the start window proves it too.
     """
     if seen is None or not seen.alive:
         return False
@@ -110,7 +112,7 @@ def is_healthy(attempt: Attempt, seen: Observation | None, now: float, policy: P
 
 
 def worked_seconds(attempt: Attempt, seen: Observation, now: float) -> float:
-    """How long it has worked since its latest spawn, parked time not counted."""
+    """Seconds since the latest spawn, without parked time."""
     return _age(attempt, seen, now) - max(0.0, seen.parked_seconds - attempt.base_parked)
 
 
@@ -177,7 +179,7 @@ def _done_reason(attempt: Attempt, seen: Observation) -> str:
 def _dead(attempt: Attempt, seen: Observation, now: float, policy: Policy) -> Verdict:
     if attempt.ending is not None:
         return _failed(attempt, seen, now, "task", attempt.ending.reason)
-    reason = seen.reason or "its process died without a word"
+    reason = seen.reason or "its process died without recording why"
     if seen.failure is not None:
         return _failed(attempt, seen, now, seen.failure, reason)
     if seen.rebooted:
@@ -186,7 +188,7 @@ def _dead(attempt: Attempt, seen: Observation, now: float, policy: Policy) -> Ve
 
 
 def _died_at_start(attempt: Attempt, seen: Observation, policy: Policy) -> bool:
-    """Within the start window, and without a reply or a commit since the attempt's latest spawn."""
+    """True if it died within the start window, without a reply or a commit since its latest spawn."""
     if seen.replies > attempt.base_replies or seen.rebooted:
         return False
     return seen.ended_at is None or seen.ended_at - attempt.began <= policy.start_window

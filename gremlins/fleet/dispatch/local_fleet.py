@@ -1,4 +1,4 @@
-"""The real `Fleet`: gremlins of this state root, seen by the observer, started by the launcher, ended by signals."""
+"""The `Fleet` of this machine: gremlins of one state root, started by the launcher, ended by signals."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ WHO = "dispatch"
 
 @dataclass
 class LocalFleet:
-    """Gremlins of one project. `env` is asked at every spawn, so that a rotated key reaches the next agent."""
+    """Gremlins of one project. `env` is read at every spawn, so that a rotated key reaches the next agent."""
 
     home: Home
     project: Path
@@ -67,7 +67,7 @@ class LocalFleet:
         return self.readiness.check(fresh=fresh)
 
     def spawn(self, order: SpawnOrder) -> None:
-        """Make and start a gremlin. One that is there already is left alone; what is half made is made anew."""
+        """Make and start a gremlin. An existing one is left alone; one that was made halfway is made again."""
         try:
             if self._is_there(order.gremlin_id):
                 return
@@ -89,14 +89,14 @@ class LocalFleet:
             return False
         if paths.state.exists() or holder_of(paths.lock) is not None:
             return True
-        # Its maker died before there was a record, so no process ever worked in it.
+        # Its launcher died before it wrote the record, so no process has run.
         with GremlinLock.acquire(paths.lock, "keeper", clock=self.clock):
             remove(self.project, self.home.worktree(gremlin_id), branch_name(gremlin_id), delete_branch=True)
             shutil.rmtree(paths.root)
         return False
 
     def rescue(self, gremlin_id: str) -> None:
-        """Start a process for a gremlin that has none; one that has come to life meanwhile is left alone."""
+        """Start a process for a gremlin that has none. One that runs by now is left alone."""
         try:
             rescue(self.home, gremlin_id, clock=self.clock, env=self.env())
         except (GremlinsError, OSError) as error:
@@ -110,11 +110,11 @@ class LocalFleet:
             raise SpawnFailed(_sentence(error), failure_of(error)) from error
 
     def terminate(self, gremlin_id: str, reason: str) -> None:
-        with contextlib.suppress(GremlinsError, OSError):  # gone, or damaged: the next look tells
+        with contextlib.suppress(GremlinsError, OSError):  # removed or damaged: the next tick sees that
             request_stop(self.home, gremlin_id, by=WHO, why=reason, clock=self.clock, env=self.env())
 
     def kill(self, gremlin_id: str) -> None:
-        """SIGKILL for its process group, and for whatever it left at work in its worktree."""
+        """Send SIGKILL to its process group and to the processes it left running in its worktree."""
         paths = self.home.gremlin(gremlin_id)
         holder = holder_of(paths.lock)
         pids = [holder.pid] if holder is not None and holder.role == "runner" and holder.pid else []
@@ -126,7 +126,7 @@ class LocalFleet:
             raise LandingBusy(gremlin_id)
         try:
             done = land(self.home, gremlin_id, clock=self.clock)
-        except NothingToLand as error:  # somebody did the same, or landed it by hand: what was wanted is there
+        except NothingToLand as error:  # already landed, by another process or by hand
             return f"done by gremlin {gremlin_id}; {error.message}"
         except GremlinsError as error:
             seen = self.observe(gremlin_id)
@@ -141,7 +141,7 @@ class LocalFleet:
 
 
 def failure_of(error: BaseException) -> FailureClass:
-    """Whose fault it is that a gremlin could not be started, by the error's type and number."""
+    """The failure class of a failed start, from the error's type and errno."""
     if isinstance(error, NotReady):
         return "config"
     if isinstance(error, HostGitError):
@@ -155,7 +155,7 @@ def failure_of(error: BaseException) -> FailureClass:
 
 
 def _kill(pid: int) -> None:
-    """The whole group where the process leads one."""
+    """Kill a process, or the group that it leads."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if os.getpgid(pid) == pid:
             os.killpg(pid, signal.SIGKILL)

@@ -1,6 +1,6 @@
-"""The locks of dispatching in one project: one loop at a time, and one at a time that claims and spawns.
+"""Locks of a project's dispatching: one loop at a time, and one process at a time that claims and spawns.
 
-Kernel locks: freed when their holder dies. A single tick (`--once`) shares the loop's lock with other single ticks.
+Kernel locks, freed when their holder dies. Single ticks (`--once`) share the loop's lock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gremlins.paths import Home
 LOOK_EVERY = 0.02
 ONCE_PATIENCE = 30.0
 CLAIM_PATIENCE = 300.0
-"""Seconds. Whoever holds the lock starts a handful of gremlins at most."""
+"""Seconds. The holder starts a few gremlins at most."""
 
 
 def loop_lock(home: Home, project: str) -> Path:
@@ -33,7 +33,7 @@ def claim_lock(home: Home, project: str) -> Path:
 
 @contextlib.contextmanager
 def only_loop(path: Path, clock: Clock) -> Iterator[None]:
-    """Be the project's loop. Raises Conflict if there is one; single ticks are waited for."""
+    """Hold the loop's lock. Waits for single ticks. Raises Conflict if another loop runs."""
     fd = _open(path)
     try:
         deadline = clock.monotonic() + ONCE_PATIENCE
@@ -51,10 +51,10 @@ def only_loop(path: Path, clock: Clock) -> Iterator[None]:
 
 @contextlib.contextmanager
 def beside_no_loop(path: Path, clock: Clock) -> Iterator[None]:
-    """Make a single tick. Raises Conflict while the project's loop runs."""
+    """Share the loop's lock for a single tick. Raises Conflict if a loop runs."""
     fd = _open(path)
     try:
-        deadline = clock.monotonic() + 0.5  # a loop that is only trying its luck holds the lock for microseconds
+        deadline = clock.monotonic() + 0.5  # a second loop holds the lock for microseconds before it gives up
         while not _try(fd, fcntl.LOCK_SH):
             if clock.monotonic() > deadline:
                 raise _second_loop()
@@ -66,7 +66,7 @@ def beside_no_loop(path: Path, clock: Clock) -> Iterator[None]:
 
 @contextlib.contextmanager
 def claiming(path: Path, clock: Clock) -> Iterator[None]:
-    """Claim and spawn. Whoever finds a claim without a gremlin while holding this knows that its maker is dead."""
+    """Hold the lock for claims and spawns. A claim without a gremlin then means that its process has died."""
     fd = _open(path)
     try:
         deadline = clock.monotonic() + CLAIM_PATIENCE
@@ -80,7 +80,7 @@ def claiming(path: Path, clock: Clock) -> Iterator[None]:
 
 
 def loop_pid(path: Path) -> int | None:
-    """The pid of the loop that runs now."""
+    """The pid of the running loop."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

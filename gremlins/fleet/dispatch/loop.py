@@ -1,4 +1,4 @@
-"""The loop around the ticks: until it is asked to end, woken by whatever is due next and by gremlins that end."""
+"""Runs ticks until the process is asked to end. Waits between them for the next due time or the end of a gremlin."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.tick import Dispatcher, LoopEvent, TickReport
 
 SHORTEST = 0.02
-"""Seconds between two ticks at least, whatever is due."""
+"""Minimum seconds between two ticks."""
 IDLE = 0.25
-"""The same after a tick that found nothing to do."""
+"""Minimum seconds after a tick that changed nothing."""
 LONGEST_TROUBLE = 60.0
 
 
@@ -53,7 +53,7 @@ def _mark_of(file: Path) -> object:
 
 @dataclass
 class Loop:
-    """Ticks until `draining` says so. Whatever goes wrong in one is told once and tried again."""
+    """Ticks until `draining()` is true. An error is reported once and the tick is tried again."""
 
     dispatcher: Dispatcher
     fleet: Fleet
@@ -65,7 +65,7 @@ class Loop:
     _trouble: int = 0
 
     def run(self) -> None:
-        """Return once it is asked to end. Gremlins at work and parked go on by themselves."""
+        """Return when draining. Running and parked gremlins go on by themselves."""
         while not self.draining():
             report = self._tick()
             if report is None:
@@ -93,7 +93,7 @@ class Loop:
         return report
 
     def _tell_once(self, kind: str, text: str) -> None:
-        """As long as it stays so."""
+        """Report a state once while it lasts."""
         key = f"{kind}\0{text}"
         if key not in self._told:
             self._told.add(key)

@@ -1,4 +1,4 @@
-"""What the loop needs of gremlins: to see one, start one, end one, land one."""
+"""The loop's interface to gremlins: observe, start, end and land them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ State = Literal[
     "unborn", "running", "parked", "detached", "stalled", "stopping",
     "finished", "landed", "bailed", "stopped", "dead", "unreadable",
 ]  # fmt: skip
-"""As a gremlin's liveness, and `unborn`: there is a record, but no process ever worked; `unreadable`: nobody knows."""
+"""A gremlin's liveness. unborn: it has a record, but no process has run. unreadable: its record cannot be read."""
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What a finished gremlin has to show for itself, as its runner checked it."""
+    """The evidence of a finished gremlin, as its runner checked it."""
 
     kind: Literal["commits", "none", "nothing_to_do"]
     holds: bool
@@ -33,39 +33,39 @@ class Observation:
 
     state: State
     spawn: int = 1
-    """How many processes were ever started for it."""
+    """Number of processes started for it."""
     alive: bool = False
-    """Its lock is held by a runner. Says more than `state` where the record cannot be read."""
+    """A runner holds its lock. Holds also if the record cannot be read."""
     reason: str = ""
     failure: FailureClass | None = None
-    """What its process recorded as its last word; None if it died without one."""
+    """Class that its process recorded at its end; None if it recorded none."""
     exit_code: int | None = None
     retry_at: float | None = None
     cap: Cap | None = None
-    """The spending cap of ours that ended it."""
+    """The person's spending cap that ended it."""
     bail: str | None = None
     proof: Proof | None = None
     ended_at: float | None = None
-    """When its process gave its last sign of life."""
+    """Last sign of life of its process."""
     age_seconds: float | None = None
-    """How long its process has run, by a clock that does not jump. None: not known."""
+    """Age of its process by a monotonic clock. None: unknown."""
     waits: bool = False
-    """It sleeps until a moment that is on record: a backoff, or a server's own time."""
+    """It sleeps until a recorded time: a backoff, or a server's `retry-after`."""
     parked_seconds: float = 0.0
-    """How long it has been parked, all its life."""
+    """Total parked time."""
     replies: int = 0
-    """Signs of work so far: replies collected, commits made."""
+    """Signs of work: replies collected; for a dead gremlin without any, 1 if it made commits."""
     cost_usd: float = 0.0
-    """Everything it has cost, unpriced calls at the provider's dearest model."""
+    """Total cost. Unpriced calls count as the provider's dearest model."""
     rebooted: bool = False
-    """The machine was restarted since its latest start."""
+    """The machine has rebooted since its latest start."""
     stage: str = ""
     pid: int | None = None
 
 
 @dataclass(frozen=True)
 class SpawnOrder:
-    """What a new gremlin is to be."""
+    """A new gremlin to start."""
 
     gremlin_id: str
     bead_id: str
@@ -78,12 +78,12 @@ class SpawnOrder:
 
 @dataclass(frozen=True)
 class Ready:
-    """Everything that an agent needs is there."""
+    """A gremlin could start now."""
 
 
 @dataclass(frozen=True)
 class Missing:
-    """What is not there, one line, and what to do about it."""
+    """Why no gremlin can start now: one line, and a hint."""
 
     reason: str
     hint: str | None = None
@@ -91,7 +91,7 @@ class Missing:
 
 
 class SpawnFailed(Exception):
-    """A gremlin could not be started. `failure` says whose fault it is, from the error's own type."""
+    """A gremlin could not be started. `failure` is the class, derived from the error's type."""
 
     def __init__(self, reason: str, failure: FailureClass = "start") -> None:
         super().__init__(reason)
@@ -100,43 +100,43 @@ class SpawnFailed(Exception):
 
 
 class LandingRefused(Exception):
-    """The gremlin's work does not go onto the branch, nothing was changed."""
+    """The gremlin's work cannot land; nothing was changed."""
 
 
 class LandingBusy(Exception):
-    """Somebody else has the gremlin in hand at this moment: look again."""
+    """Another process holds the gremlin's lock; try again."""
 
 
 class ReadOnlyFleet(Protocol):
-    """Looking at gremlins, for those who only tell how things stand."""
+    """Observes gremlins without changing them."""
 
     def observe(self, gremlin_id: str) -> Observation | None:
-        """One gremlin now, None where there is none. Never raises for a broken record: that is `unreadable`."""
+        """A gremlin now; None if it does not exist. A broken record is `unreadable`, not an error."""
 
     def scopes(self) -> tuple[str, ...]:
-        """Names of the credentials that the pipeline uses, by fingerprint: another key is another name."""
+        """Names of the credentials that the pipeline uses. Each key has its own name, from its fingerprint."""
 
 
 class Fleet(ReadOnlyFleet, Protocol):
-    """The door to gremlins. Every call may be made again: what is done already is not done twice."""
+    """Observes and changes gremlins. Every call is idempotent."""
 
     def preflight(self, *, fresh: bool) -> Ready | Missing:
-        """Whether a gremlin could be started now; `fresh` trusts no proof from before. Costs nothing."""
+        """Check for free if a gremlin could start now. `fresh`: trust no earlier proof of a key."""
 
     def spawn(self, order: SpawnOrder) -> None:
-        """Make and start a gremlin; returns once it runs on its own. Raises SpawnFailed."""
+        """Make and start a gremlin. Raises SpawnFailed."""
 
     def rescue(self, gremlin_id: str) -> None:
-        """Start a process for a gremlin that has none, from where it was. Raises SpawnFailed."""
+        """Start a process for a gremlin that has none. Raises SpawnFailed."""
 
     def terminate(self, gremlin_id: str, reason: str) -> None:
-        """Note that it is to stop, and why, and send SIGTERM. Does not wait."""
+        """Record the stop request and send SIGTERM. Does not wait."""
 
     def kill(self, gremlin_id: str) -> None:
-        """SIGKILL its whole process group."""
+        """Send SIGKILL to its process group."""
 
     def land(self, gremlin_id: str) -> str:
-        """Land a finished gremlin, returning one line about it. Raises LandingRefused, LandingBusy."""
+        """Land a finished gremlin and return one line about it. Raises LandingRefused, LandingBusy."""
 
     def wait(self, gremlin_ids: Collection[str], seconds: float) -> None:
-        """Return when one of these has ended, or after so long. Raises Terminated when asked to end."""
+        """Return when one of these has ended, or after `seconds`. Raises Terminated."""

@@ -1,4 +1,4 @@
-"""Seeing gremlins as the loop needs to: one observation from record, lock, call records and the machine."""
+"""Observes gremlins of this machine: record, lock, call records and process table in one `Observation`."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from gremlins.repository.git import Git
 
 COLLECTED = b'"state": "collected"'
 JUST_NOW = 10.0
-"""Seconds since it was last seen alive within which a death is taken to have happened now: a loop is woken by it."""
+"""Seconds. A gremlin that was seen alive this recently and is dead now died just now."""
 UPTIME = Path("/proc/uptime")
 
 
 @dataclass
 class Observer:
-    """Looks at gremlins. Remembers only what has not changed since it was read."""
+    """Observes gremlins, and caches files that have not changed."""
 
     home: Home
     clock: Clock
@@ -52,7 +52,7 @@ class Observer:
     _kept: dict[tuple[str, str], tuple[Hashable, float]] = field(default_factory=dict)
 
     def observe(self, gremlin_id: str) -> Observation | None:
-        """One gremlin now, None where there is none. A record that cannot be read is `unreadable`, never an error."""
+        """A gremlin now; None if it does not exist. A broken record is `unreadable`, not an error."""
         paths = self.home.gremlin(gremlin_id)
         try:
             record, row = self._read(gremlin_id)
@@ -66,7 +66,7 @@ class Observer:
         return self._observation(record, row, paths)
 
     def _read(self, gremlin_id: str) -> tuple[Gremlin, Row]:
-        """The typed record and the liveness of the same moment."""
+        """The record and the liveness of the same moment."""
         for _ in range(5):
             record = self._record(gremlin_id)
             row = look(self.home, gremlin_id, self.clock, self.idle_timeout)
@@ -75,7 +75,7 @@ class Observer:
         return record, row
 
     def _record(self, gremlin_id: str) -> Gremlin:
-        """Read again only when its file has changed: a fleet is looked at often."""
+        """The record, read again only if its file has changed."""
         path = self.home.gremlin(gremlin_id).state
         try:
             stat = path.stat()
@@ -113,8 +113,8 @@ class Observer:
         return replace(seen, cap=self._cap(record)) if seen.failure == "credit" else seen
 
     def _cap(self, record: Gremlin) -> Cap | None:
-        """Which of our own caps leaves it no room for another call, if one does: then it was not the provider."""
-        from gremlins.records.caps import cap_reached  # reads all that was ever spent: only where money was the matter
+        """The person's cap that leaves no room for another call; None if the provider refused."""
+        from gremlins.records.caps import cap_reached  # reads all spending: only for class credit
 
         key, mark = record.id, (record.updated_at, record.spawn)
         known = self._caps.get(key)
@@ -130,7 +130,7 @@ class Observer:
         return known[1]
 
     def _ended(self, row: Row, paths: GremlinPaths, alive: bool) -> float | None:
-        """When its process died: just now, if it was seen alive just before; else when it was last heard of."""
+        """When its process died: now, if it was alive a moment ago; else its last sign of life."""
         now = self.clock.now().timestamp()
         if alive:
             self._seen_alive[row.glance.id] = now
@@ -141,7 +141,7 @@ class Observer:
         return max(last if last <= now else 0.0, _last_sign(row, paths))
 
     def _replies(self, paths: GremlinPaths) -> int:
-        """How many calls have been answered. Files that have not changed are not read again: they may be large."""
+        """Number of collected calls. Files may be large, so unchanged ones are not read again."""
         if not paths.calls.is_dir():
             return 0
         count = 0
@@ -160,7 +160,7 @@ class Observer:
         return count
 
     def _commits(self, record: Gremlin) -> int:
-        """Whether its branch has moved on from where it began."""
+        """1 if its branch has commits of its own."""
 
         def differs() -> float:
             try:
@@ -172,7 +172,7 @@ class Observer:
         return int(self._remembered("commits", record, differs))
 
     def _cost(self, record: Gremlin, paths: GremlinPaths, *, settled: bool) -> float:
-        """Everything it has cost, unpriced calls at the provider's dearest model."""
+        """Total cost. Unpriced calls count as the provider's dearest model."""
         if not settled and not record.cost.unpriced_calls:
             return record.total_cost_usd
         return self._remembered("cost", record, lambda: _cost_of(Ledger(paths).readable()[0]))
@@ -187,7 +187,7 @@ class Observer:
 
 
 def _state(row: Row, alive: bool) -> State:
-    """As its liveness; while somebody is bringing it back or landing it, it is at work."""
+    """Its liveness. While another process rescues or lands it, it counts as running."""
     if alive and row.life.state in ("dead", "detached"):
         return "running"
     if row.life.state == "dead" and row.glance.state == "queued":
@@ -196,13 +196,13 @@ def _state(row: Row, alive: bool) -> State:
 
 
 def _waits(record: Gremlin, clock: Clock) -> bool:
-    """Whether it has given up its process until a moment that it has written down. A running command is work."""
+    """True if it sleeps until a recorded time. A running command is work."""
     status = record.status
     return isinstance(status, Running) and status.asleep and status.until is not None and status.until > clock.now()
 
 
 def _with_last_word(seen: Observation, record: Gremlin) -> Observation:
-    """What its process recorded as its end."""
+    """Add the end that its process recorded."""
     match record.status:
         case Failed(failure=failure, retry_at=retry_at, reason=reason):
             moment = retry_at.timestamp() if retry_at else None
@@ -224,7 +224,7 @@ def _proof(evidence: Evidence) -> Proof:
 
 
 def _last_sign(row: Row, paths: GremlinPaths) -> float:
-    """When its process was last heard of."""
+    """Last sign of life of its process."""
     if row.glance.is_over and row.glance.ended_at is not None:
         return row.glance.ended_at.timestamp()
     moments = [row.glance.updated_at.timestamp()]
@@ -237,7 +237,7 @@ def _last_sign(row: Row, paths: GremlinPaths) -> float:
 
 
 def _uptime() -> float | None:
-    """Seconds since the machine was started."""
+    """Seconds since the machine booted."""
     try:
         return float(UPTIME.read_text().split()[0])
     except (OSError, ValueError, IndexError):
@@ -245,7 +245,7 @@ def _uptime() -> float | None:
 
 
 def _age(pid: int | None) -> float | None:
-    """How long a process has run, whatever the wall clock did. None where the system does not say."""
+    """Age of a process in seconds, independent of the wall clock. None: unknown."""
     up, word = _uptime(), start_time(pid) if pid else None
     ticks = (word or "").rpartition(":")[2]
     if up is None or not ticks.isdigit():

@@ -1,4 +1,4 @@
-"""What a tick would do, as changes to commit and processes to start. Pure: records and observations in, plans out."""
+"""Plans a tick: changes to commit and processes to start, from records and observations. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gremlins.fleet.beads.store.interface import (
 )
 from gremlins.fleet.dispatch import breaker
 from gremlins.fleet.dispatch.admit import Admit, Standing, admit, is_back
-from gremlins.fleet.dispatch.judge import End, Kill, Land, Reattach, Respawn, Settle, Verdict, Watch, never_came
+from gremlins.fleet.dispatch.judge import End, Kill, Land, Reattach, Respawn, Settle, Verdict, Watch, never_started
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.spending import expected_usd
@@ -34,7 +34,7 @@ LOOP = "dispatch"
 
 @dataclass(frozen=True)
 class Spawn:
-    """A process to start: `changes` are committed before it exists."""
+    """A process to start, once `changes` are committed."""
 
     work: Work
     attempt: Attempt
@@ -42,11 +42,8 @@ class Spawn:
     changes: tuple[StoreChange, ...]
 
 
-# --- settling
-
-
 def settling(work: Work, verdict: Verdict, now: float) -> Settlement | None:
-    """The settlement that a verdict comes to, None if the attempt goes on. Nothing is started for a terminal bead."""
+    """The settlement that follows from a verdict; None if the attempt goes on. Terminal beads get no new process."""
     match verdict:
         case Settle(settlement) | Land(settlement):
             return settlement
@@ -59,7 +56,7 @@ def settling(work: Work, verdict: Verdict, now: float) -> Settlement | None:
 
 
 def settle_changes(work: Work, attempt: Attempt, end: Settlement) -> tuple[StoreChange, ...]:
-    """The end of an attempt, and what it means for its bead at once. A bead that has moved on only gets it recorded."""
+    """Settle an attempt and move its bead. A bead that is no longer in progress stays as it is."""
     word = "succeeded" if not end.failed else f"failed ({end.failure})"
     text = f"attempt {attempt.number} {word}: {end.reason}"
     changes: list[StoreChange] = [SettleAttempt(attempt, end), _event(work, end.at, "settled", text)]
@@ -79,7 +76,7 @@ def settle_changes(work: Work, attempt: Attempt, end: Settlement) -> tuple[Store
 
 
 def _move(work: Work, status: Status, at: float, reason: str, hold: Hold | None = None) -> tuple[StoreChange, ...]:
-    """A bead closed, failed or held: the move, its event, and the notice of it."""
+    """Close, fail or hold a bead, with the event and the notice."""
     kind = "held" if hold is not None else status
     return (
         MoveBead(work, status, text_of(at), reason, hold),
@@ -98,9 +95,6 @@ def _event(work: Work, at: float, kind: str, text: str) -> Event:
     return Event(work.project, work.id, at, kind, text)
 
 
-# --- breakers
-
-
 def breaker_changes(
     episodes: Sequence[Episode],
     recent: Sequence[Attempt],
@@ -108,7 +102,7 @@ def breaker_changes(
     now: float,
     policy: Policy,
 ) -> list[tuple[StoreChange, ...]]:
-    """The episodes that begin, change or end now, each with its notice where it is a new one or an end."""
+    """Changes for the episodes that begin, change or end now, with notices of begin and end."""
     before = {(e.scope, e.number): e for e in episodes}
     return [
         (PutEpisode(after), *episode_notice(before.get((after.scope, after.number)), after, now))
@@ -117,17 +111,17 @@ def breaker_changes(
 
 
 def is_kept_from_starting(work: Work, attempt: Attempt, seen: Observation | None) -> bool:
-    """Whether an attempt was claimed, never started, and may not be now: nobody may wait for what it would prove."""
+    """True for a claimed attempt that never started and may not now. A breaker must not wait for such a probe."""
     came = (
         attempt.settled is not None
         or attempt.spawned_at is not None
-        or (seen is not None and not never_came(attempt, seen))
+        or (seen is not None and not never_started(attempt, seen))
     )
     return not came and (work.hold is not None or work.blocked)
 
 
 def episode_notice(before: Episode | None, after: Episode, now: float) -> tuple[Notice, ...]:
-    """One notice when an episode begins and one when it ends; none when what closed just before opens again."""
+    """A notice if an episode begins or ends; none if it opens again."""
     if before is None:
         kind = "breaker_opened"
         reason = f"{breaker.title(after.scope)} opened for {span(after.until - now)}: {after.reason}"
@@ -147,11 +141,8 @@ def episode_notice(before: Episode | None, after: Episode, now: float) -> tuple[
     return (Notice(after.project, now, kind, payload),)
 
 
-# --- transitions
-
-
 def transition(work: Work, world: World) -> tuple[StoreChange, ...]:
-    """What follows from a bead's counters, or from its gremlin having come back to life. () if nothing does."""
+    """Changes that follow from a bead's counters, or from a rescue of its gremlin by a person."""
     latest = work.latest
     if work.terminal or work.unsettled is not None or latest is None:
         return _spawn_cap(work, world) if work.unsettled is not None and not work.terminal else ()
@@ -173,7 +164,7 @@ def transition(work: Work, world: World) -> tuple[StoreChange, ...]:
 
 
 def _spawn_cap(work: Work, world: World) -> tuple[StoreChange, ...]:
-    """Hold a bead that was spawned too often, unless its last process is still at it."""
+    """Hold a bead that was spawned too often, unless its process still runs."""
     if work.hold is not None or work.spawns < world.policy.spawn_cap:
         return ()
     attempt = work.unsettled
@@ -197,9 +188,9 @@ def _adopt(work: Work, latest: Attempt, seen: Observation, world: World) -> tupl
 
 
 def adopted(work: Work, latest: Attempt, seen: Observation, now: float) -> Attempt:
-    """The attempt that a person's rescue of an earlier gremlin comes to: followed, but not counted.
+    """An attempt for a gremlin that a person rescues: followed, but not counted.
 
-    Where it is not back yet, its spawn is pending: should the person's command die now, the loop does it instead.
+    If the gremlin does not run yet, the spawn is pending: should the person's command die, the loop does it instead.
     """
     back = seen.alive or seen.state in ("finished", "landed")
     return replace(
@@ -221,14 +212,11 @@ def adopted(work: Work, latest: Attempt, seen: Observation, now: float) -> Attem
     )
 
 
-# --- spawning
-
-
 def spawns(works: Iterable[Work], world: World) -> tuple[list[Spawn], dict[str, Standing]]:
-    """What may be started now, in order, each leaving one slot less; and why the others may not.
+    """The spawns of this tick, in order, and where every other bead stands.
 
-    What was paid for goes first, then priority and age. While a breaker is half open, one probe goes, the eligible
-    bead with the fewest spawns, and nothing else.
+    Unsettled attempts go first, then priority and age decide. While a breaker is half open, only its probe starts: the
+    eligible bead with the fewest spawns.
     """
     planned: list[Spawn] = []
     denied: dict[str, Standing] = {}
@@ -255,15 +243,15 @@ def spawns(works: Iterable[Work], world: World) -> tuple[list[Spawn], dict[str, 
 
 
 def _after(world: World, spawn: Spawn) -> World:
-    """The world once a spawn has been claimed."""
+    """The world after a claim."""
     if spawn.admitted.how in ("respawn", "reattach"):
-        return world  # it has its slot, and its reservation
+        return world  # already counted
     day = replace(world.day, reserved_usd=world.day.reserved_usd + spawn.attempt.expected_usd)
     return replace(world, working=world.working + 1, day=day)
 
 
 def plan_spawn(work: Work, admitted: Admit, world: World) -> Spawn:
-    """A spawn with everything that is to be on disk before its process exists."""
+    """A spawn with the changes that must be on disk before its process exists."""
     match admitted.how:
         case "respawn":
             return _respawn(work, admitted)
@@ -276,7 +264,7 @@ def plan_spawn(work: Work, admitted: Admit, world: World) -> Spawn:
 
 
 def _respawn(work: Work, admitted: Admit) -> Spawn:
-    """It was decided and counted before; but a breaker may have opened since, whose probe it is then."""
+    """Counted when it was claimed. If a breaker has opened since, it becomes the probe."""
     attempt = work.unsettled
     assert attempt is not None
     if not admitted.probe_for:
@@ -335,13 +323,10 @@ def _probes(admitted: Admit, attempt: Attempt) -> tuple[PutEpisode, ...]:
     return tuple(PutEpisode(replace(e, probe=attempt.key, version=e.version + 1)) for e in admitted.probe_for)
 
 
-# --- waiting
-
-
 def next_due(
     works: Iterable[Work], denied: Mapping[str, Standing], world: World, deferred: float | None
 ) -> float | None:
-    """When the next thing is due, None if nothing that is known of will ever be."""
+    """When something is due next; None if only an outside event can change anything."""
     moments = [deny.until for deny in denied.values() if deny.until is not None]
     moments += [] if deferred is None else [deferred]
     if any(work.unsettled is not None for work in works):

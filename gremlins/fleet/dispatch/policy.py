@@ -1,4 +1,4 @@
-"""The numbers the loop decides by, taken from the settings once per tick."""
+"""The settings that the loop decides by."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Policy:
     retry_cap: int = 5
     spawn_cap: int = 15
     host_cap: int = 10
-    """Failures of the machine after which a bead is held. They are not charged, but not for ever."""
+    """Failures of class host after which a bead is held; they are not charged."""
     backoff_initial: float = 30.0
     backoff_max: float = 1800.0
     max_running: int = 3
@@ -43,7 +43,7 @@ class Policy:
         max_running: int | None = None,
         retry_cap: int | None = None,
     ) -> Policy:
-        """The settings, with what a person said on the command line above them."""
+        """Settings, overridden by the command line."""
         dispatch, spend = settings.dispatch, settings.spend
         return cls(
             pipeline=pipeline or dispatch.pipeline,

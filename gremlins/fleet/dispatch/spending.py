@@ -1,6 +1,6 @@
-"""Spending caps: what an attempt is expected to cost is reserved while it is unsettled. Sums over attempts only.
+"""Spending caps: the expected cost of an unsettled attempt is reserved. All sums are over attempts.
 
-An attempt's cost is what its gremlin has cost since the attempt began, so no dollar is counted twice.
+An attempt's cost is its gremlin's cost since the attempt began, so no dollar counts twice.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.times import day_of
 
 UNKNOWN_ATTEMPT_USD = 1.0
-"""Expected of an attempt of which nothing is known."""
+"""Expected cost if the pipeline has no settled attempt."""
 
 
 @dataclass(frozen=True)
 class Capped:
-    """A cap leaves no room. `until` is when it resets by itself."""
+    """A cap forbids another attempt. `until`: when it resets by itself."""
 
     cap: str
     reason: str
@@ -26,33 +26,33 @@ class Capped:
 
 @dataclass(frozen=True)
 class DayLedger:
-    """What the state root has spent today: settled attempts, and what is reserved for those under way."""
+    """Spending of the state root today: settled attempts, and reservations of unsettled ones."""
 
     spent_usd: float = 0.0
     reserved_usd: float = 0.0
 
 
 def expected_usd(policy: Policy, dearest: float | None) -> float:
-    """What the next attempt is expected to cost: its own cap, else the pipeline's dearest so far, else a dollar."""
+    """Expected cost of the next attempt: its cap, else the pipeline's dearest attempt, else a dollar."""
     if policy.per_attempt is not None:
         return policy.per_attempt
     return UNKNOWN_ATTEMPT_USD if dearest is None else dearest
 
 
 def attempt_usd(attempt: Attempt, gremlin_usd: float | None) -> float:
-    """What an attempt has cost, or may yet: while unsettled at least what is expected of it."""
+    """Cost of a settled attempt; reservation of an unsettled one."""
     if attempt.settled is not None:
         return attempt.settled.cost_usd
     return max(attempt.expected_usd, spent_usd(attempt, gremlin_usd))
 
 
 def spent_usd(attempt: Attempt, gremlin_usd: float | None) -> float:
-    """What an unsettled attempt has cost up to now."""
+    """Cost of an unsettled attempt up to now."""
     return max(0.0, (gremlin_usd or 0.0) - attempt.base_cost_usd)
 
 
 def room_to_start(work: Work, day: DayLedger, expected: float, now: float, policy: Policy) -> Capped | None:
-    """The cap that forbids another attempt at a bead, if one does."""
+    """The cap that forbids another attempt at a bead, or None."""
     held = _still_capped(work, now, policy)
     if held is not None:
         return held
@@ -64,7 +64,7 @@ def room_to_start(work: Work, day: DayLedger, expected: float, now: float, polic
 
 
 def room_today(day: DayLedger, expected: float, now: float, policy: Policy) -> Capped | None:
-    """Whether the day's cap leaves room for `expected` more."""
+    """The cap of the day, if it leaves no room for `expected` USD."""
     if policy.per_day is None or day.spent_usd + day.reserved_usd + expected <= policy.per_day + 1e-9:
         return None
     spent = f"${day.spent_usd:.4f} spent today and ${day.reserved_usd:.4f} reserved"
@@ -73,7 +73,7 @@ def room_today(day: DayLedger, expected: float, now: float, policy: Policy) -> C
 
 
 def _still_capped(work: Work, now: float, policy: Policy) -> Capped | None:
-    """Whether the cap that ended the latest attempt stands as it did: not raised, and its day not over."""
+    """The cap that ended the latest attempt, unless it was raised or its day is over."""
     latest = work.latest
     if latest is None or latest.settled is None or latest.settled.cap is None or latest.epoch != work.epoch:
         return None

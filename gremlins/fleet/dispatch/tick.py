@@ -1,7 +1,7 @@
 """One tick of dispatching: observe, settle, breakers, transitions, admit, preflight, claim, spawn, notices.
 
-What to do is decided by pure functions (`judge`, `breaker`, `admit`, `plan`); here it is carried out, each step one
-commit that compares before it swaps. A crash between any two leaves what the next tick needs to go on.
+Pure functions decide (`judge`, `breaker`, `admit`, `plan`); this module applies their decisions. Each step is one
+compare-and-swap commit, so the next tick goes on after a crash between any two.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gremlins.fleet.beads.store.interface import BeadStore, Event, MarkEnding, M
 from gremlins.fleet.dispatch import plan
 from gremlins.fleet.dispatch.admit import Standing
 from gremlins.fleet.dispatch.breaker import WINDOW
-from gremlins.fleet.dispatch.judge import End, Kill, Land, Verdict, judge, never_came
+from gremlins.fleet.dispatch.judge import End, Kill, Land, Verdict, judge, never_started
 from gremlins.fleet.dispatch.observation import (
     Fleet,
     LandingBusy,
@@ -32,12 +32,12 @@ from gremlins.fleet.dispatch.world import World, world_of
 
 Observations = dict[str, Observation | None]
 Order = tuple[plan.Spawn, SpawnOrder | None]
-"""A spawn, with what its gremlin is to be where it is a new one."""
+"""A spawn, with the order for a new gremlin."""
 
 
 @dataclass(frozen=True)
 class LoopEvent:
-    """Something the loop did, for those who watch it."""
+    """Something the loop did, for display."""
 
     kind: str
     bead: str
@@ -50,19 +50,19 @@ Say = Callable[[LoopEvent], None]
 
 @dataclass
 class TickReport:
-    """What a tick did, and what comes next."""
+    """Results of a tick, and when the next is due."""
 
     spawned: list[tuple[str, str]] = field(default_factory=list)
-    """(bead, gremlin), rescues and re-attachments included."""
+    """(bead, gremlin), including rescues and re-attachments."""
     settled: list[tuple[Attempt, Settlement]] = field(default_factory=list)
     moved: list[Notice] = field(default_factory=list)
-    """Beads that were closed, failed or held, as they are told of."""
+    """Notices of beads that were closed, failed or held."""
     denied: dict[str, Standing] = field(default_factory=dict)
     episodes: tuple[Episode, ...] = ()
     missing: Missing | None = None
     bad: tuple[str, ...] = ()
     watched: tuple[str, ...] = ()
-    """Gremlins whose end the next tick is to follow at once."""
+    """Gremlins whose end starts the next tick at once."""
     now: float = 0.0
     next_due: float | None = None
 
@@ -84,7 +84,7 @@ class TickReport:
 
 
 class Dispatcher:
-    """The loop of one project, tick by tick. Keeps nothing that the next tick needs."""
+    """Runs ticks for one project. Keeps no state that the next tick needs."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Dispatcher:
         claiming: Callable[[], AbstractContextManager[None]] = nullcontext,
         draining: Callable[[], bool] = lambda: False,
     ) -> None:
-        """task: a bead's title and whole text. claiming: the lock under which claims are made."""
+        """task: returns a bead's title and task text. claiming: the lock for claims."""
         self.store = store
         self.fleet = fleet
         self.clock = clock
@@ -114,7 +114,7 @@ class Dispatcher:
         self._asked: set[str] = set()
 
     def tick(self, *, everything: bool = False) -> TickReport:
-        """Do whatever is due now. `everything`: report why each single bead is not started, however many there are."""
+        """Do everything that is due. `everything`: report where each bead stands, not only those looked at."""
         report = TickReport(now=self._now())
         policy = self.policy()
         self._settle(policy, report)
@@ -127,8 +127,6 @@ class Dispatcher:
         self._tell(report)
         return report
 
-    # --- observe and settle
-
     def _settle(self, policy: Policy, report: TickReport) -> None:
         view = self.store.under_way(self.project)
         report.bad = view.bad
@@ -140,13 +138,13 @@ class Dispatcher:
                 self._follow(work, attempt, judge(attempt, seen, report.now, policy), report)
 
     def _note_spawned(self, attempt: Attempt, seen: Observation | None, now: float) -> None:
-        """What an earlier loop started, and died before it could say so."""
-        if attempt.spawned_at is None and seen is not None and not never_came(attempt, seen):
+        """Record a spawn of an earlier loop that died before it recorded it."""
+        if attempt.spawned_at is None and seen is not None and not never_started(attempt, seen):
             began = attempt.claimed_at if seen.age_seconds is None else now - seen.age_seconds
             self.store.commit(MarkSpawned(attempt, began))
 
     def _follow(self, work: Work, attempt: Attempt, verdict: Verdict, report: TickReport) -> None:
-        """Carry out what was judged of one attempt."""
+        """Apply the verdict on one attempt."""
         end = plan.settling(work, verdict, report.now)
         if isinstance(verdict, Land):
             try:
@@ -163,7 +161,7 @@ class Dispatcher:
         elif isinstance(verdict, Kill):
             self.fleet.kill(attempt.gremlin_id)
         elif attempt.ending is not None and attempt.key not in self._asked:
-            self._terminate(attempt, attempt.ending.reason)  # an earlier loop may have died before it asked
+            self._terminate(attempt, attempt.ending.reason)  # an earlier loop may have died before it sent the signal
 
     def _terminate(self, attempt: Attempt, reason: str) -> None:
         self._asked.add(attempt.key)
@@ -176,8 +174,6 @@ class Dispatcher:
             return replace(settlement, failure="task", reason=f"landing was refused: {error}")
         return replace(settlement, reason=text)
 
-    # --- breakers
-
     def _breakers(self, policy: Policy, report: TickReport) -> None:
         episodes = self.store.episodes(self.project)
         recent = self.store.recent(self.project, report.now - WINDOW)
@@ -186,7 +182,7 @@ class Dispatcher:
             self._commit(changes, report)
 
     def _probes(self, episodes: Iterable[Episode]) -> dict[str, tuple[Attempt, Observation | None]]:
-        """The probes that are out. One that was claimed, never started and then held by a person is not."""
+        """Probes under way. One that was claimed, never started and then held or blocked is not."""
         named = {e.probe for e in episodes if e.open and e.probe is not None}
         found = {}
         if named:
@@ -199,10 +195,8 @@ class Dispatcher:
                             found[attempt.key] = (attempt, seen)
         return found
 
-    # --- look, admit, preflight, claim, spawn
-
     def _look(self, policy: Policy, report: TickReport, *, everything: bool) -> tuple[World, tuple[Work, ...]]:
-        """The world as it is now, and the beads that something may follow from."""
+        """The world now, and the beads to decide on."""
         now = self._now()
         view = self.store.view(self.project, now, fresh=policy.max_running)
         works = view.works
@@ -242,7 +236,7 @@ class Dispatcher:
             report.next_due = min(report.next_due or world.now + policy.interval, world.now + policy.interval)
 
     def _plan(self, works: Iterable[Work], world: World, report: TickReport) -> tuple[list[Order], dict[str, Standing]]:
-        """What is started now. Beads whose text cannot be read are left out: they keep no place from another."""
+        """The spawns of this tick. Beads whose text cannot be read take no slot."""
         unreadable: dict[str, Standing] = {}
         while True:
             planned, denied = plan.spawns((work for work in works if work.id not in unreadable), world)
@@ -263,11 +257,11 @@ class Dispatcher:
             if self.draining():
                 return
             if spawn.changes and not self._commit(spawn.changes, report):
-                continue  # somebody was quicker, or a person changed the bead: the next tick looks again
+                continue  # the bead was changed meanwhile
             self._start(spawn, order, report)
 
     def _order(self, attempt: Attempt) -> SpawnOrder | None:
-        """What a new gremlin is to be; None where there is one to take up again. Raises GremlinsError."""
+        """The order for a new gremlin; None if an existing one is rescued. Raises GremlinsError."""
         if attempt.kind != "fresh" or attempt.spawns != 1 or self.fleet.observe(attempt.gremlin_id) is not None:
             return None
         title, text = self.task(attempt.bead_id)
@@ -276,7 +270,7 @@ class Dispatcher:
         )
 
     def _start(self, spawn: plan.Spawn, order: SpawnOrder | None, report: TickReport) -> None:
-        """Start the process of an attempt that is on disk."""
+        """Start the process of a committed attempt."""
         attempt = spawn.attempt
         try:
             if order is not None:
@@ -301,10 +295,8 @@ class Dispatcher:
                 if self._commit(plan.settle_changes(work, attempt, end), report):
                     report.settled.append((attempt, end))
 
-    # --- telling
-
     def _commit(self, changes: tuple[StoreChange, ...], report: TickReport) -> bool:
-        """Commit a step and note what it was. False: something was no longer as expected, nothing was written."""
+        """Commit changes and report them. False if a row has changed meanwhile; nothing is written then."""
         if not changes or not self.store.commit(*changes):
             return False
         for change in changes:
@@ -319,7 +311,7 @@ class Dispatcher:
     def _tell(self, report: TickReport) -> None:
         for notice in self.store.take_notices(self.project):
             payload = dict(notice.payload)
-            with suppress(GremlinsError):  # a text that cannot be read keeps nothing from being told
+            with suppress(GremlinsError):  # an unreadable text does not hold up the notice
                 payload |= {"title": self.task(str(payload["bead"]))[0]} if "bead" in payload else {}
             self.tell(replace(notice, payload=payload))
 

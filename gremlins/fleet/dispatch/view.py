@@ -1,4 +1,4 @@
-"""Beads, ticks, breakers and the loop as people and scripts see them: where each stands, and JSON."""
+"""Beads, ticks, breakers and the loop for display: where each stands, and JSON."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from gremlins.fleet.dispatch.world import World, world_now
 from gremlins.fleet.times import text_of
 
 A_FEW = 20
-"""Blocked beads up to which each is asked about for itself."""
+"""Up to this many blocked beads, one query each is cheaper than one for all."""
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A bead and where it stands."""
+    """A bead, and where it stands."""
 
     bead: Bead
     work: Work
@@ -35,7 +35,7 @@ class Placed:
 def place(
     store: BeadStore, fleet: ReadOnlyFleet, project: str, policy: Policy, beads: Sequence[Bead], now: float
 ) -> Iterator[Placed]:
-    """Where each of these stands now. Beads whose rows cannot be read are left out."""
+    """Where each of these beads stands. Unreadable beads are left out."""
     works = {work.id: work for work in store.works(project, [bead.id for bead in beads]).works}
     world, where = place_works(store, fleet, project, policy, list(works.values()), now)
     for bead in beads:
@@ -46,7 +46,7 @@ def place(
 def place_works(
     store: BeadStore, fleet: ReadOnlyFleet, project: str, policy: Policy, works: Sequence[Work], now: float
 ) -> tuple[World, dict[str, Standing]]:
-    """The world, and where each of these stands in it."""
+    """The world, and where each of these beads stands."""
     world = world_now(store, fleet, project, policy, works, now)
     where = {work.id: standing(work, world) for work in works}
     blocked = [work for work in works if where[work.id].bucket == "blocked"]
@@ -58,14 +58,14 @@ def place_works(
 
 
 def explained(store: BeadStore, work: Work, where: Standing) -> Standing:
-    """Where a bead is; if it is blocked, by what, and whether that will ever end."""
+    """Add the blockers to the standing of a blocked bead."""
     if where.bucket != "blocked":
         return where
     return blocked_by(work.id, where, store.blockers(work.project, work.id))
 
 
 def blocked_by(bead_id: str, where: Standing, blockers: Sequence[tuple[str, str, str]]) -> Standing:
-    """Blocked by these: (blocker, its status, whom of the bead and its ancestors it blocks)."""
+    """A blocked standing that names its blockers. blockers: (id, status, the bead or ancestor that it blocks)."""
     told, failed = [], []
     for blocker, status, whom in blockers:
         via = "" if whom == bead_id else f" (blocks its parent {whom})"
@@ -74,7 +74,7 @@ def blocked_by(bead_id: str, where: Standing, blockers: Sequence[tuple[str, str,
     then = where.next
     if failed:
         then = f"nothing before a person retries or closes {', '.join(failed)}"
-    return Standing("blocked", "blocked by " + "; ".join(told or ["something unknown"]), then)
+    return Standing("blocked", "blocked by " + "; ".join(told or ["an unknown bead"]), then)
 
 
 def bead_json(placed: Placed) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def _failure(attempt: Attempt | None) -> dict[str, Any] | None:
 
 
 def history_json(placed: Placed, events: Sequence[Event]) -> dict[str, Any]:
-    """What `bead show` adds: every attempt with its reason, and what happened."""
+    """The attempts and events that `bead show` adds."""
     return {
         "history": [_attempt_json(attempt, placed.world) for attempt in placed.work.attempts],
         "events": [{"at": text_of(e.at), "kind": e.kind, "text": e.text} for e in events],
@@ -215,12 +215,12 @@ def _moved(notice: Notice) -> dict[str, Any]:
 
 
 def sentence(deny: Standing) -> str:
-    """Why, and what comes."""
+    """Reason and next step in one sentence."""
     return f"{deny.reason}; {deny.next}"
 
 
 def breaker_json(episodes: Iterable[Episode], scopes: Sequence[str], now: float) -> dict[str, Any]:
-    """The breakers that concern this project now: the worst of them on top, then each."""
+    """The project's breakers: their combined state, then each open one."""
     opened = [e for e in episodes if e.open]
     mine = [e for e in opened if e.scope in (FLEET, *scopes)]
     worst = max(mine, key=lambda e: e.until, default=None)

@@ -17,12 +17,12 @@ Observations = Mapping[str, Observation | None]
 
 @dataclass(frozen=True)
 class World:
-    """Everything but the bead itself that admission depends on, at one moment."""
+    """Everything except the bead itself that admission depends on."""
 
     now: float
     policy: Policy
     seen: Mapping[str, Observation | None]
-    """Gremlins by id: those of unsettled attempts, and the latest of each bead that was tried."""
+    """Observations by gremlin id: of unsettled attempts, and of each bead's latest failed one."""
     episodes: tuple[Episode, ...] = ()
     scopes: tuple[str, ...] = ()
     paused: str | None = None
@@ -35,7 +35,7 @@ class World:
 def world_now(
     store: BeadStore, fleet: ReadOnlyFleet, project: str, policy: Policy, works: Sequence[Work], now: float
 ) -> World:
-    """The world as admission sees it, whichever beads are asked about: slots count all that is under way."""
+    """The world for these beads. Slots count all gremlins of the project."""
     known = {work.id for work in works}
     others = [work for work in store.view(project, now, fresh=0).works if work.id not in known]
     seen = {
@@ -60,7 +60,7 @@ def world_of(
     now: float,
     since_seq: int = 0,
 ) -> World:
-    """Everything that admission depends on, from the store and from how the gremlins were seen."""
+    """The world, from the store and from observations."""
     under_way = [a for w in works if (a := w.unsettled) is not None]
     parked = sum(_is_parked(seen.get(a.gremlin_id)) for a in under_way)
     over = sum(_is_over(seen.get(a.gremlin_id)) for a in under_way)
@@ -85,5 +85,5 @@ def _is_parked(seen: Observation | None) -> bool:
 
 
 def _is_over(seen: Observation | None) -> bool:
-    """Neither at work nor about to be."""
+    """True if it neither works nor is about to."""
     return seen is not None and not seen.alive and seen.state not in ("parked", "detached", "unborn")

@@ -141,7 +141,7 @@ def test_labels_that_two_people_add_at_once_are_both_there(project: Project, edi
 
     def relabel(labels: Sequence[str]) -> list[str]:
         seen.append(list(labels))
-        if len(seen) == 1:  # somebody else is quicker
+        if len(seen) == 1:  # another process is quicker
             editor.update("a-1", {}, relabel=lambda labels: [*labels, "theirs"])
         return [*labels, "mine"]
 

@@ -1,4 +1,4 @@
-"""What every store of beads must do. Another implementation joins by joining `STORES`."""
+"""Conformance tests of bead stores. Add an implementation to `STORES` to test it."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def end(failure: str | None = "task", at: float = NOW, cost: float = 0.5) -> Set
 
 
 def test_a_bead_comes_back_as_it_was_put(store: BeadStore) -> None:
-    bead = put(store, "a-1", title="Ünïcode", labels=("x",), metadata={"k": [1]}, whatever={"we": "keep"})
+    bead = put(store, "a-1", title="Ünïcode", labels=("x",), metadata={"k": [1]}, unknown={"we": "keep"})
     assert store.bead(PROJECT, "a-1") == bead
-    assert bead.issue.model_extra == {"whatever": {"we": "keep"}}
+    assert bead.issue.model_extra == {"unknown": {"we": "keep"}}
 
 
 def test_the_same_id_may_be_in_two_projects(store: BeadStore) -> None:

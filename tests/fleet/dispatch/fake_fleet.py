@@ -163,7 +163,7 @@ class FakeFleet:
         gremlin.alive, gremlin.rebooted = True, False
         gremlin.failure = gremlin.bail = gremlin.retry_at = gremlin.proof = None
         gremlin.reason = ""
-        if gremlin.stop_wanted and gremlin.outstanding:  # a stop that nobody settled is settled first
+        if gremlin.stop_wanted and gremlin.outstanding:  # an unsettled stop is settled first
             gremlin.outstanding = False
             self.end(gremlin, "stopped")
             return

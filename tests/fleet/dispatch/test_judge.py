@@ -1,4 +1,4 @@
-"""What an observation means for an attempt, as a table."""
+"""Verdicts on attempts, as a table of observations."""
 
 from __future__ import annotations
 

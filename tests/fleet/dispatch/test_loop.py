@@ -149,7 +149,7 @@ def test_the_wait_ends_when_a_gremlin_ends(tmp_path: Path) -> None:
 
 def test_the_wait_ends_at_once_for_what_has_ended_and_when_asked_to_end(tmp_path: Path) -> None:
     began = time.monotonic()
-    wait_for_end([tmp_path / "nobody"], 60, SystemClock(), None)
+    wait_for_end([tmp_path / "missing"], 60, SystemClock(), None)
     interrupt = Interrupt()
     interrupt.trigger("SIGTERM")
     wait_for_end([], 60, SystemClock(), interrupt.fd)

@@ -1,4 +1,4 @@
-"""How the loop sees gremlins: what counts as work, and what only waits."""
+"""Observations of real records: work and waiting."""
 
 from __future__ import annotations
 
@@ -44,4 +44,4 @@ def test_a_record_that_cannot_be_read_is_neither_dead_nor_done(tmp_path: Path) -
 
 def test_what_is_not_there_is_none(tmp_path: Path) -> None:
     root = state_root(tmp_path)
-    assert Observer(root.home, root.clock, 360.0).observe("nobody") is None
+    assert Observer(root.home, root.clock, 360.0).observe("missing") is None

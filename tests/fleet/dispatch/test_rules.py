@@ -1,4 +1,4 @@
-"""The rules of dispatching as a state machine: whatever gremlins, people, clocks and crashes do, they hold."""
+"""The rules of dispatching as a state machine: they hold for all actions of gremlins, people, clocks and crashes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ WAITING_FOR_A_PERSON = {"held", "blocked", "deferred"}
 
 
 class FragileStore(SqliteStore):
-    """A store whose user is killed before or after a commit, or finds that somebody else was quicker."""
+    """A store that kills its user before or after a commit, or lets another process win the race."""
 
     plan: Callable[[str], None] = staticmethod(lambda where: None)
 
@@ -162,7 +162,7 @@ class Dispatching(RuleBasedStateMachine):
         self.count += 1
 
     @rule(data=st.data(), verb=st.sampled_from(["retry", "release", "reopen", "hold", "claim", "close", "defer"]))
-    def a_person_works_at_the_editor(self, data: st.DataObject, verb: str) -> None:
+    def a_person_edits(self, data: st.DataObject, verb: str) -> None:
         """With the verbs that people really have. What the state does not allow is refused, and nothing else is."""
         editor, bead_id = self._editor(), data.draw(st.sampled_from(sorted(self._ids())))
         with suppress(Conflict):
@@ -383,7 +383,7 @@ class Dispatching(RuleBasedStateMachine):
         alone=st.booleans(),
     )
     def attempt_after_attempt_fails(self, ends: list[str], seconds: int, alone: bool) -> None:
-        """Of whatever is at work; or of one bead, while the others go on."""
+        """Of all running gremlins, or of one bead's while the others go on."""
         fleet, beads = self.project.fleet, self._ids()
         for how in ends:
             self.tick()
@@ -517,7 +517,7 @@ class Dispatching(RuleBasedStateMachine):
 
     @invariant()
     def an_open_breaker_has_an_end(self) -> None:
-        """It waits for a moment, or for a probe that somebody has in hand."""
+        """It waits for a time, or for a probe under way."""
         for episode in self.project.store.episodes(PROJECT):
             if episode.open and episode.probe is not None:
                 bead_id, _, number = episode.probe.rpartition("#")

@@ -1,4 +1,4 @@
-"""The rules of the loop, each as something that happened to somebody."""
+"""The rules of the loop, one event each."""
 
 from __future__ import annotations
 

@@ -236,7 +236,7 @@ class BeadStore(Protocol):
     def events(self, project: str, bead_id: str) -> tuple[Event, ...]: ...
 
     def blockers(self, project: str, bead_id: str) -> list[tuple[str, str, str]]:
-        """What blocks a bead: (blocker, its status, the bead or ancestor that it blocks)."""
+        """The blockers of a bead: (blocker, its status, the bead or ancestor that it blocks)."""
 
     def all_blockers(self, project: str) -> dict[str, list[tuple[str, str, str]]]:
         """`blockers` of every blocked bead."""
