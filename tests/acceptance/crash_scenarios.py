@@ -32,7 +32,6 @@ stages:
 """
 KILLED = -9
 OVER = ("finished", "landed", "dead", "detached", "bailed", "stopped")
-PATIENCE = 30.0
 
 
 @dataclass
@@ -102,9 +101,9 @@ class ResettableSandbox:
     def until_over(self) -> str:
         """Wait until nobody is at work for the gremlin. What it is then."""
         sandbox = self.sandbox
-        state = sandbox.until("g", *OVER, deadline=PATIENCE)["liveness"]["state"]
+        state = sandbox.until("g", *OVER)["liveness"]["state"]
         lock = sandbox.home / "gremlins" / "g" / "lock"
-        sandbox.wait_for(lambda: holder_of(lock) is None, "its end", PATIENCE)
+        sandbox.wait_for(lambda: holder_of(lock) is None, "its end")
         return str(state)
 
 
@@ -199,7 +198,7 @@ def stopping(place: ResettableSandbox, env: dict[str, str]) -> None:
     sandbox = place.sandbox
     if sandbox.run("launch", "ask", TASK, "--id", "g", env=env).code == KILLED:
         return
-    state = sandbox.until("g", "parked", "dead", "detached", deadline=PATIENCE)
+    state = sandbox.until("g", "parked", "dead", "detached")
     if state["liveness"]["state"] == "parked":
         sandbox.run("stop", "g", env=env)
 

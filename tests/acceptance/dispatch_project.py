@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gremlins.clock import SystemClock
@@ -24,9 +25,10 @@ QUICK = """
 [dispatch]
 pipeline = "work"
 interval = 0.5
-backoff_initial = 0.1
-backoff_max = 0.3
+backoff_initial = 0.001
+backoff_max = 0.001
 """
+"""Backoffs are over before the next command starts, however quick the machine is."""
 
 
 def command(text: str) -> str:
@@ -37,7 +39,7 @@ def command(text: str) -> str:
 PIPELINES = {
     "work": command("echo done"),
     "fails": command("echo the reason; exit 7"),
-    "slow": command("sleep 3"),
+    "waits": command('until test -e "$MAY_END"; do sleep 0.05; done'),
     "hangs": command("sleep 600"),
     "dies": command("kill -9 $PPID"),
     "asks": "mode: batch\nevidence: none\nstages:\n  - plan\n  - {type: exec, name: work, cmds: ['true']}\n",
@@ -48,11 +50,17 @@ PIPELINES = {
 
 def settle_in(sandbox: Sandbox) -> Sandbox:
     """A repository with quick settings and a few pipelines, committed."""
+    sandbox.env["MAY_END"] = str(sandbox.home.parent / "may-end")
     sandbox.repo.write({".gremlins/config.toml": QUICK, ".gremlins/talk.md": "Say something about it.\n"})
     for name, text in PIPELINES.items():
         sandbox.pipeline(name, f"name: {name}\n{text}")
     sandbox.repo.commit({}, "how we work")
     return sandbox
+
+
+def let_end(sandbox: Sandbox) -> None:
+    """The command of the pipeline `waits` may end now."""
+    Path(sandbox.env["MAY_END"]).touch()
 
 
 def create(sandbox: Sandbox, title: str, *more: str) -> str:

@@ -1,4 +1,4 @@
-"""Stands where an interpreter would: has the fork_server fork the process that was meant, and ends as it ends."""
+"""Takes the place of an interpreter: has the fork server fork the process that was meant, and ends as it ends."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ import sys
 
 
 def open_files() -> list[int]:
-    """What came here through exec."""
+    """The descriptors that came through exec."""
     found = []
     for name in os.listdir("/dev/fd"):
         with contextlib.suppress(OSError):  # the listing itself
@@ -29,7 +29,7 @@ def main(door: str, words: list[str]) -> None:
         for fd in numbers:  # a lock must be let go when its holder dies, not when this process does
             os.close(fd)
         answer = line.recv(64)
-    status = int(answer or b"9")  # no answer: the fork_server is gone
+    status = int(answer or b"9")  # no answer: the server is gone
     if os.WIFSIGNALED(status):
         os.kill(os.getpid(), signal.SIGKILL)
     os._exit(os.WEXITSTATUS(status))

@@ -1,8 +1,8 @@
-"""The installed command without its start-up: one process has imported everything, and each process of a scenario is a
-fork of it. Real processes, with real locks, signals and deaths, at a tenth of the price.
+"""Runs the installed command without its start-up: a server has imported everything, and each process is a fork of it.
+Locks, signals and deaths are real; a process costs a tenth.
 
-What the product starts as `sys.executable` is a few lines of shell that hand argv, environment and open files to that
-one process. The waiter is not forked: it becomes a fresh interpreter as always.
+What the product starts as `sys.executable` is a few lines of shell that hand argv, environment and open files to the
+server. The waiter is not forked: it is a fresh interpreter as always.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ HIGH = 300
 
 @dataclass
 class ForkServer:
-    """The process everything is forked from. `python` is what takes an interpreter's place."""
+    """The process that all others are forked from. `python` takes the interpreter's place."""
 
     process: subprocess.Popen[bytes]
     python: str
 
     @classmethod
     def start(cls, folder: Path, *, runners_python: str | None = None) -> ForkServer:
-        """`runners_python`: what a gremlin's process takes for the interpreter, for who measures what it becomes."""
+        """`runners_python`: the interpreter of a gremlin's process; the bench measures what it becomes."""
         door, python = folder / "door", folder / "python"
         real = f"{_quoted(sys.executable)} -I -S"
         python.write_text(
@@ -84,10 +84,13 @@ class ForkServer:
         return cls(process, str(python))
 
     def close(self) -> None:
-        """End it, and with it everything that was ever forked from it."""
+        """End the server and all processes forked from it."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(60)
+        try:
+            self.process.wait(60)
+        finally:
+            self.process.kill()
         assert self.process.stdout is not None
         self.process.stdout.close()
 
@@ -96,7 +99,7 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-# ── the fork_server itself ────────────────────────────────────────────────────────────────────────────────────────────
+# ── the server ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class _Server:
@@ -106,7 +109,7 @@ class _Server:
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(door)
         self.listener.listen(64)
-        self.born: dict[int, socket.socket] = {}
+        self.children: dict[int, socket.socket] = {}
         self.read_end, write_end = os.pipe()
         os.set_blocking(self.read_end, False)
         os.set_blocking(write_end, False)
@@ -114,46 +117,52 @@ class _Server:
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
 
     def serve(self) -> None:
-        """Until whoever started it closes its standard input."""
+        """Serve until standard input is closed."""
         while True:
             ready, _, _ = select.select([self.listener, self.read_end, 0], [], [])
             if self.read_end in ready:
                 os.read(self.read_end, 4096)
-                self.bury()
+                self.report_ends()
             if self.listener in ready:
-                self.give_birth(self.listener.accept()[0])
+                self.fork(self.listener.accept()[0])
             if 0 in ready:
                 break
-        for pid in self.born:
+        for pid in self.children:
             os.kill(pid, signal.SIGKILL)
 
-    def bury(self) -> None:
-        while self.born:
+    def report_ends(self) -> None:
+        while self.children:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
-            with self.born.pop(pid) as line, contextlib.suppress(OSError):
+            with self.children.pop(pid) as line, contextlib.suppress(OSError):
                 line.sendall(str(status).encode())
 
-    def give_birth(self, line: socket.socket) -> None:
-        data, fds, _, _ = socket.recv_fds(line, 65536, 64)
+    def fork(self, client: socket.socket) -> None:
+        data, fds, _, _ = socket.recv_fds(client, 65536, 64)
         while not data.endswith(b"\n"):
-            data += line.recv(65536)
-        order = json.loads(data)
-        pid = os.fork()
-        if pid == 0:
-            for other in (line, self.listener, *self.born.values()):
-                other.close()
-            _live(
-                order, fds, next((self.pythons[word] for word in order["words"] if word in self.pythons), self.python)
-            )
-        self.born[pid] = line
+            more = client.recv(65536)
+            if not more:  # the client was killed before it had ordered anything
+                client.close()
+                break
+            data += more
+        else:
+            self._fork(client, json.loads(data), fds)
         for fd in fds:
             os.close(fd)
 
+    def _fork(self, client: socket.socket, order: dict[str, Any], fds: list[int]) -> None:
+        pid = os.fork()
+        if pid == 0:
+            for other in (client, self.listener, *self.children.values()):
+                other.close()
+            python = next((self.pythons[word] for word in order["words"] if word in self.pythons), self.python)
+            _become(order, fds, python)
+        self.children[pid] = client
 
-def _live(order: dict[str, Any], fds: list[int], python: str) -> NoReturn:
-    """In the child: take the place of the process that was ordered, and be it."""
+
+def _become(order: dict[str, Any], fds: list[int], python: str) -> NoReturn:
+    """In the child: take the place of the process that was ordered."""
     code = 70
     try:
         signal.set_wakeup_fd(-1)
@@ -172,10 +181,10 @@ def _live(order: dict[str, Any], fds: list[int], python: str) -> NoReturn:
         sys.stdout = os.fdopen(1, "w", closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
         sys.executable = python
-        code = _be(order["words"])
+        code = _run(order["words"])
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else 1
-    except BaseException:  # noqa: BLE001 # the last thing this process does: say what went wrong with the stand-in
+    except BaseException:  # noqa: BLE001 # the last thing this process does is to say what went wrong
         sys.excepthook(*sys.exc_info())
     finally:
         with contextlib.suppress(OSError):
@@ -184,7 +193,7 @@ def _live(order: dict[str, Any], fds: list[int], python: str) -> NoReturn:
         os._exit(code)
 
 
-def _be(words: list[str]) -> int:
+def _run(words: list[str]) -> int:
     while words[0] != "-m":
         words = words[1:]
     _, module, *rest = words

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.dispatch_project import bead, command, create, loop, once, settle_in, statuses
+from tests.acceptance.dispatch_project import bead, command, create, let_end, loop, once, settle_in, statuses
+from tests.acceptance.one_batch_call import FOREVER, end_batches
 from tests.acceptance.sandbox import Sandbox
 
 SOAK = bool(os.environ.get("GREMLINS_SOAK"))
@@ -142,12 +143,13 @@ def test_a_loop_killed_between_claim_and_spawn_loses_nothing(project: Sandbox, t
 
 def test_a_loop_killed_after_the_spawn_changes_no_counter(project: Sandbox) -> None:
     bead_id = create(project, "Goes on")
-    with loop(project, "--pipeline", "slow") as process:
+    with loop(project, "--pipeline", "waits") as process:
         project.wait_for(lambda: bead(project, bead_id)["gremlins"]["gremlin_id"] is not None, "a claim")
         gremlin = bead(project, bead_id)["gremlins"]["gremlin_id"]
         log = project.home / "gremlins" / gremlin / "log"
-        project.wait_for(lambda: log.exists() and "running `sleep" in log.read_text(), "a gremlin at work")
+        project.wait_for(lambda: log.exists() and "running `until" in log.read_text(), "a gremlin at work")
         assert process.end(signal.SIGKILL) == -signal.SIGKILL
+    let_end(project)
     project.until(gremlin, "finished")
     assert [row["bead"] for row in once(project)["closed"]] == [bead_id]
     after = bead(project, bead_id)["gremlins"]
@@ -155,13 +157,14 @@ def test_a_loop_killed_after_the_spawn_changes_no_counter(project: Sandbox) -> N
 
 
 def test_a_killed_parked_gremlin_is_re_attached_and_its_batch_not_paid_twice(project: Sandbox) -> None:
-    project.simulator.change(latency=2.0)
+    project.simulator.change(latency=FOREVER)
     bead_id = create(project, "Wait")
     gremlin = once(project, "--pipeline", "asks")["spawned"][0]["gremlin"]
     project.until(gremlin, "parked")
     project.kill(gremlin)
     again = once(project, "--pipeline", "asks")
     assert again["spawned"] == [{"bead": bead_id, "gremlin": gremlin}]
+    end_batches(project)
     project.until(gremlin, "finished")
     assert bead(project, bead_id)["gremlins"]["spawns"] == 2
     assert bead(project, bead_id)["gremlins"]["attempts"] == 0
@@ -170,7 +173,7 @@ def test_a_killed_parked_gremlin_is_re_attached_and_its_batch_not_paid_twice(pro
 
 def test_a_person_who_stops_a_gremlin_holds_the_bead(project: Sandbox) -> None:
     bead_id = create(project, "Stop me")
-    gremlin = once(project, "--pipeline", "slow")["spawned"][0]["gremlin"]
+    gremlin = once(project, "--pipeline", "waits")["spawned"][0]["gremlin"]
     project.until(gremlin, "running")
     project.ok("stop", gremlin)
     assert [row["bead"] for row in once(project)["held"]] == [bead_id]
@@ -227,7 +230,7 @@ def test_a_fleet_of_beads_ends_whatever_goes_wrong_soak(project: Sandbox) -> Non
     beads = [create(project, f"Number {n}") for n in range(30 if SOAK else 6)]
     with loop(project, "--pipeline", "asks", "--max-running", "4"):
         over = {"closed", "failed"}
-        project.wait_for(lambda: set(statuses(project).values()) <= over, "every bead at its end", deadline=240)
+        project.wait_for(lambda: set(statuses(project).values()) <= over, "every bead at its end")
     shown = {row["id"]: row for row in project.run("bead", "list", "--json").json()}
     assert all(shown[bead_id]["status"] == "closed" for bead_id in beads), shown
     assert all(row["gremlins"]["spawns"] <= 15 for row in shown.values())
@@ -242,7 +245,7 @@ def test_a_loop_killed_at_any_moment_starts_nothing_twice_soak(project: Sandbox)
             select.select([], [], [], chance.uniform(0.0, 0.5))
             process.end(signal.SIGKILL)
     with loop(project, "--pipeline", "asks", "--max-running", "4"):
-        project.wait_for(lambda: set(statuses(project).values()) == {"closed"}, "every bead closed", deadline=120)
+        project.wait_for(lambda: set(statuses(project).values()) == {"closed"}, "every bead closed")
     for bead_id in beads:
         shown = bead(project, bead_id)["gremlins"]
         assert (shown["attempts"], len(shown["history"])) == (0, 1), shown["history"]
@@ -255,7 +258,7 @@ def test_a_rescue_is_refused_once_the_bead_has_gone_on(project: Sandbox) -> None
     first = once(project, "--pipeline", "fails")["spawned"][0]["gremlin"]
     project.until(first, "dead")
     once(project, "--pipeline", "fails")
-    project.wait_for(lambda: bool(once(project, "--pipeline", "slow")["spawned"]), "a second attempt")
+    project.wait_for(lambda: bool(once(project, "--pipeline", "waits")["spawned"]), "a second attempt")
     ran = project.run("rescue", first)
     assert ran.code == 4
     assert bead_id in ran.err

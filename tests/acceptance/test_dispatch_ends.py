@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.dispatch_project import bead, create, loop, once, settle_in, statuses
+from tests.acceptance.dispatch_project import bead, create, let_end, loop, once, settle_in, statuses
 from tests.acceptance.sandbox import Sandbox
 
 
@@ -110,7 +110,7 @@ def test_parked_gremlins_take_no_working_slot(project: Sandbox) -> None:
 
 def test_ctrl_c_drains_and_gremlins_at_work_go_on(project: Sandbox) -> None:
     bead_id = create(project, "Goes on")
-    with loop(project, "--pipeline", "slow") as process:
+    with loop(project, "--pipeline", "waits") as process:
         project.wait_for(
             lambda: (project.home / "gremlins").exists() and ours(project, bead_id)["spawns"] == 1, "a claim"
         )
@@ -118,6 +118,7 @@ def test_ctrl_c_drains_and_gremlins_at_work_go_on(project: Sandbox) -> None:
         project.wait_for((project.home / "gremlins" / gremlin / "state.json").exists, "its record")
         project.until(gremlin, "running")
         assert process.end(signal.SIGINT) == 0
+    let_end(project)
     assert project.until(gremlin, "finished")
     assert [row["bead"] for row in once(project)["closed"]] == [bead_id]
 
@@ -235,4 +236,4 @@ def test_the_loop_wakes_when_a_gremlin_ends_not_at_its_next_tick(project: Sandbo
     first = create(project, "First")
     second = create(project, "Second", "--deps", first)
     with loop(project):
-        project.wait_for(lambda: statuses(project)[second] == "closed", "both closed", deadline=30)
+        project.wait_for(lambda: statuses(project)[second] == "closed", "both closed")

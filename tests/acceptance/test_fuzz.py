@@ -15,12 +15,10 @@ from hypothesis import strategies as st
 
 from gremlins.cli.door import run
 from gremlins.errors import GremlinsError
-from gremlins.processes.locks import holder_of
 from gremlins.simulator import Simulator
 from tests.acceptance.crash_scenarios import ASK, ResettableSandbox
 from tests.acceptance.fork_server import ForkServer
 from tests.acceptance.one_batch_call import FOREVER
-from tests.acceptance.sandbox import Sandbox
 
 SOAK = bool(os.environ.get("GREMLINS_SOAK"))
 READING = (
@@ -144,22 +142,10 @@ def as_a_person(wreck: Wreck) -> Iterator[None]:
         os.environ.update(before)
 
 
-def nobody_lives(sandbox: Sandbox, lock: Path) -> bool:
-    sandbox.close()  # once more: a process that is just starting has not said yet who it is
-    return holder_of(lock) is None
-
-
-def quieten(wreck: Wreck) -> None:
-    """End whatever an earlier try has left at work."""
-    lock = wreck.place.sandbox.home / "gremlins" / "g" / "lock"
-    if holder_of(lock) is not None:
-        wreck.place.sandbox.wait_for(lambda: nobody_lives(wreck.place.sandbox, lock), "the end of the last try")
-
-
 def restore(wreck: Wreck) -> None:
     """As it was, without a new account: the batch is still there."""
     place = wreck.place
-    quieten(wreck)
+    place.sandbox.close()
     aside = place.folder / "aside"  # whoever still writes finds nothing where it was
     (place.folder / "now").rename(aside)
     shutil.rmtree(aside)
@@ -171,7 +157,7 @@ def restore(wreck: Wreck) -> None:
 def test_whatever_a_file_holds_reading_it_ends_in_words_and_changes_nothing_soak(
     wreck: Wreck, capfd: pytest.CaptureFixture[str], number: int, cuts: list[Cut], verb: tuple[str, ...]
 ) -> None:
-    quieten(wreck)
+    wreck.place.sandbox.close()
     files = wreck.files()
     path = files[number % len(files)]
     content = path.read_bytes()

@@ -11,7 +11,7 @@ import pytest
 
 from gremlins.processes import children as proc
 from tests.acceptance.one_batch_call import billed_once, end_batches, launch_one, park_one
-from tests.acceptance.sandbox import Sandbox
+from tests.acceptance.sandbox import DEADLINE, Sandbox
 
 WORK = """
 evidence: none
@@ -37,12 +37,12 @@ def at_once(sandbox: Sandbox) -> Iterator[Callable[..., list[tuple[int, str]]]]:
                     text=True,
                 )
             )
-        return [(child.wait(60), child.communicate(timeout=60)[0]) for child in started]
+        return [(child.wait(DEADLINE), child.communicate(timeout=DEADLINE)[0]) for child in started]
 
     yield run
     for child in started:
         child.kill()
-        child.wait(60)
+        child.wait(DEADLINE)
 
 
 # ── two at once ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -104,7 +104,7 @@ def test_what_is_parked_is_not_rescued(sandbox: Sandbox) -> None:
 
 
 def test_what_is_running_is_not_rescued(sandbox: Sandbox) -> None:
-    sandbox.repo.commit({"work.sh": "sleep 60\n"})
+    sandbox.repo.commit({"work.sh": "sleep 600\n"})
     sandbox.pipeline("work", WORK)
     sandbox.ok("launch", "work", "--id", "g")
     sandbox.wait_for(lambda: bool(sandbox.peek("g")["liveness"]["pid"]), "its process")
