@@ -22,7 +22,7 @@ from gremlins.config import LoadedSettings, load_settings
 from gremlins.errors import GremlinsError, NotReady
 from gremlins.files import make_private_dir, write_atomic
 from gremlins.paths import GREMLIN_ID, Home
-from gremlins.pipeline.file import FrozenPipeline, find_pipeline, freeze, load_pipeline
+from gremlins.pipeline.file import FrozenPipeline, Pipeline, find_pipeline, freeze, load_pipeline
 from gremlins.pipeline.freezing import FrozenLaunch, write_frozen
 from gremlins.processes.locks import GremlinLock
 from gremlins.processes.spawn import spawn_runner
@@ -51,6 +51,7 @@ class LaunchRequest:
     mode: Mode | None = None
     client: str | None = None
     base_ref: str | None = None
+    """None: the commit that is checked out when the launch starts."""
     bead_id: str | None = None
 
 
@@ -60,22 +61,31 @@ class Prepared:
 
     request: LaunchRequest
     repo: Path
-    base: str
     loaded: LoadedSettings
     pipeline: FrozenPipeline
 
 
-def prepare(request: LaunchRequest, home: Home, env: Mapping[str, str]) -> Prepared:
+def prepare(
+    request: LaunchRequest,
+    home: Home,
+    env: Mapping[str, str],
+    *,
+    loaded: LoadedSettings | None = None,
+    pipeline: Pipeline | None = None,
+) -> Prepared:
     """Check everything that can be checked without making or spending anything.
+
+    loaded, pipeline: the repository's settings and the request's pipeline, if the caller has read them already.
 
     Raises NotFound (pipeline), ConfigError (pipeline, settings, provider), NotReady (repository, credentials,
     binary), GremlinsError (base ref, task).
     """
     repo = _repository_or_none(request.cwd)
-    found = find_pipeline(request.pipeline, repo, cwd=request.cwd)
+    if pipeline is None:
+        found = find_pipeline(request.pipeline, repo, cwd=request.cwd)
     repo = repo or find_root(request.cwd)
-    pipeline = load_pipeline(found, providers=known_providers())
-    loaded = load_settings(repo, home, env)
+    pipeline = pipeline or load_pipeline(found, providers=known_providers())
+    loaded = loaded or load_settings(repo, home, env)
     frozen = freeze(
         pipeline,
         repo=repo,
@@ -86,11 +96,12 @@ def prepare(request: LaunchRequest, home: Home, env: Mapping[str, str]) -> Prepa
         has_batch=lambda client: client_class(client).batch_support == "yes",
     )
     _check_task(request, frozen)
-    base = Git(repo).commit(request.base_ref or "HEAD")
+    if request.base_ref is not None:
+        Git(repo).commit(request.base_ref)
     _check_clients(frozen, request, loaded, env)
     if any(isinstance(spec, OpenPr | WaitReview | WaitCi) for _, spec in walk(frozen.stages)):
         GitHub(repo, env).check_ready()
-    return Prepared(request, repo, base, loaded, frozen)
+    return Prepared(request, repo, loaded, frozen)
 
 
 def _repository_or_none(cwd: Path) -> Path | None:
@@ -224,7 +235,7 @@ def _make(prepared: Prepared, gremlin_id: str, home: Home, store: RunStore, lock
     paths = store.paths(gremlin_id)
     worktree, branch = home.worktree(gremlin_id), branch_name(gremlin_id)
     make_private_dir(home.worktrees)
-    create(prepared.repo, worktree, branch, prepared.base)
+    base = create(prepared.repo, worktree, branch, request.base_ref or "HEAD").base
     write_frozen(
         paths.frozen,
         FrozenLaunch(program=__version__, pipeline=prepared.pipeline, settings=prepared.loaded.settings),
@@ -257,7 +268,7 @@ def _make(prepared: Prepared, gremlin_id: str, home: Home, store: RunStore, lock
         project=str(prepared.repo),
         branch=branch,
         worktree=str(worktree),
-        base=prepared.base,
+        base=base,
         stage=first.name if first else "",
         mode=asks.settled_mode if asks else None,
         client=str(asks.settled_client) if asks else None,
@@ -267,7 +278,7 @@ def _make(prepared: Prepared, gremlin_id: str, home: Home, store: RunStore, lock
         updated_at=now,
     )
     Journal(paths.log, clock)(
-        f"launched: pipeline {prepared.pipeline.name}, branch {branch} from {prepared.base[:12]} of {prepared.repo}"
+        f"launched: pipeline {prepared.pipeline.name}, branch {branch} from {base[:12]} of {prepared.repo}"
     )
     return store.write(record, lock)
 
@@ -282,7 +293,8 @@ def _undo(prepared: Prepared, gremlin_id: str, home: Home, lock: GremlinLock) ->
     """Take back a launch that failed. The branch had no commits of its own yet."""
     with contextlib.suppress(GremlinsError, OSError):
         branch = branch_name(gremlin_id)
-        tip = Git(prepared.repo).try_commit(f"refs/heads/{branch}")
-        remove(prepared.repo, home.worktree(gremlin_id), branch, delete_branch=tip == prepared.base)
+        git = Git(prepared.repo)
+        base, tip = git.try_commit(prepared.request.base_ref or "HEAD"), git.try_commit(f"refs/heads/{branch}")
+        remove(prepared.repo, home.worktree(gremlin_id), branch, delete_branch=tip == base)
     shutil.rmtree(home.gremlin(gremlin_id).root, ignore_errors=True)
     lock.release()

@@ -413,15 +413,22 @@ def find_root(start: Path, *, env: Mapping[str, str] | None = None) -> Path:
     Raises NotReady: no repository, a bare one, or one without commits.
     """
     git = Git(start, env=env)
-    shown = git.in_repository("--is-bare-repository", "--is-inside-git-dir")
+    bare = NotReady(f"{start} is a bare repository or a .git folder", hint="go to a working tree of it")
+    try:
+        shown = git.in_repository("--is-bare-repository", "--is-inside-git-dir", "--show-toplevel")
+    except GitError as error:
+        if "must be run in a work tree" in error.output:
+            raise bare from None
+        raise
     if shown is None:
         raise NotReady(
             f"{start} is not in a git repository",
             hint="gremlins work on git repositories: go to yours, or make one with `git init`",
         )
-    if shown.split() != [b"false", b"false"]:
-        raise NotReady(f"{start} is a bare repository or a .git folder", hint="go to a working tree of it")
-    root = git.place("--show-toplevel")
+    *inside, top = shown.split(b"\n", 2)
+    if inside != [b"false", b"false"]:
+        raise bare
+    root = Path(os.fsdecode(top.removesuffix(b"\n")))
     Git(root, env=env).head()
     return root
 

@@ -129,9 +129,13 @@ def is_whole(worktree: Worktree) -> bool:
 
 
 def _check_out(git: Git, path: Path, branch: str, new_at: str | None) -> None:
-    _discard(git, path)
     make_private_dir(path.parent)
-    args = ["--no-track", "-b", branch, str(path), new_at] if new_at else [str(path), branch]
+    if new_at is not None and not path.exists() and not path.is_symlink():
+        # Forced twice: git may still know a folder of this name that is gone, and may have locked it.
+        args = ["--force", "--force", "--no-track", "-b", branch, str(path), new_at]
+    else:
+        _discard(git, path)
+        args = ["--no-track", "-b", branch, str(path), new_at] if new_at else [str(path), branch]
     git.raw("worktree", "add", "--quiet", *args)
 
 

@@ -73,11 +73,17 @@ def test_making_it_again_keeps_what_is_in_it(repo: Repo, made: Worktree) -> None
     assert (made.path / "half.py").exists()
 
 
-@pytest.mark.parametrize("what", ["branch only", "empty folder", "no .git", "still locked", "folder gone"])
+@pytest.mark.parametrize(
+    "what", ["branch only", "empty folder", "no .git", "still locked", "folder gone", "folder and branch gone"]
+)
 def test_a_crash_halfway_through_making_it_is_made_good(repo: Repo, made: Worktree, what: str) -> None:
     admin = Git(made.path).git_dir()
     if what == "branch only":
         wt.remove(repo.path, made.path, made.branch)
+    if what == "folder and branch gone":
+        wt._remove_folder(made.path)
+        repo.git("update-ref", "-d", made.ref)
+        (admin / "locked").write_text("initializing\n")
     if what in ("empty folder", "folder gone", "no .git"):
         (made.path / ".git").unlink()
     if what in ("empty folder", "folder gone"):
