@@ -83,7 +83,7 @@ def test_a_shutdown_ends_the_agent_too(sandbox: Sandbox, claude: FakeClaude) -> 
 
 
 def test_a_silent_agent_is_resumed_in_the_same_attempt(sandbox: Sandbox, claude: FakeClaude) -> None:
-    sandbox.env["GREMLINS_LIVE__IDLE_TIMEOUT"] = "1.5"
+    sandbox.env["GREMLINS_LIVE__IDLE_TIMEOUT"] = "3"
     claude.plan(AT_WORK, WORKS)
     sandbox.ok("launch", "one", "Write done.txt.", "--id", "g", "--wait")
     assert sandbox.state("g")["attempt"] == 1

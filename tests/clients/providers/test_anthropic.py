@@ -230,7 +230,7 @@ def test_an_overloaded_api_is_asked_again(make: Any) -> None:
 @pytest.mark.parametrize("how", ["drop", "cut", "stall", "stream_error", "garbage"])
 def test_a_reply_that_breaks_off_is_asked_again(make: Any, how: str) -> None:
     world = make(otherwise="Whole. " * 100)
-    world.around.live = LiveSettings(resume_backoff=(0.0,), idle_timeout=0.5)
+    world.around.live = LiveSettings(resume_backoff=(0.0,), idle_timeout=2.0)
     world.sim.fault("messages", how, times=1)
     assert world.ask().startswith("Whole.")
     assert len(world.around.records) == 2

@@ -349,7 +349,7 @@ def test_the_cost_is_on_record_while_the_agent_is_at_work(around: SessionSetup, 
 
 
 def test_a_silent_agent_is_ended_and_its_session_resumed(around: SessionSetup, claude: FakeClaude) -> None:
-    around.live = replace_live(QUICK, idle_timeout=0.3)
+    around.live = replace_live(QUICK, idle_timeout=2.0)
     claude.plan([init(), assistant(id="a"), ("sleep", 30)], answers("Finished.", total_cost_usd=0.5))
     assert ask(around) == "Finished."
     first, second = claude.starts
@@ -370,7 +370,7 @@ def test_rubbish_without_end_is_no_sign_of_life(around: SessionSetup, claude: Fa
 def test_an_agent_that_stalls_for_ever_is_resumed_three_times_and_no_more(
     around: SessionSetup, claude: FakeClaude
 ) -> None:
-    around.live = replace_live(QUICK, idle_timeout=0.2)
+    around.live = replace_live(QUICK, idle_timeout=1.0)
     claude.plan([init(), ("sleep", 30)])
     outcome = failure(around)
     assert isinstance(outcome, Failed)
