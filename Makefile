@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 
 # The first interpreter on PATH that is new enough; PYTHON=… overrides it.
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin

@@ -202,3 +202,4 @@ SETUPS: dict[str, type[ProviderSetup]] = {
     "scripted": ScriptedSetup,
 }
 HAS_OPENAI = importlib.util.find_spec("agents") is not None
+NO_OPENAI = "needs the extra: .venv/bin/pip install -e '.[openai]'"

@@ -14,14 +14,12 @@ from gremlins.errors import NotReady
 from gremlins.outcome import Failed
 from gremlins.processes.interrupt import Terminated
 from gremlins.records.calls import CallFailed, Collected, Intent
-from tests.clients.provider_setups import HAS_OPENAI, SETUPS, ProviderSetup
+from tests.clients.provider_setups import HAS_OPENAI, NO_OPENAI, SETUPS, ProviderSetup
 from tests.clients.session_setup import SECRET, SessionSetup
 from tests.conftest import Repo
 
 PROVIDERS = [
-    pytest.param(
-        name, marks=[] if name != "openai" or HAS_OPENAI else pytest.mark.skip(reason="the extra is not installed")
-    )
+    pytest.param(name, marks=[] if name != "openai" or HAS_OPENAI else pytest.mark.skip(reason=NO_OPENAI))
     for name in sorted(SETUPS)
 ]
 

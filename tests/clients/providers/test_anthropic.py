@@ -145,7 +145,7 @@ def test_a_command_runs_in_the_worktree_without_our_key(make: Any, repo: Repo) -
 
 def test_a_sandboxed_command_writes_nowhere_but_in_the_worktree(make: Any, repo: Repo, tmp_path: Path) -> None:
     if sandboxed("true", repo.path)[0] == "/bin/sh":
-        pytest.skip("no bubblewrap that works on this machine")
+        pytest.skip("needs bubblewrap that works here: apt install bubblewrap")
     outside = tmp_path / "outside"
     world = make(use("bash", command=f"echo a > inside; echo b > '{outside}'; echo c > .git/config"), "Ran.")
     world.around.live = QUICK.model_copy(update={"bash": True})

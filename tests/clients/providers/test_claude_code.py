@@ -507,7 +507,10 @@ def test_a_correction_goes_to_the_session_of_the_reply_it_corrects(around: Sessi
 
 ENDS: list[Any] = [
     signal.SIGTERM,
-    pytest.param(signal.SIGKILL, marks=pytest.mark.skipif(bound_to_us(["x"]) == ["x"], reason="no setpriv here")),
+    pytest.param(
+        signal.SIGKILL,
+        marks=pytest.mark.skipif(bound_to_us(["x"]) == ["x"], reason="needs setpriv: apt install util-linux"),
+    ),
 ]
 
 

@@ -21,7 +21,7 @@ from tests.conftest import Repo
 
 MODEL = "gpt-5"
 INSTALLED = importlib.util.find_spec("agents") is not None
-with_extra = pytest.mark.skipif(not INSTALLED, reason="the extra `openai` is not installed")
+with_extra = pytest.mark.skipif(not INSTALLED, reason="needs the extra: .venv/bin/pip install -e '.[openai]'")
 
 
 @pytest.fixture
