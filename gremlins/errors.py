@@ -87,6 +87,7 @@ class CorruptRecord(GremlinsError):
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(f"{path}: {why}", hint="it was left as it is; `gremlins doctor` lists such files")
         self.path = path
+        self.why = why
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 FailureClass = Literal["task", "permanent", "config", "credit", "capacity", "host", "start", "canceled", "unknown"]
@@ -10,6 +11,17 @@ FailureClass = Literal["task", "permanent", "config", "credit", "capacity", "hos
 
 KEEPS_ATTEMPT: frozenset[FailureClass] = frozenset({"config", "credit", "capacity", "host", "start", "unknown"})
 """After these the same attempt goes on: nothing that was paid for in it is asked again."""
+
+
+CapName = Literal["spend.per_attempt", "spend.per_bead", "spend.per_day"]
+
+
+@dataclass(frozen=True)
+class SpendingCap:
+    """A spending cap of our own settings that left no room for another call, and its value at that time."""
+
+    name: CapName
+    usd: float
 
 
 @dataclass(frozen=True)
@@ -35,8 +47,10 @@ class Failed:
     failure: FailureClass
     reason: str
     exit_code: int = 1
-    retry_at: str | None = None
-    """RFC 3339, where the provider said when to come back."""
+    retry_at: datetime | None = None
+    """The provider's own time to come back."""
+    cap: SpendingCap | None = None
+    """Our spending cap that stopped it."""
 
 
 Outcome = Done | Bail | Failed

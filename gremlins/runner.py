@@ -6,16 +6,19 @@ Every entry is the same: a first start, the way back from the waiter, and a resc
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, assert_never
+
+from msgspec.structs import replace
 
 from gremlins.clients.base import CallUnsuccessful, Client, Detach, Park, Session, Wait
 from gremlins.clients.batch.hand_over import Hibernate, hibernate_by_exec, keep_turn_for_a_while, leave_account
@@ -30,22 +33,23 @@ from gremlins.pipeline.freezing import FrozenLaunch, read_frozen
 from gremlins.processes.interrupt import Interrupt, InterruptibleClock, Terminated, nothing_to_check
 from gremlins.processes.locks import LOCK_FD_VARIABLE, GremlinLock, hold_work_lock
 from gremlins.processes.notify import event_of, notify
-from gremlins.records.calls import Cost, Ledger, summarize
+from gremlins.records.calls import Cost, Ledger
 from gremlins.records.caps import cap_reached
 from gremlins.records.gremlin import (
     Bailed,
     Evidence,
+    FailedGremlin,
     Finished,
     Gremlin,
     Interrupted,
     Parked,
     Running,
     RunStore,
+    StageOutcome,
     StageRun,
     Status,
     Stopped,
 )
-from gremlins.records.gremlin import Failed as FailedStatus
 from gremlins.records.journal import Journal
 from gremlins.records.stop_request import clear_stop, read_stop
 from gremlins.repository.interrupted import undo_half_made
@@ -91,12 +95,11 @@ class Run:
     def save(self, **changes: Any) -> Gremlin:
         """Write the record with these changes, and with what the calls have cost so far."""
         with self.writing:
-            calls = self.ledger.readable()[0]
-            cost = summarize(calls)
-            record = self.record.model_copy(update={"cost": cost, "total_cost_usd": cost.total_usd, **changes})
+            cost = self.ledger.total()
+            record = replace(self.record, cost=cost, total_cost_usd=cost.total_usd, **changes)
             if isinstance(record.status, Running):
-                waiting = tuple(call.parked() for call in calls if call.outstanding)
-                record = record.model_copy(update={"status": record.status.model_copy(update={"calls": waiting})})
+                waiting = tuple(call.parked() for call in self.ledger.outstanding())
+                record = replace(record, status=replace(record.status, calls=waiting))
             self.record = self.store.write(record, self.lock)
             return self.record
 
@@ -168,7 +171,9 @@ class Run:
         """Carry out a stop: cancel what is outstanding and wait for its end, which only the API can say."""
         if self.interrupt.signal_name is not None:
             self.interrupt.clear()
-        patient = replace(self._session(), clock=SystemClock(), check=nothing_to_check)  # a second stop changes nothing
+        patient = dataclasses.replace(
+            self._session(), clock=SystemClock(), check=nothing_to_check
+        )  # a second stop changes nothing
         settle_stopped_calls(patient, self.make_client, self._show_waiting)
 
     def _show_waiting(self, wait: Wait) -> None:
@@ -214,7 +219,7 @@ class Run:
                 )
                 stages = (*stages, run)
                 self.log(f"{path}: begins" + (f" (attempt {run.attempt})" if run.attempt > 1 else ""))
-            shown = self.record.model_copy(update={"stages": stages}).stage_at_work() or path
+            shown = replace(self.record, stages=stages).stage_at_work() or path
             self.save(
                 stage=shown,
                 stages=stages,
@@ -227,9 +232,11 @@ class Run:
         with self.writing:
             runs = list(self.record.stages)
             index = max(i for i, run in enumerate(runs) if run.path == path)
+            kind: StageOutcome
+            reason = None
             match outcome:
                 case Done():
-                    kind, note = "done", outcome.note or (outcome.nothing_to_do or "")
+                    kind, note, reason = "done", outcome.note or (outcome.nothing_to_do or ""), outcome.nothing_to_do
                 case Bail():
                     kind, note = "bailed", f"{outcome.kind}: {outcome.detail}"
                 case Failed():
@@ -237,8 +244,8 @@ class Run:
                 case _:
                     assert_never(outcome)
             if runs[index].outcome is None:
-                runs[index] = runs[index].model_copy(
-                    update={"ended_at": self.clock.now(), "outcome": kind, "note": note}
+                runs[index] = replace(
+                    runs[index], ended_at=self.clock.now(), outcome=kind, note=note, nothing_to_do=reason
                 )
             others = self.record.stage_at_work(but=path)  # of branches, those that go on are where it is at
             self.save(stages=tuple(runs), stage=others or self.record.stage)
@@ -300,7 +307,7 @@ class Run:
             task=record.task,
             title=record.title,
             worktree=worktree,
-            session=replace(self._session(), git_env=partial(quiet_env, worktree, {})),
+            session=dataclasses.replace(self._session(), git_env=partial(quiet_env, worktree, {})),
             artifacts=self.paths.artifacts,
             settings=self.frozen.settings,
             make_client=self.make_client,
@@ -367,9 +374,8 @@ class Run:
         return Evidence(kind="none" if holds else wanted, base=record.base, tip=tip, holds=holds)
 
     def _nothing_to_do(self) -> str | None:
-        """An agent's word, from a stage that an earlier process ran, that there was nothing to do."""
-        notes = [run.note for run in self.record.stages if run.note.startswith("nothing to do: ")]
-        return notes[-1].removeprefix("nothing to do: ") if notes else None
+        """The agent's reason, if a stage found nothing to do."""
+        return next((run.nothing_to_do for run in reversed(self.record.stages) if run.nothing_to_do), None)
 
     def _failing_stage(self) -> str:
         """The innermost stage that did not end well; of several branches, the first that did not."""
@@ -377,16 +383,17 @@ class Run:
 
     def _fail(self, failed: Failed) -> int:
         stage = self._failing_stage() or self.record.stage
-        if any(record.outstanding for record in self.ledger.readable()[0]):
+        if self.ledger.outstanding():
             return self._detach(Detach(failed.reason, failed.failure, ()), failed.exit_code)
         self.end(
-            FailedStatus(
+            FailedGremlin(
                 since=self.clock.now(),
                 stage=stage,
                 failure=failed.failure,
                 reason=failed.reason,
                 exit_code=failed.exit_code,
-                retry_at=datetime.fromisoformat(failed.retry_at) if failed.retry_at else None,
+                retry_at=failed.retry_at,
+                cap=failed.cap,
             ),
             f"failed in {stage}: {failed.reason}",
         )
@@ -417,7 +424,7 @@ class Run:
         return EXIT_PARKED
 
     def _detach(self, detach: Detach, exit_code: int = 1) -> int:
-        calls = tuple(r.parked() for r in self.ledger.readable()[0] if r.outstanding) or detach.calls
+        calls = tuple(call.parked() for call in self.ledger.outstanding()) or detach.calls
         self.save(status=Parked(since=self.clock.now(), calls=calls, reason=str(detach), failure=detach.failure))
         self.log(f"the process ends, its calls stay outstanding: {detach}")
         self._notify()
@@ -427,7 +434,7 @@ class Run:
         """A stop that was announced is settled; any other signal only ends the process."""
         if read_stop(self.paths) is not None:
             return None
-        outstanding = [record for record in self.ledger.readable()[0] if record.outstanding]
+        outstanding = self.ledger.outstanding()
         reason = f"the process was ended by {terminated.signal_name}"
         self.log(reason)
         if outstanding:
@@ -519,15 +526,14 @@ def _crashed(home: Home, gremlin_id: str, lock: GremlinLock, clock: Clock) -> in
     record = store.read(gremlin_id)
     reason = f"a bug in gremlins: {text.strip().splitlines()[-1][:300]}; see {log}"
     Journal(store.paths(gremlin_id).log, clock)(reason)
-    records = Ledger(store.paths(gremlin_id)).readable()[0]
     status: Status
-    if outstanding := tuple(r.parked() for r in records if r.outstanding):
+    if outstanding := tuple(call.parked() for call in Ledger(store.paths(gremlin_id)).outstanding()):
         status = Parked(since=clock.now(), calls=outstanding, reason=reason)
     else:
-        status = FailedStatus(
+        status = FailedGremlin(
             since=clock.now(), stage=record.stage, failure="unknown", reason=reason, exit_code=INTERNAL_ERROR
         )
-    written = store.write(record.model_copy(update={"status": status}), lock)
+    written = store.write(replace(record, status=status), lock)
     with contextlib.suppress(GremlinsError):  # what was frozen may be the very thing that cannot be read
         settings = read_frozen(store.paths(gremlin_id).frozen).settings
         if (event := event_of(written, clock.now())) is not None:

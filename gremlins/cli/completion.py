@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from gremlins.errors import GremlinsError
-from gremlins.fleet.observe import ids, read_glance
+from gremlins.fleet.observe import ids
 from gremlins.paths import Home
+from gremlins.records.gremlin import read_record
 
 PROJECT_PIPELINES = Path(".gremlins") / "pipelines"
 
@@ -29,7 +30,7 @@ def complete_ids(incomplete: str) -> list[tuple[str, str]]:
         for name in sorted(ids(home)):
             if name.startswith(incomplete):
                 with contextlib.suppress(GremlinsError):
-                    found.append((name, read_glance(home.gremlin(name)).title))
+                    found.append((name, read_record(str(home.gremlin(name).root)).title))
     return found
 
 

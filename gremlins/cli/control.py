@@ -38,7 +38,7 @@ def stop(
     names = _named(home, gremlin_id, everything)
     if everything:
         states = ("running", "parked", "stalled", "stopping", "detached")
-        names = [row.glance.id for row in survey(home, clock).rows if row.life.state in states]
+        names = [row.record.id for row in survey(home, clock).rows if row.life.state in states]
     wait = load_settings(None, home, env).settings.batch.stop_wait
     request = partial(request_stop, home, by="a person", why="stop", clock=clock, env=env)
     asked = [name for name in names if request(name)]
@@ -79,7 +79,7 @@ def rescue(
     if from_stage is not None and len(names) != 1:
         raise typer.BadParameter("takes exactly one gremlin", param_hint="--from")
     if everything:
-        names = [row.glance.id for row in survey(home, clock).rows if row.life.state in ("dead", "detached")]
+        names = [row.record.id for row in survey(home, clock).rows if row.life.state in ("dead", "detached")]
     failures: list[GremlinsError] = []
     for name in names:
         try:

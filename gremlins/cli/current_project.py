@@ -51,7 +51,7 @@ class Here:
 
     @cached_property
     def observer(self) -> Observer:
-        return Observer(self.home, self.clock, self.loaded.settings.live.idle_timeout, self.caps)
+        return Observer(self.home, self.clock, self.loaded.settings.live.idle_timeout)
 
     def caps(self) -> SpendSettings:
         """Those of this moment: caps may be raised while a loop runs."""

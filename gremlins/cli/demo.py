@@ -123,10 +123,12 @@ def _gremlins(project: Path, env: dict[str, str], *words: str) -> str:
 
 
 def _outcome(root: Path, gremlin_id: str) -> tuple[str, dict[str, float]]:
+    from msgspec.structs import asdict
+
     from gremlins.fleet.status import look
 
     row = look(Home(root / "home"), gremlin_id, SystemClock())
-    return row.life.shown, {k: float(v) for k, v in row.glance.cost.items()}
+    return row.life.shown, asdict(row.record.cost)
 
 
 def _git_show(project: Path) -> str:

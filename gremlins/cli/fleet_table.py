@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from gremlins.cli.out import ago, columns, dollars, printable
-from gremlins.fleet.liveness import ALIVE
-from gremlins.fleet.status import Fleet, Row, branches, next_poll
+from gremlins.fleet.status import FleetStatus, Row, branches, next_poll
+from gremlins.records.gremlin import Stopped
+from gremlins.records.liveness import ALIVE
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -43,12 +44,12 @@ def needs_a_person(row: Row) -> bool:
 
 def detail(row: Row, now: datetime) -> str:
     """What there is to say beyond its state: when it is next asked, what it waits for, or why it ended."""
-    if row.life.state == "stopped":
-        return printable(f"by {row.glance.status.get('by')}: {row.life.reason or 'no reason given'}")
+    if isinstance(status := row.record.status, Stopped):
+        return printable(f"by {status.by}: {status.reason or 'no reason given'}")
     if row.life.state != "parked":
         return printable("; ".join(part for part in (_branches(row), row.life.reason) if part))
     calls = row.seen.outstanding
-    if any(not call.get("batch_id") for call in calls):
+    if any(call.batch_id is None for call in calls):
         return "looking for a batch it may have sent"
     due = next_poll(row.seen)
     parts = [f"{len(calls)} batches"] if len(calls) > 1 else []
@@ -68,27 +69,27 @@ def _branches(row: Row) -> str:
 
 def task_of(row: Row) -> str:
     """What it works on, and for which bead."""
-    title = printable(row.glance.title or row.glance.task)
-    return f"{row.glance.bead_id}: {title}" if row.glance.bead_id else title
+    title = printable(row.record.title or row.record.task)
+    return f"{row.record.bead_id}: {title}" if row.record.bead_id else title
 
 
 def cost_of(row: Row) -> str:
-    return dollars(row.glance.cost["total_usd"], row.glance.cost["unpriced_calls"])
+    return dollars(row.record.cost.total_usd, row.record.cost.unpriced_calls)
 
 
 # ── off a terminal ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def lines(fleet: Fleet, now: datetime) -> list[str]:
+def lines(fleet: FleetStatus, now: datetime) -> list[str]:
     """Aligned columns, nothing wrapped or cut."""
     if not fleet.rows:
         return [NOTHING]
     rows = [
         (
-            row.glance.id,
+            row.record.id,
             row.life.shown,
-            row.glance.stage or "-",
-            row.glance.mode or "-",
+            row.record.stage or "-",
+            row.record.mode or "-",
             ago((now - row.life.since).total_seconds()),
             cost_of(row),
             task_of(row),
@@ -102,7 +103,7 @@ def lines(fleet: Fleet, now: datetime) -> list[str]:
 # ── on a terminal ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def rich_table(fleet: Fleet, now: datetime) -> None:
+def rich_table(fleet: FleetStatus, now: datetime) -> None:
     """Print the table, as wide as the terminal and as long as it has to be."""
     from gremlins.cli.out import console  # rich: only on a terminal
 
@@ -111,7 +112,7 @@ def rich_table(fleet: Fleet, now: datetime) -> None:
         screen.print(line, no_wrap=True, crop=True)
 
 
-def view(fleet: Fleet, now: datetime, width: int, height: int | None = None) -> list[Text]:
+def view(fleet: FleetStatus, now: datetime, width: int, height: int | None = None) -> list[Text]:
     """The table as lines no wider than `width` cells and, if there is a `height`, no more than that many."""
     from rich.text import Text  # only on a terminal
 
@@ -159,9 +160,9 @@ def _counts(rows: Sequence[Row]) -> str:
 def _summary(rows: Sequence[Row]) -> Text:
     from rich.text import Text  # only on a terminal
 
-    costs = [row.glance.cost for row in rows]
-    spent = dollars(sum(c["total_usd"] for c in costs), sum(c["unpriced_calls"] for c in costs))
-    saved = sum(c["saved_usd"] for c in costs)
+    costs = [row.record.cost for row in rows]
+    spent = dollars(sum(c.total_usd for c in costs), sum(c.unpriced_calls for c in costs))
+    saved = sum(c.saved_usd for c in costs)
     what = f"{len(rows)} gremlin{'s' if len(rows) != 1 else ''}: {_counts(rows)}"
     return Text(f"{what} · {spent}" + (f", saved {dollars(saved)}" if saved else ""), style="bold")
 
@@ -185,7 +186,7 @@ class _Layout:
         self.now = now
         self.wide = width >= self.WIDE
         self.reasons_below = reasons_below
-        self.cells = {row.glance.id: self._cells(row) for row in rows}
+        self.cells = {row.record.id: self._cells(row) for row in rows}
         self.names = ("ID", "STATE", "STAGE", "FOR", "COST")
         caps = (40, 24, 24, 7, 10) if self.wide else (20 if width >= 80 else 14, 12, 12, 7, 9)
         natural = [max(len(cells[i]) for cells in [self.names, *self.cells.values()]) for i in range(len(caps))]
@@ -198,9 +199,9 @@ class _Layout:
         self.widths.append(left)
 
     def _cells(self, row: Row) -> tuple[str, ...]:
-        stage, shown = row.glance.stage or "-", row.life.shown
+        stage, shown = row.record.stage or "-", row.life.shown
         return (
-            row.glance.id,
+            row.record.id,
             shown if self.wide else shown.replace("dead:signal ", "dead:"),
             stage if self.wide else stage.rpartition("/")[2],
             ago((self.now - row.life.since).total_seconds()),
@@ -226,7 +227,7 @@ class _Layout:
         title = task_of(row)
         last = [self._detail(row), title] if self.wide else [self._detail(row) or title]
         styles = ["bold" if asks else "", style, "", "", "", *([""] if self.wide else []), "dim"]
-        gremlin_id, *cells = self.cells[row.glance.id]
+        gremlin_id, *cells = self.cells[row.record.id]
         found = [self._joined([shortened(gremlin_id, self.widths[0]), *cells, *last], styles, base="")]
         more = detail(row, self.now)
         if self.reasons_below and asks and more:

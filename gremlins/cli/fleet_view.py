@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gremlins.cli.out import dump, note, on_terminal, say
 from gremlins.clock import SystemClock
-from gremlins.fleet.status import Fleet, as_json, survey
+from gremlins.fleet.status import FleetStatus, as_json, survey
 from gremlins.paths import Home
 
 
@@ -22,7 +22,7 @@ def show_fleet(
     home, clock = Home.from_env(), SystemClock()
     project = _here() if here else None
 
-    def fleet() -> Fleet:
+    def fleet() -> FleetStatus:
         return survey(home, clock, names=names, everything=everything, project=project)
 
     if json:
@@ -52,6 +52,6 @@ def _here() -> Path:
     return find_root(Path.cwd())
 
 
-def _report_unreadable(fleet: Fleet) -> None:
+def _report_unreadable(fleet: FleetStatus) -> None:
     for error in fleet.unreadable:
         note(f"warning: {error.message}")

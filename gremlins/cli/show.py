@@ -13,10 +13,10 @@ import typer
 from gremlins.cli.completion import complete_ids
 from gremlins.cli.out import flush_to_reader, in_colour, note, on_terminal, printable, say
 from gremlins.clock import Clock, SystemClock, parse_time
-from gremlins.fleet.liveness import ALIVE
 from gremlins.fleet.observe import resolve
 from gremlins.fleet.status import look
 from gremlins.paths import Home
+from gremlins.records.liveness import ALIVE
 
 if TYPE_CHECKING:
     pass

@@ -11,8 +11,8 @@ from gremlins.cli.fleet_table import cost_of
 from gremlins.cli.out import ago, columns, dollars, in_colour, on_terminal, printable
 from gremlins.clock import rfc3339
 from gremlins.fleet.history import History, saved_by, wait_of
-from gremlins.records.calls import CallFailed, CallRecord
-from gremlins.records.gremlin import Finished, Landed, StageRun
+from gremlins.records.calls import BatchCall, CallFailed, CallRecord
+from gremlins.records.gremlin import Bailed, FailedGremlin, Finished, Landed, StageRun
 from gremlins.records.spend import model_of
 
 WIDE = 110
@@ -83,7 +83,7 @@ def _section(title: str, lines: Iterable[Line]) -> Iterator[Line]:
 
 
 def _head(found: History) -> Iterator[Line]:
-    glance, life = found.row.glance, found.row.life
+    glance, life = found.row.record, found.row.life
     yield f"{glance.id}  {life.shown}", f"{BOLD};{_STATE_COLOURS[life.state]}", False
     if glance.title:
         yield f"  {printable(glance.title)}", "", True
@@ -96,8 +96,8 @@ def _head(found: History) -> Iterator[Line]:
     yield f"  launched {began}, {ago(found.seconds)}{parked}{spawns}", "", True
     cost = glance.cost
     parts = [f"cost {cost_of(found.row)}"]
-    parts += [f"saved {dollars(cost['saved_usd'])}"] if cost["saved_usd"] else []
-    parts += [f"{cost['unpriced_calls']} calls of unknown price"] if cost["unpriced_calls"] else []
+    parts += [f"saved {dollars(cost.saved_usd)}"] if cost.saved_usd else []
+    parts += [f"{cost.unpriced_calls} calls of unknown price"] if cost.unpriced_calls else []
     wasted = found.record.cost.wasted_usd
     parts += [f"{dollars(wasted)} of it for a second batch"] if wasted else []
     yield f"  {', '.join(parts)}", "", True
@@ -111,7 +111,7 @@ def _moment(moment: datetime, form: str) -> str:
 def _ending(found: History) -> Iterator[Line]:
     """Why it is as it is, where it failed, and what to do next."""
     life, status = found.row.life, found.record.status
-    where = f" in {found.row.glance.status['stage']}" if found.row.glance.status.get("stage") else ""
+    where = f" in {status.stage}" if isinstance(status, Bailed | FailedGremlin) and status.stage else ""
     lines: list[Line] = []
     if life.reason:
         failure = getattr(status, "failure", None)
@@ -121,7 +121,7 @@ def _ending(found: History) -> Iterator[Line]:
         lines.append((_proof(status), "", True))
     lines += [(f"its process last said: {printable(line)}", DIM, True) for line in found.last_words]
     if life.state in _NEXT:
-        lines.append((f"next: {_NEXT[life.state].format(id=found.row.glance.id)}", "", True))
+        lines.append((f"next: {_NEXT[life.state].format(id=found.row.record.id)}", "", True))
     if lines:
         yield "", "", False
         yield from lines
@@ -154,7 +154,7 @@ def _stages(found: History, now: datetime) -> Iterator[Line]:
 
 def _stage(run: StageRun, found: History, now: datetime) -> tuple[str, ...]:
     over = found.row.life.state not in ("running", "parked", "stalled", "stopping")
-    waits = any(call.get("stage") == run.path for call in found.row.seen.outstanding)
+    waits = any(call.stage == run.path for call in found.row.seen.outstanding)
     here = "parked" if waits else found.row.life.shown if run.path == found.record.stage else "under way"
     unfinished = "unfinished" if over else here
     attempt = f" (attempt {run.attempt})" if run.attempt > 1 else ""
@@ -181,18 +181,23 @@ def _calls(calls: Sequence[CallRecord], with_batches: bool) -> Iterator[Line]:
     rows = [_call(call, several) for call in calls]
     if with_batches:
         names = (*names, "BATCH")
-        rows = [(*row, call.batch.batch_id if call.batch else "-") for row, call in zip(rows, calls, strict=True)]
+        rows = [(*row, _batch_id(call) or "-") for row, call in zip(rows, calls, strict=True)]
     head, *lines = columns(rows, names)
     yield head, DIM, False
     for call, line in zip(calls, lines, strict=True):
-        yield line, RED if isinstance(call.status, CallFailed) else CYAN if call.outstanding else "", False
+        waits = isinstance(call, BatchCall) and call.outstanding
+        yield line, RED if isinstance(call.status, CallFailed) else CYAN if waits else "", False
         if isinstance(call.status, CallFailed):
             yield f"  {call.status.kind}: {printable(call.status.message)}", RED, True
         for note in call.notes:
             yield f"  {printable(note)}", DIM, True
-        for waste in call.waste:
+        for waste in call.second_batches:
             cost = dollars(waste.cost.usd or 0.0, waste.cost.usd is None) if waste.cost else "cost not known yet"
             yield f"  a second batch, {waste.batch_id}: {cost} {printable(waste.note)}".rstrip(), YELLOW, True
+
+
+def _batch_id(call: CallRecord) -> str | None:
+    return call.batch.batch_id if isinstance(call, BatchCall) and call.batch else None
 
 
 def _call(call: CallRecord, with_model: bool) -> tuple[str, ...]:
@@ -219,15 +224,13 @@ def _waiting(found: History, now: datetime) -> Iterator[Line]:
 
     due = next_poll(found.row.seen)
     for call in found.row.seen.outstanding:
-        if not call.get("batch_id"):
-            yield f"{call.get('stage')}: a batch it may have sent is being looked for", CYAN, True
+        if call.batch_id is None:
+            yield f"{call.stage}: a batch it may have sent is being looked for", CYAN, True
             continue
-        submitted = call.get("submitted_at")
-        since = f", for {ago((now - datetime.fromisoformat(submitted)).total_seconds())}" if submitted else ""
+        since = f", for {ago((now - call.submitted_at).total_seconds())}" if call.submitted_at else ""
         asks = f", asks again in {ago((due - now).total_seconds())}" if due else ""
-        until = call.get("expires_at")
-        expires = f", expires {_moment(datetime.fromisoformat(until), '%a %H:%M')}" if until else ""
-        yield f"{call.get('stage')}: {call['batch_id']}{since}{asks}{expires}", CYAN, True
+        expires = f", expires {_moment(call.expires_at, '%a %H:%M')}" if call.expires_at else ""
+        yield f"{call.stage}: {call.batch_id}{since}{asks}{expires}", CYAN, True
 
 
 def _size(count: int) -> str:

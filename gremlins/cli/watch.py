@@ -11,7 +11,7 @@ from gremlins.cli.fleet_table import STYLES, cost_of, detail, view
 from gremlins.cli.out import ago, console, dollars, flush_to_reader, note, on_terminal, printable, say
 from gremlins.clock import Clock, rfc3339
 from gremlins.errors import CorruptRecord
-from gremlins.fleet.status import Fleet, Row, look
+from gremlins.fleet.status import FleetStatus, Row, look
 from gremlins.paths import Home
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _MARK_STYLES = {"done": "green", "skipped": "dim", "acknowledged": "yellow", "ba
 # ── the fleet ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def watch_fleet(fleet_fn: Callable[[], Fleet], clock: Clock, *, every: float) -> int:
+def watch_fleet(fleet_fn: Callable[[], FleetStatus], clock: Clock, *, every: float) -> int:
     """Look again and again, until Ctrl-C. Returns the exit code."""
     pause = min(max(0.1, every), 86400.0)
     try:
@@ -44,7 +44,7 @@ def watch_fleet(fleet_fn: Callable[[], Fleet], clock: Clock, *, every: float) ->
     return INTERRUPTED
 
 
-def _watch_on_screen(fleet_fn: Callable[[], Fleet], clock: Clock, pause: float) -> None:
+def _watch_on_screen(fleet_fn: Callable[[], FleetStatus], clock: Clock, pause: float) -> None:
     from rich.console import Group  # rich: only for the live view
     from rich.live import Live
 
@@ -56,7 +56,7 @@ def _watch_on_screen(fleet_fn: Callable[[], Fleet], clock: Clock, pause: float) 
             clock.sleep(pause)
 
 
-def _watch_in_lines(fleet_fn: Callable[[], Fleet], clock: Clock, pause: float) -> None:
+def _watch_in_lines(fleet_fn: Callable[[], FleetStatus], clock: Clock, pause: float) -> None:
     known: dict[str, tuple[str, ...]] = {}
     told: set[str] = set()
     while True:
@@ -72,18 +72,18 @@ def _watch_in_lines(fleet_fn: Callable[[], Fleet], clock: Clock, pause: float) -
         clock.sleep(pause)
 
 
-def changes(known: dict[str, tuple[str, ...]], fleet: Fleet, now: datetime) -> Iterator[str]:
+def changes(known: dict[str, tuple[str, ...]], fleet: FleetStatus, now: datetime) -> Iterator[str]:
     """A line for each gremlin that is not as it was; `known` is brought up to date."""
     at = rfc3339(now)
     seen = set()
     for row in reversed(fleet.rows):  # oldest first, as things happened
-        name = row.glance.id
+        name = row.record.id
         seen.add(name)
-        state = (row.life.shown, row.glance.stage, str(row.glance.attempt), *_batch_ids(row))
+        state = (row.life.shown, row.record.stage, str(row.record.attempt_of(row.record.stage)), *_batch_ids(row))
         if known.get(name) != state:
             before = f"{known[name][0]} → " if name in known and known[name][0] != state[0] else ""
             known[name] = state
-            parts = [at, name, before + row.life.shown, row.glance.stage or "-", cost_of(row), _occasion(row, now)]
+            parts = [at, name, before + row.life.shown, row.record.stage or "-", cost_of(row), _occasion(row, now)]
             yield "  ".join(part for part in parts if part)
     for name in sorted(known.keys() - seen):
         del known[name]
@@ -97,7 +97,7 @@ def _occasion(row: Row, now: datetime) -> str:
 
 
 def _batch_ids(row: Row) -> tuple[str, ...]:
-    return tuple(str(call.get("batch_id") or "") for call in row.seen.outstanding)
+    return tuple(call.batch_id or "" for call in row.seen.outstanding)
 
 
 # ── one gremlin ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -184,7 +184,7 @@ class _Teller:
         if state != self.state and (state != "running" or self.state == "parked"):
             more = _occasion(now.row, self.clock.now())
             spent = f", {cost_text(now.row)}" if now.has_ended else ""
-            stage = "" if now.has_ended else f"{now.row.glance.stage}: "
+            stage = "" if now.has_ended else f"{now.row.record.stage}: "
             self._say(now, f"{stage}{state}{spent}{f' ({more})' if more else ''}")
         self.state = state
         flush_to_reader()
@@ -202,7 +202,7 @@ class _Teller:
                 self._say(now, f"{run.path}: {outcome} after {took}{f', {printable(run.note)}' if run.note else ''}")
 
     def _say(self, now: Progress, text: str) -> None:
-        say(f"{rfc3339(self.clock.now())}  {now.row.glance.id}  {text}")
+        say(f"{rfc3339(self.clock.now())}  {now.row.record.id}  {text}")
 
 
 def _show_on_screen(progress: Callable[[], Progress], clock: Clock, every: float) -> None:
@@ -221,7 +221,7 @@ def _show_on_screen(progress: Callable[[], Progress], clock: Clock, every: float
 
 def cost_text(row: Row) -> str:
     """`$0.0105, saved $0.0105`."""
-    saved = row.glance.cost["saved_usd"]
+    saved = row.record.cost.saved_usd
     return cost_of(row) + (f", saved {dollars(saved)}" if saved else "")
 
 
@@ -272,9 +272,9 @@ def _stage_line(now: Progress, path: str, run: StageRun | None, moment: datetime
     line = Text(indent).append(_MARKS[run.outcome], style=_MARK_STYLES[run.outcome]).append(f" {path:<14} {took:>6}  ")
     if run.outcome is not None:
         return line.append(printable(run.note), style=_MARK_STYLES[run.outcome] if run.outcome != "done" else "dim")
-    if now.has_ended or path != now.row.glance.stage:
+    if now.has_ended or path != now.row.record.stage:
         return line
     state, more = now.row.life.shown, detail(now.row, moment)
-    mode = f"{run.type if run.type != path else ''} {now.row.glance.mode or ''}".strip()
+    mode = f"{run.type if run.type != path else ''} {now.row.record.mode or ''}".strip()
     line.append(state, style=STYLES[now.row.life.state])
     return line.append(f" {mode}" if mode else "").append(f": {more}" if more else "", style="dim")

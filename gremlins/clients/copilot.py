@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from msgspec.structs import replace
+
 from gremlins.clients.agent_env import agent_env
 from gremlins.clients.batch.engine import prompt_of
 from gremlins.clients.live.agents import FallsBackToLive, reply_text, whole_text
@@ -20,7 +22,7 @@ from gremlins.clients.live.records import Booked
 from gremlins.clients.providers.copilot_stream import CopilotStream, tokens_of, verdict
 from gremlins.config import Settings
 from gremlins.errors import NotReady
-from gremlins.records.calls import CallFailed, CallRecord, Cost, Reply, Usage
+from gremlins.records.calls import CallFailed, Cost, LiveCall, Reply, Usage
 from gremlins.records.gremlin import Mode
 
 BIN_VARIABLE = "GREMLINS_COPILOT_BIN"
@@ -115,10 +117,10 @@ class Copilot(ProcessAgent[CopilotStream]):
     def verdict(self, stream: CopilotStream, ended: Exit, request: Mapping[str, Any]) -> Reply | CallFailed:
         end = verdict(stream, ended)
         if isinstance(end, Reply):
-            return end.model_copy(update={"text": reply_text(request, end.text)})
+            return replace(end, text=reply_text(request, end.text))
         return end
 
-    def booked(self, stream: CopilotStream, record: CallRecord) -> Booked:
+    def booked(self, stream: CopilotStream, record: LiveCall) -> Booked:
         """The tokens of this run: what its file says of the session, less what earlier runs of it had."""
         if self.usage_file is None or not self.usage_file.is_file():
             # Whatever calls it made were paid for somehow: they must not look free.
@@ -130,11 +132,15 @@ class Copilot(ProcessAgent[CopilotStream]):
         usage = _less(tokens_of(metrics), self._earlier(record))
         return Booked(self._cost(usage, record), usage, stream.session_id)
 
-    def _earlier(self, record: CallRecord) -> list[Usage]:
+    def _earlier(self, record: LiveCall) -> list[Usage]:
         same = self.session.ledger.of_call(record.key.stage, record.key.attempt)
-        return [r.usage for r in same if r.session_id == record.session_id and r.key != record.key and r.usage]
+        return [
+            r.usage
+            for r in same
+            if isinstance(r, LiveCall) and r.session_id == record.session_id and r.key != record.key and r.usage
+        ]
 
-    def _cost(self, usage: Usage, record: CallRecord) -> Cost:
+    def _cost(self, usage: Usage, record: LiveCall) -> Cost:
         """With a provider of one's own the tokens have a price; a Copilot plan's have none that can be known here."""
         if not self.session.env.get("COPILOT_PROVIDER_BASE_URL"):
             return Cost(usd=None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from gremlins.clock import Clock
 from gremlins.errors import Conflict
 from gremlins.fleet.status import look
@@ -42,16 +44,15 @@ def acknowledge(home: Home, gremlin_id: str, *, clock: Clock, env: Mapping[str, 
 def _accepted(record: Gremlin, stage: str, clock: Clock) -> Gremlin:
     assert isinstance(record.status, Bailed)
     runs = tuple(
-        run.model_copy(update={"outcome": "acknowledged"}) if run.path == stage and run.outcome == "bailed" else run
+        replace(run, outcome="acknowledged") if run.path == stage and run.outcome == "bailed" else run
         for run in record.stages
     )
     accepted = record.status.kind == "no_evidence" or record.accepts_no_evidence
-    return record.model_copy(
-        update={
-            "stages": runs,
-            "spawn": record.spawn + 1,
-            "status": Queued(since=clock.now()),
-            "ended_at": None,
-            "accepts_no_evidence": accepted,
-        }
+    return replace(
+        record,
+        stages=runs,
+        spawn=record.spawn + 1,
+        status=Queued(since=clock.now()),
+        ended_at=None,
+        accepts_no_evidence=accepted,
     )

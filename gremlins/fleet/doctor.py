@@ -307,7 +307,7 @@ def _records(home: Home) -> Iterator[Check]:
 def _own_files(paths: GremlinPaths) -> Iterator[CorruptRecord]:
     """The record of a gremlin and what was frozen at its launch. One that is just being made has neither."""
     looks: tuple[tuple[Path, Callable[[Path], object]], ...] = (
-        (paths.state, read_record),
+        (paths.state, lambda path: read_record(str(path.parent))),
         (paths.frozen, read_frozen),
     )
     if not paths.state.exists() and holder_of(paths.lock) is not None:

@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from gremlins.clock import Clock, rfc3339
 from gremlins.errors import CorruptRecord
 from gremlins.fleet.status import Row, as_json, look
 from gremlins.paths import GremlinPaths, Home
-from gremlins.records.calls import CallFailed, CallRecord, Collected, Ledger
-from gremlins.records.gremlin import Failed, Finished, Gremlin, Landed, Parked, StageRun, read_record
+from gremlins.records.calls import BatchCall, CallFailed, CallRecord, Collected, Ledger
+from gremlins.records.gremlin import FailedGremlin, Finished, Gremlin, Landed, Parked, StageRun
 from gremlins.records.spend import model_of
 
 LAST_WORDS = 5
@@ -68,7 +70,7 @@ class History:
                 for a in self.artifacts
             ],
             "failure": self._failure(),
-            "evidence": status.evidence.model_dump(mode="json") if isinstance(status, Finished | Landed) else None,
+            "evidence": msgspec.to_builtins(status.evidence) if isinstance(status, Finished | Landed) else None,
             "landed": {"sha": status.sha, "target": status.target} if isinstance(status, Landed) else None,
             "last_words": list(self.last_words),
             "unreadable": [error.message for error in self.unreadable],
@@ -78,7 +80,7 @@ class History:
         """Where it failed and why, for one that is dead or detached by a failure."""
         status = self.record.status
         match status:
-            case Failed():
+            case FailedGremlin():
                 return {
                     "stage": status.stage,
                     "class": status.failure,
@@ -105,7 +107,7 @@ def history(home: Home, gremlin_id: str, clock: Clock) -> History:
     calls, unreadable = Ledger(paths).readable()
     return History(
         row=row,
-        record=read_record(paths.state),
+        record=row.record,
         calls=tuple(calls),
         artifacts=tuple(_artifacts(paths)),
         last_words=_last_words(paths) if row.life.state == "dead" else (),
@@ -116,7 +118,7 @@ def history(home: Home, gremlin_id: str, clock: Clock) -> History:
 
 def wait_of(call: CallRecord) -> float | None:
     """Seconds a call took: of a batch from its submission to its end, of a live one from start to reply."""
-    if call.batch is not None and call.mode == "batch":
+    if isinstance(call, BatchCall) and call.batch is not None:
         return (call.batch.ended_at - call.batch.submitted_at).total_seconds() if call.batch.ended_at else None
     return (call.ended_at - call.created_at).total_seconds() if call.ended_at else None
 
@@ -166,7 +168,8 @@ def _stage(run: StageRun, now: datetime) -> dict[str, Any]:
 
 
 def _call(call: CallRecord) -> dict[str, Any]:
-    status, usage, batch = call.status, call.usage, call.batch
+    status, usage = call.status, call.usage
+    batch = call.batch if isinstance(call, BatchCall) else None
     wait = wait_of(call)
     failure = None
     if isinstance(status, CallFailed):
@@ -198,7 +201,7 @@ def _call(call: CallRecord) -> dict[str, Any]:
         "failure": failure,
         "waste": [
             {"batch_id": waste.batch_id, "cost_usd": waste.cost.usd if waste.cost else None, "note": waste.note}
-            for waste in call.waste
+            for waste in call.second_batches
         ],
         "notes": list(call.notes),
     }

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from msgspec.structs import replace
+
 from gremlins.clock import Clock
 from gremlins.errors import Conflict, GremlinsError
 from gremlins.fleet.status import look
@@ -141,9 +143,9 @@ def _refuse_unless_green(record: Gremlin, pull: PullRequest) -> None:
 
 def _refuse_unless_finished(home: Home, gremlin_id: str, clock: Clock) -> None:
     row = look(home, gremlin_id, clock)
-    if row.life.state == "landed":
+    if isinstance(row.record.status, Landed):
         raise Conflict(
-            f"{gremlin_id} has landed already, as {row.glance.status.get('sha', '')[:12]}",
+            f"{gremlin_id} has landed already, as {row.record.status.sha[:12]}",
             hint=f"`gremlins rm {gremlin_id}` removes what is left of it",
         )
     if row.life.state != "finished":
@@ -166,7 +168,7 @@ def _landed(store: RunStore, record: Gremlin, lock: GremlinLock, sha: str, targe
     now = store.clock.now()
     tip = Git(Path(record.project)).try_commit(f"refs/heads/{record.branch}")
     status = Landed(since=now, sha=sha, target=target, evidence=record.status.evidence, tip=tip)
-    record = store.write(record.model_copy(update={"status": status, "ended_at": now}), lock)
+    record = store.write(replace(record, status=status, ended_at=now), lock)
     journal = Journal(store.paths(record.id).log, store.clock)
     journal(f"landed on {target} as {sha[:12]}")
     if not keep:

@@ -101,7 +101,7 @@ def _worktree(record: Gremlin) -> Worktree:
 
 def is_clutter(row: Row, record: Gremlin) -> bool:
     """What `clean` takes: what has landed, and what is over without commits, or changes that nobody committed."""
-    if not row.glance.is_over or row.seen.holder is not None or unlanded_commits(record):
+    if not row.record.over() or row.seen.holder is not None or unlanded_commits(record):
         return False
     return not has_uncommitted(_worktree(record))
 
@@ -117,7 +117,7 @@ def clean(
     for gremlin_id in sorted(ids(home)):
         try:
             row = look(home, gremlin_id, clock)
-            ended = row.glance.ended_at or row.glance.updated_at
+            ended = row.record.ended_at or row.record.updated_at
             record = store.read(gremlin_id)
             if (clock.now() - ended).total_seconds() >= older_than and is_clutter(row, record):
                 with GremlinLock.acquire(home.gremlin(gremlin_id).lock, "keeper", clock=clock):

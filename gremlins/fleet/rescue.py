@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from gremlins.clients.account import find_account
 from gremlins.clients.batch.api import AnthropicBatchApi
 from gremlins.clients.transport import ApiFailure
 from gremlins.clock import Clock
 from gremlins.errors import Conflict, GremlinsError, NotReady
 from gremlins.files import make_private_dir, sweep_drafts
-from gremlins.fleet.liveness import RESCUABLE
 from gremlins.fleet.status import Row, look
 from gremlins.fleet.stop import await_stop, request_stop
 from gremlins.outcome import KEEPS_ATTEMPT
@@ -24,8 +25,9 @@ from gremlins.pipeline.freezing import FrozenLaunch, read_frozen
 from gremlins.processes.locks import GremlinLock
 from gremlins.processes.spawn import spawn_runner
 from gremlins.processes.survivors import end_leftovers
-from gremlins.records.calls import CallRecord, Intent, Ledger
-from gremlins.records.gremlin import Bailed, Failed, Gremlin, Queued, RunStore, StageRun
+from gremlins.records.calls import BatchCall, Intent, Ledger
+from gremlins.records.gremlin import Bailed, FailedGremlin, Gremlin, Queued, RunStore, StageRun
+from gremlins.records.liveness import RESCUABLE
 from gremlins.records.stop_request import StopIntention, clear_stop, read_stop, write_stop
 from gremlins.repository.git import Git
 from gremlins.repository.worktree import SIDE, Worktree, remove, side_worktrees
@@ -68,7 +70,7 @@ def rescue(
 
 def refuse_unless_rescuable(row: Row, *, restart: bool = False) -> None:
     """Raises Conflict with what to do instead."""
-    state, gremlin_id = row.life.state, row.glance.id
+    state, gremlin_id = row.life.state, row.record.id
     if state in RESCUABLE or (restart and state == "finished"):
         return
     hints = {
@@ -100,7 +102,7 @@ def _revive(
     record, paths = store.read(gremlin_id), home.gremlin(gremlin_id)
     frozen = read_frozen(paths.frozen)
     ledger = Ledger(paths)
-    open_calls = [call for call in ledger.readable()[0] if call.mode == "batch" and not call.settled]
+    open_calls = [call for call in ledger.batch_calls() if not call.settled]
     _prove_key(open_calls, env, frozen)
     end_leftovers(paths, clock)
     for folder in (paths.calls, paths.artifacts):  # not its own folder: others write their wish to stop there
@@ -116,14 +118,12 @@ def _revive(
     else:
         record = _next_attempt(record, open_calls)
     _keep_or_clear_stop(paths, open_calls)
-    record = record.model_copy(
-        update={"spawn": record.spawn + 1, "status": Queued(since=clock.now()), "ended_at": None}
-    )
+    record = replace(record, spawn=record.spawn + 1, status=Queued(since=clock.now()), ended_at=None)
     store.write(record, lock)
     return detail
 
 
-def _keep_or_clear_stop(paths: GremlinPaths, open_calls: list[CallRecord]) -> None:
+def _keep_or_clear_stop(paths: GremlinPaths, open_calls: list[BatchCall]) -> None:
     """A stop that was never settled is settled first, then the gremlin goes on."""
     stop = read_stop(paths)
     if stop is None or stop.then_resume:
@@ -134,7 +134,7 @@ def _keep_or_clear_stop(paths: GremlinPaths, open_calls: list[CallRecord]) -> No
         clear_stop(paths)
 
 
-def _prove_key(open_calls: list[CallRecord], env: Mapping[str, str], frozen: FrozenLaunch) -> None:
+def _prove_key(open_calls: list[BatchCall], env: Mapping[str, str], frozen: FrozenLaunch) -> None:
     """What is outstanding must be visible with the key of now, before anything is touched. Raises NotReady."""
     with_id = [call for call in open_calls if call.batch is not None]
     looked_for = [call for call in open_calls if isinstance(call.status, Intent) and call.maybe_sent]
@@ -154,7 +154,7 @@ def _prove_key(open_calls: list[CallRecord], env: Mapping[str, str], frozen: Fro
                 ) from None
 
 
-def _next_attempt(record: Gremlin, open_calls: list[CallRecord]) -> Gremlin:
+def _next_attempt(record: Gremlin, open_calls: list[BatchCall]) -> Gremlin:
     """Another attempt of the stage begins only after a bail or a failure of class task, with nothing outstanding.
 
     So does one of every other branch that did not end well at its side.
@@ -162,7 +162,7 @@ def _next_attempt(record: Gremlin, open_calls: list[CallRecord]) -> Gremlin:
     match record.status:
         case Bailed(stage=stage):
             pass
-        case Failed(stage=stage, failure=failure) if failure not in KEEPS_ATTEMPT and failure != "canceled":
+        case FailedGremlin(stage=stage, failure=failure) if failure not in KEEPS_ATTEMPT and failure != "canceled":
             pass
         case _:
             return record
@@ -170,7 +170,7 @@ def _next_attempt(record: Gremlin, open_calls: list[CallRecord]) -> Gremlin:
         return record
     again = dict.fromkeys((stage, *record.broken_stages()))
     raised = {path: record.attempt_of(path) + 1 for path in again}
-    return record.model_copy(update={"attempts": {**record.attempts, **raised}})
+    return replace(record, attempts={**record.attempts, **raised})
 
 
 def restart_from(record: Gremlin, frozen: FrozenLaunch, stage: str, clock: Clock) -> Gremlin:
@@ -187,7 +187,7 @@ def restart_from(record: Gremlin, frozen: FrozenLaunch, stage: str, clock: Clock
     kept: tuple[StageRun, ...] = tuple(
         run for run in record.stages if run.path.split("/")[0].partition("[")[0] not in again
     )
-    return record.model_copy(update={"attempts": attempts, "stages": kept, "stage": stage})
+    return replace(record, attempts=attempts, stages=kept, stage=stage)
 
 
 def forget_progress(record: Gremlin, paths: GremlinPaths, frozen: FrozenLaunch, stage: str) -> None:
@@ -232,7 +232,7 @@ def _of_rounds_and_branches(paths: GremlinPaths, names: list[str]) -> list[Path]
     ]
 
 
-def _found(open_calls: list[CallRecord], record: Gremlin) -> str:
+def _found(open_calls: list[BatchCall], record: Gremlin) -> str:
     ids = [call.batch.batch_id for call in open_calls if call.batch is not None]
     if ids:
         return f"taking up {', '.join(ids)} again"

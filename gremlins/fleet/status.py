@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gremlins.clock import Clock, parse_time, rfc3339
+from gremlins.clock import Clock, rfc3339
 from gremlins.errors import CorruptRecord, NotFound
-from gremlins.fleet.liveness import Liveness, liveness
-from gremlins.fleet.observe import Glance, Sighting, ids, resolve, sight_folder
+from gremlins.fleet.observe import ids, observe, resolve
 from gremlins.paths import Home
+from gremlins.records.gremlin import Bailed, Gremlin, ParkedCall, StageRun
+from gremlins.records.liveness import Liveness, Observed, liveness
 
 HIDDEN = frozenset({"finished", "landed"})
 """Left out of a list unless asked for."""
@@ -22,16 +23,16 @@ DEFAULT_IDLE_TIMEOUT = 360.0
 class Row(NamedTuple):
     """One gremlin as `status` shows it."""
 
-    seen: Sighting
+    seen: Observed
     life: Liveness
 
     @property
-    def glance(self) -> Glance:
-        return self.seen.glance
+    def record(self) -> Gremlin:
+        return self.seen.record
 
 
-class Fleet(NamedTuple):
-    """The rows, and the records that could not be read."""
+class FleetStatus(NamedTuple):
+    """The rows, and the unreadable records."""
 
     rows: tuple[Row, ...]
     unreadable: tuple[CorruptRecord, ...]
@@ -43,7 +44,7 @@ def look(home: Home, gremlin_id: str, clock: Clock, idle_timeout: float = DEFAUL
 
 
 def _look(folder: str, now: datetime, idle_timeout: float, *, in_a_list: bool = False) -> Row:
-    seen = sight_folder(folder, holder_of_the_over=not in_a_list)
+    seen = observe(folder, holder_of_the_over=not in_a_list)
     return Row(seen, liveness(seen, now, seen.idle_timeout or idle_timeout))
 
 
@@ -55,7 +56,7 @@ def survey(
     everything: bool = False,
     project: Path | None = None,
     idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
-) -> Fleet:
+) -> FleetStatus:
     """The fleet, newest first. `names` are unique prefixes; naming shows whatever there is. Raises NotFound."""
     wanted = [resolve(home, name) for name in names] if names else list(ids(home))
     rows: list[Row] = []
@@ -72,30 +73,30 @@ def survey(
         if names or everything or row.life.state not in HIDDEN:
             rows.append(row)
     if project is not None:
-        rows = [row for row in rows if Path(row.glance.project) == project]
-    rows.sort(key=lambda row: (row.glance.created_at, row.glance.id), reverse=True)
+        rows = [row for row in rows if Path(row.record.project) == project]
+    rows.sort(key=lambda row: (row.record.created_at, row.record.id), reverse=True)
     if names and unreadable and not rows:
         raise unreadable[0]
-    return Fleet(tuple(rows), tuple(unreadable))
+    return FleetStatus(tuple(rows), tuple(unreadable))
 
 
 def as_json(row: Row) -> dict[str, Any]:
     """The object of `status --json`."""
-    glance, life = row.glance, row.life
+    record, life = row.record, row.life
     batches = [_batch(call, row.seen) for call in row.seen.outstanding]
     return {
-        "id": glance.id,
-        "pipeline": glance.pipeline,
-        "task": glance.task,
-        "title": glance.title,
-        "bead_id": glance.bead_id,
-        "project": glance.project,
-        "branch": glance.branch,
-        "worktree": glance.worktree,
-        "stage": glance.stage,
-        "mode": glance.mode,
-        "client": glance.client,
-        "attempt": glance.attempt,
+        "id": record.id,
+        "pipeline": record.pipeline,
+        "task": record.task,
+        "title": record.title,
+        "bead_id": record.bead_id,
+        "project": record.project,
+        "branch": record.branch,
+        "worktree": record.worktree,
+        "stage": record.stage,
+        "mode": record.mode,
+        "client": record.client,
+        "attempt": record.attempt_of(record.stage),
         "liveness": {
             "state": life.state,
             "since": rfc3339(life.since),
@@ -107,21 +108,47 @@ def as_json(row: Row) -> dict[str, Any]:
         "branches": branches(row),
         "batch": batches[0] if batches else None,
         "batches": batches,
-        "bail": _bail(glance),
-        "cost": dict(glance.cost),
-        "created_at": rfc3339(glance.created_at),
-        "updated_at": rfc3339(glance.updated_at),
-        "ended_at": rfc3339(glance.ended_at) if glance.ended_at else None,
+        "bail": _bail(record),
+        "cost": {
+            "total_usd": record.cost.total_usd,
+            "batch_usd": record.cost.batch_usd,
+            "live_usd": record.cost.live_usd,
+            "saved_usd": record.cost.saved_usd,
+            "unpriced_calls": record.cost.unpriced_calls,
+        },
+        "created_at": rfc3339(record.created_at),
+        "updated_at": rfc3339(record.updated_at),
+        "ended_at": rfc3339(record.ended_at) if record.ended_at else None,
     }
 
 
+class Branch(NamedTuple):
+    """A branch of a `parallel` stage that is not done. `stage` is the one begun last, `outcome` how it ended."""
+
+    path: str
+    stage: str
+    outcome: str | None
+
+
+def unfinished_branches(runs: Sequence[StageRun]) -> Iterator[Branch]:
+    """The branches that have begun, of `parallel` stages that are not done, in the order of their beginning."""
+    if not any(run.type == "parallel" for run in runs):
+        return
+    latest = {run.path: run for run in runs}
+    for path, run in latest.items():
+        if run.type == "parallel" and run.outcome in (None, "bailed", "failed"):
+            inside = [inner for inner in latest if inner.startswith(f"{path}/")]
+            last = {f"{path}/{inner[len(path) + 1 :].partition('/')[0]}": latest[inner] for inner in inside}
+            yield from (Branch(name, end.path, end.outcome) for name, end in last.items())
+
+
 def branches(row: Row) -> list[dict[str, str]]:
-    """The branches of a `parallel` stage that is not done: `state` is running, parked, done, bailed, failed, or
-    unfinished where nobody is at work."""
+    """The unfinished branches: `state` is running, parked, detached, done, bailed, failed, or unfinished without a
+    process."""
     seen = row.seen
-    waiting = [str(call.get("stage")) for call in seen.outstanding]
+    waiting = [call.stage for call in seen.outstanding]
     shown = []
-    for branch in row.glance.branches:
+    for branch in unfinished_branches(row.record.stages):
         state = branch.outcome
         if state is None and any(stage.startswith(f"{branch.path}/") for stage in waiting):
             state = "parked" if seen.holder is not None else "detached"
@@ -131,45 +158,33 @@ def branches(row: Row) -> list[dict[str, str]]:
     return shown
 
 
-def next_poll(seen: Sighting) -> datetime | None:
-    """When the API is next asked about what it waits for; None when nobody lives who would."""
-    until = seen.wait.get("until")
-    if seen.holder is None or not isinstance(until, int | float) or not until:
+def next_poll(seen: Observed) -> datetime | None:
+    """When the API is asked next about its batches; None without a process."""
+    if seen.holder is None or seen.wait is None or not seen.wait.until:
         return None
-    try:
-        return datetime.fromtimestamp(until, UTC)
-    except (OverflowError, ValueError, OSError):
-        return None  # not a time: the file is only for people's eyes
+    return datetime.fromtimestamp(seen.wait.until, UTC)
 
 
-def _bail(glance: Glance) -> dict[str, Any] | None:
-    if glance.state != "bailed":
+def _bail(record: Gremlin) -> dict[str, Any] | None:
+    status = record.status
+    if not isinstance(status, Bailed):
         return None
-    status = glance.status
-    return {"class": status.get("kind"), "detail": status.get("detail"), "stage": status.get("stage")}
+    return {"class": status.kind, "detail": status.detail, "stage": status.stage}
 
 
-def _batch(call: Mapping[str, Any], seen: Sighting) -> dict[str, Any]:
-    wait, due = seen.wait, next_poll(seen)
-    watched = {c.get("batch_id"): c for c in wait.get("calls") or [] if isinstance(c, dict)}
-    mine = watched.get(call.get("batch_id")) if call.get("batch_id") else None
+def _batch(call: ParkedCall, seen: Observed) -> dict[str, Any]:
+    due = next_poll(seen)
+    watched = {batch.batch_id: batch for batch in seen.wait.calls} if seen.wait else {}
+    mine = watched.get(call.batch_id) if call.batch_id else None
+    unpolled = "in_progress" if call.batch_id else None
     return {
-        "batch_id": call.get("batch_id"),
-        "custom_id": call.get("custom_id"),
-        "stage": call.get("stage"),
-        "turn": call.get("turn"),
-        "submitted_at": _time(call.get("submitted_at")),
-        "expires_at": _time(call.get("expires_at")),
-        "processing_status": mine.get("processing_status", "in_progress") if mine else _unwatched(call),
-        "polls": int(wait.get("polls") or 0) if mine else 0,
+        "batch_id": call.batch_id,
+        "custom_id": call.custom_id,
+        "stage": call.stage,
+        "turn": call.turn,
+        "submitted_at": rfc3339(call.submitted_at) if call.submitted_at else None,
+        "expires_at": rfc3339(call.expires_at) if call.expires_at else None,
+        "processing_status": mine.processing_status if mine else unpolled,
+        "polls": seen.wait.polls if mine and seen.wait else 0,
         "next_poll_at": rfc3339(due) if due else None,
     }
-
-
-def _unwatched(call: Mapping[str, Any]) -> str | None:
-    """Nobody has asked yet: in progress as far as known, or not even known to exist."""
-    return "in_progress" if call.get("batch_id") else None
-
-
-def _time(value: object) -> str | None:
-    return rfc3339(parse_time(value)) if isinstance(value, str) and value else None

@@ -51,7 +51,7 @@ def _signal(home: Home, gremlin_id: str, clock: Clock) -> bool:
     while True:
         row = look(home, gremlin_id, clock)
         if row.seen.holder is None or row.seen.holder.role != "runner":
-            return row.glance.is_over
+            return row.record.over()
         if row.life.pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(row.life.pid, signal.SIGTERM)
@@ -100,7 +100,7 @@ def await_stop(
     deadline = clock.monotonic() + wait
     while True:
         row = look(home, gremlin_id, clock)
-        if row.glance.is_over and row.seen.holder is None:
+        if row.record.over() and row.seen.holder is None:
             return StopResult(gremlin_id, "stopped" if row.life.state == "stopped" else "over", row)
         if renew is not None and ((wish := read_stop(row.seen.paths)) is None or wish.then_resume):
             renew()

@@ -64,8 +64,10 @@ def event_of(record: Gremlin, at: datetime) -> dict[str, Any] | None:
 
     `event` is finished, bailed, dead or detached (its batch is outstanding, and it takes a person to go on).
     """
+    from msgspec.structs import asdict
+
     from gremlins.clock import rfc3339
-    from gremlins.records.gremlin import Bailed, Failed, Finished, Interrupted, Parked
+    from gremlins.records.gremlin import Bailed, FailedGremlin, Finished, Interrupted, Parked
 
     status = record.status
     match status:
@@ -73,7 +75,7 @@ def event_of(record: Gremlin, at: datetime) -> dict[str, Any] | None:
             kind, reason = "finished", ""
         case Bailed():
             kind, reason = "bailed", f"{status.kind}: {status.detail}"
-        case Failed():
+        case FailedGremlin():
             kind, reason = "dead", status.reason
         case Interrupted():
             kind, reason = "dead", f"ended by {status.signal}"
@@ -92,8 +94,8 @@ def event_of(record: Gremlin, at: datetime) -> dict[str, Any] | None:
         "bead": record.bead_id,
         "stage": record.stage,
         "reason": reason[:LONGEST] or None,
-        "exit_code": status.exit_code if isinstance(status, Failed) else None,
-        "cost": record.cost.model_dump(),
+        "exit_code": status.exit_code if isinstance(status, FailedGremlin) else None,
+        "cost": asdict(record.cost),
         "at": rfc3339(at),
     }
 

@@ -11,28 +11,29 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+import msgspec
+from msgspec.structs import replace
 
 from gremlins.errors import CorruptRecord
 from gremlins.files import write_atomic
 from gremlins.outcome import FailureClass
 from gremlins.paths import GremlinPaths
-from gremlins.records.gremlin import CostSummary, Frozen, Mode, ParkedCall
+from gremlins.records.format import Moment, Record, decoded, encoded
+from gremlins.records.gremlin import CostSummary, Mode, ParkedCall
 
 SCHEMA = 1
 
 
-class CallKey(Frozen):
-    """Which call: the stage's path, its attempt, the turn of its conversation, and the try at that turn."""
+class CallKey(Record, frozen=True):
+    """Names a call: its stage's path, the stage's attempt, the turn of the conversation, the try at that turn."""
 
     stage: str
     attempt: int = 1
     turn: int = 1
-    try_: int = Field(default=1, alias="try")
+    try_: int = msgspec.field(default=1, name="try")
 
     @property
     def filename(self) -> str:
@@ -46,42 +47,52 @@ class CallKey(Frozen):
 
     @property
     def trailer(self) -> str:
-        """How a commit names the call whose edits it holds."""
+        """The call's name in the trailer of the commit that holds its edits."""
         return f"{self.stage} a{self.attempt} t{self.turn} r{self.try_}"
 
 
-class Send(Frozen):
+class Send(Record, frozen=True):
     """One POST. Until `outcome` is written it may or may not have reached the server.
 
-    Times are the server's where `server_clock` says so; our own prove nothing about a batch's date.
+    Times are the server's if `server_clock`; times of our own clock prove nothing about a batch's date.
     """
 
-    began: datetime
-    failed: datetime | None = None
+    began: Moment
+    failed: Moment | None = None
     server_clock: bool = True
     outcome: Literal["accepted", "unsent", "refused", "ambiguous", "absent"] | None = None
-    """unsent: never reached it; refused: it said no; ambiguous: nobody knows; absent: looked for, and not there."""
+    """unsent: never reached the server; refused: the server said no; ambiguous: the reply was lost; absent: the
+    account was searched, and no batch of it found."""
     detail: str = ""
 
 
-class Intent(Frozen):
-    state: Literal["intent"] = "intent"
-    retry_at: datetime | None = None
+class CallStatusBase(Record, tag_field="state", frozen=True):
+    """Where a call stands."""
+
+    @property
+    def state(self) -> str:
+        """Its name on disk."""
+        return str(self.__struct_config__.tag)
 
 
-class Submitted(Frozen):
-    state: Literal["submitted"] = "submitted"
+class Intent(CallStatusBase, tag="intent", frozen=True):
+    """On disk, not known to be sent."""
+
+    retry_at: Moment | None = None
 
 
-class Ended(Frozen):
-    """The raw result is on disk, beside the record."""
+class Submitted(CallStatusBase, tag="submitted", frozen=True):
+    """Its batch is outstanding."""
 
-    state: Literal["ended"] = "ended"
+
+class Ended(CallStatusBase, tag="ended", frozen=True):
+    """Its batch has ended; `raw` names the file of the raw result."""
+
     raw: str
 
 
-class Reply(Frozen):
-    """What came back: the text, and what the provider says of it. `blocks` are the API's content blocks as sent."""
+class Reply(Record, frozen=True):
+    """The provider's reply. `blocks` are the API's content blocks as received."""
 
     text: str
     stop_reason: str | None = None
@@ -90,56 +101,53 @@ class Reply(Frozen):
     turns: int = 1
 
 
-class Collected(Frozen):
-    state: Literal["collected"] = "collected"
+class Collected(CallStatusBase, tag="collected", frozen=True):
+    """It has its reply."""
+
     reply: Reply
 
 
-class CallFailed(Frozen):
-    """It failed, and how: whose fault, the provider's own kind, and a sentence."""
+class CallFailed(CallStatusBase, tag="failed", frozen=True):
+    """It failed: the class, the provider's own kind, and a sentence."""
 
-    state: Literal["failed"] = "failed"
     failure: FailureClass
     kind: str
     message: str
-    retry_at: datetime | None = None
+    retry_at: Moment | None = None
 
 
-CallStatus = Annotated[
-    Intent | Submitted | Ended | Collected | CallFailed,
-    Field(discriminator="state"),
-]
+CallStatus = Intent | Submitted | Ended | Collected | CallFailed
 
 
-class Cost(Frozen):
-    """USD of one call. `usd` is null when the model has no known price. `live_usd`: the same tokens at live prices."""
+class Cost(Record, frozen=True):
+    """USD of one call; `usd` is null when the model has no known price. `live_usd`: the same tokens at live prices."""
 
     usd: float | None
     live_usd: float | None = None
 
 
-class Usage(Frozen):
-    """Tokens of one call, as the provider counts them; `raw` is its own object."""
+class Usage(Record, frozen=True):
+    """Tokens of one call as the provider counts them; `raw` is the provider's own object."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
-    raw: dict[str, Any] = Field(default_factory=dict)
+    raw: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class BatchRef(Frozen):
-    """The batch that carries the call."""
+class BatchRef(Record, frozen=True):
+    """The batch that carries a call."""
 
     batch_id: str
-    submitted_at: datetime
-    expires_at: datetime | None = None
+    submitted_at: Moment
+    expires_at: Moment | None = None
     request_id: str | None = None
-    ended_at: datetime | None = None
+    ended_at: Moment | None = None
 
 
-class Waste(Frozen):
-    """A second batch of the same call. Until `settled` its end, and with it the cost, is not known."""
+class Waste(Record, frozen=True):
+    """A second batch of the same call. Its cost is unknown until `settled`."""
 
     batch_id: str
     cost: Cost | None = None
@@ -147,61 +155,82 @@ class Waste(Frozen):
     settled: bool = False
 
 
-class CallRecord(Frozen):
-    """One model call."""
+class CallBase(Record, tag_field="mode", frozen=True):
+    """The fields of every call."""
 
-    schema_: int = Field(default=SCHEMA, alias="schema")
     key: CallKey
-    revision: int = 0
-    """0 for the first request of a call, then one more each time a reply is sent back for correction."""
     custom_id: str
     client: str
-    mode: Mode
     spawn: int
-    """Which spawn of the gremlin last worked on it."""
-    anew: bool = False
-    """Asked again because somebody rescued the gremlin: what had failed before it no longer counts."""
-    created_at: datetime
-    updated_at: datetime
-    ended_at: datetime | None = None
+    """The spawn of the gremlin that last worked on it."""
+    created_at: Moment
+    updated_at: Moment
     request: dict[str, Any]
     request_sha256: str
+    status: CallStatus
+    ended_at: Moment | None = None
+    revision: int = 0
+    """0 for the first request of a call, one more each time a reply is sent back for correction."""
+    cost: Cost | None = None
+    usage: Usage | None = None
+    notes: tuple[str, ...] = ()
+    schema: int = SCHEMA
+
+    @property
+    def mode(self) -> Mode:
+        return "batch" if isinstance(self, BatchCall) else "live"
+
+    @property
+    def settled(self) -> bool:
+        """True if it is collected or failed."""
+        return isinstance(self.status, Collected | CallFailed)
+
+    @property
+    def second_batches(self) -> tuple[Waste, ...]:
+        """Batches made beside the call's own; a live call has none."""
+        return self.waste if isinstance(self, BatchCall) else ()
+
+
+class LiveCall(CallBase, tag="live", frozen=True):
+    """One try of a call to a live agent."""
+
+    session_id: str | None = None
+    """The agent's session, to resume it."""
+
+
+class BatchCall(CallBase, tag="batch", frozen=True):
+    """One try of a call through the Message Batches API."""
+
+    anew: bool = False
+    """Asked again because of a rescue: earlier failures no longer count."""
     account: str | None = None
     """Fingerprint of key and address, to notice another account."""
     newest_before: str | None = None
-    """The newest batch the account had when the intent was made."""
+    """The account's newest batch when the intent was made."""
     sends: tuple[Send, ...] = ()
     batch: BatchRef | None = None
-    looked_since: datetime | None = None
-    """When the account was first searched for it and did not show it."""
+    looked_since: Moment | None = None
+    """The first search of the account that did not show it."""
     suspects: tuple[str, ...] = ()
-    """Batches that may be a second copy of this call, to be looked at once more when they end."""
+    """Batches that may be a second copy of this call, to be looked at again when they end."""
     rejected: tuple[str, ...] = ()
     """Ended batches whose results proved that they are not this call."""
     torn: tuple[str, ...] = ()
     """Batches whose results came incomplete, once for each time."""
     fetches: int = 0
-    """How often fetching the results has failed."""
-    cancel_requested: datetime | None = None
-    """When we asked for it to be canceled; without it, a canceled batch was canceled by somebody else."""
-    session_id: str | None = None
-    """The session of a live agent, to take it up again."""
-    status: CallStatus
-    cost: Cost | None = None
-    usage: Usage | None = None
+    """Failed fetches of the results."""
+    cancel_requested: Moment | None = None
+    """Our own request to cancel it. A batch canceled without one was canceled by another program."""
     waste: tuple[Waste, ...] = ()
-    notes: tuple[str, ...] = ()
 
     @property
     def outstanding(self) -> bool:
-        """Whether a batch is, or may be, at work for it, a second one included; or has ended and is not booked yet."""
+        """True if a batch of it is or may be at work, a second one included, or has ended and is not booked yet."""
         match self.status:
-            case Submitted():
-                return self.mode == "batch"
+            case Submitted() | Ended():
+                return True
             case Intent():
-                return self.mode == "batch" and self.maybe_sent
-            case Ended():
-                return self.mode == "batch"
+                return self.maybe_sent
             case _:
                 return False
 
@@ -210,25 +239,20 @@ class CallRecord(Frozen):
         return tuple(waste for waste in self.waste if not waste.settled)
 
     @property
-    def settled(self) -> bool:
-        """Whether nothing more will come of it."""
-        return isinstance(self.status, Collected | CallFailed)
-
-    @property
     def maybe_sent(self) -> bool:
-        """Whether a POST was begun of which nobody knows that it reached nobody."""
+        """True if a POST was begun that may have reached the server."""
         return any(send.outcome in (None, "ambiguous") for send in self.sends)
 
     @property
     def was_resent(self) -> bool:
-        """Whether it was sent again after a POST that may yet turn out to have made a batch."""
+        """True if it was sent again after a POST that may yet turn out to have made a batch."""
         return any(send.outcome == "absent" for send in self.sends)
 
     def parked(self) -> ParkedCall:
-        """What it waits for. Once its own batch has ended that is the second one, if there is any."""
+        """The batch it waits for: its own, or the second one once its own has ended."""
         batch = self.batch
         if isinstance(self.status, Ended) and batch is not None and self.unsettled_waste:
-            batch = batch.model_copy(update={"batch_id": self.unsettled_waste[0].batch_id, "expires_at": None})
+            batch = replace(batch, batch_id=self.unsettled_waste[0].batch_id, expires_at=None)
         return ParkedCall(
             stage=self.key.stage,
             custom_id=self.custom_id,
@@ -237,6 +261,9 @@ class CallRecord(Frozen):
             submitted_at=batch.submitted_at if batch else None,
             expires_at=batch.expires_at if batch else None,
         )
+
+
+CallRecord = BatchCall | LiveCall
 
 
 DEEPEST = 100
@@ -267,15 +294,18 @@ def hash_request(request: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+C = TypeVar("C", bound=CallBase)
+
+
 class Ledger:
     """The call records of one gremlin. Reading needs no lock; whoever writes holds the gremlin's lock."""
 
     def __init__(self, paths: GremlinPaths) -> None:
         self.paths = paths
 
-    def put(self, record: CallRecord) -> CallRecord:
+    def put(self, record: C) -> C:
         """Write a record, new or replacing its predecessor."""
-        write_atomic(self.paths.calls / record.key.filename, record.model_dump_json(indent=1, by_alias=True) + "\n")
+        write_atomic(self.paths.calls / record.key.filename, encoded(record))
         return record
 
     def records(self) -> list[CallRecord]:
@@ -306,8 +336,13 @@ class Ledger:
         mine = [r for r in found if r.key.stage == stage and r.key.attempt == attempt]
         return sorted(mine, key=lambda r: (r.key.turn, r.key.try_))
 
-    def outstanding(self) -> list[CallRecord]:
-        return [record for record in self.records() if record.outstanding]
+    def batch_calls(self) -> list[BatchCall]:
+        """The readable batch calls, oldest first."""
+        return [record for record in self.readable()[0] if isinstance(record, BatchCall)]
+
+    def outstanding(self) -> list[BatchCall]:
+        """The readable calls that are or may be with the API, oldest first."""
+        return [record for record in self.batch_calls() if record.outstanding]
 
     def save_raw(self, key: CallKey, data: bytes) -> str:
         """Keep a raw result before anything reads it. Returns the file's name."""
@@ -327,7 +362,7 @@ def summarize(records: Iterable[CallRecord]) -> CostSummary:
     batch = live = saved = wasted = 0.0
     unpriced = 0
     for record in records:
-        for cost, is_waste in [(record.cost, False), *((w.cost, True) for w in record.waste)]:
+        for cost, is_waste in [(record.cost, False), *((w.cost, True) for w in record.second_batches)]:
             if cost is None:
                 continue
             if cost.usd is None:
@@ -349,18 +384,16 @@ def summarize(records: Iterable[CallRecord]) -> CostSummary:
     )
 
 
+_DECODER = msgspec.json.Decoder(CallRecord)
+
+
 def read_call(path: Path) -> CallRecord:
-    """A call record from its file, validated. Raises CorruptRecord."""
+    """A call record from its file. Raises CorruptRecord."""
     try:
-        record = CallRecord.model_validate_json(path.read_bytes())
+        raw = path.read_bytes()
     except OSError as error:
         raise CorruptRecord(path, error.strerror or str(error)) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise CorruptRecord(path, f"not a call record ({where or 'file'}: {first['msg']})") from error
-    if record.schema_ > SCHEMA:
-        raise CorruptRecord(path, f"written by a newer gremlins (schema {record.schema_})")
+    record: CallRecord = decoded(_DECODER, raw, path, "a call record", SCHEMA)
     if record.key.filename != path.name:
         raise CorruptRecord(path, f"holds another call ({record.key})")
     if hash_request(record.request) != record.request_sha256:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from gremlins.config import SpendSettings
-from gremlins.outcome import Failed
+from gremlins.outcome import CapName, Failed, SpendingCap
 from gremlins.paths import Home
 from gremlins.records.gremlin import Gremlin
 from gremlins.records.prices import dearest_price
@@ -26,14 +26,15 @@ def cap_reached(home: Home, record: Gremlin, caps: SpendSettings, now: datetime)
     mine = [line for line in lines if line.uid == record.uid]
     beads = [line for line in lines if record.bead_id is not None and line.bead_id == record.bead_id]
     days = [line for line in lines if line.at.astimezone(UTC).date() == today]
-    for name, cap, what, spent, until in (
+    scopes: tuple[tuple[CapName, float | None, str, list[SpendLine], datetime | None], ...] = (
         ("spend.per_attempt", caps.per_attempt, "this gremlin has cost", mine, None),
         ("spend.per_bead", caps.per_bead, "this bead has cost", beads, None),
         ("spend.per_day", caps.per_day, "today has cost", days, midnight),
-    ):
+    )
+    for name, cap, what, spent, until in scopes:
         if cap is not None and (cost := _sum(spent)) >= cap:
             reason = f"{what} ${cost:.4f}, and {name} is ${cap:.2f}"
-            return Failed("credit", reason, retry_at=until.isoformat() if until else None)
+            return Failed("credit", reason, retry_at=until, cap=SpendingCap(name, cap))
     return None
 
 

@@ -1,73 +1,82 @@
-"""The gremlin's record: `state.json`, what it can say, and the store that reads and writes it."""
+"""The gremlin's record, `state.json`: its type, its one reader, and the store that writes it."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from datetime import datetime
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import msgspec
+from msgspec.structs import replace
 
 from gremlins.clock import Clock
-from gremlins.errors import Conflict, CorruptRecord, NotFound, did_you_mean
+from gremlins.errors import Conflict, CorruptRecord, NotFound
 from gremlins.files import make_private_dir, write_atomic
-from gremlins.outcome import FailureClass
-from gremlins.paths import GREMLIN_ID, GremlinPaths, Home
+from gremlins.outcome import FailureClass, SpendingCap
+from gremlins.paths import STATE, GremlinPaths, Home
 from gremlins.processes.locks import GremlinLock
+from gremlins.records.format import Moment, Record, decoded, encoded
 
 SCHEMA = 1
 
 Mode = Literal["live", "batch"]
+StageOutcome = Literal["done", "skipped", "bailed", "failed", "acknowledged"]
+
+Version = tuple[int, int]
+"""Inode and modification time of a file: different whenever the file was replaced."""
 
 
-class Frozen(BaseModel):
-    """A part of a record: immutable; keys of a newer version are passed over."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-
-
-class ParkedCall(Frozen):
+class ParkedCall(Record, frozen=True):
     """One outstanding batch call. `batch_id` is null while it is being looked for."""
 
     stage: str
     custom_id: str
     batch_id: str | None = None
     turn: int = 1
-    submitted_at: datetime | None = None
-    expires_at: datetime | None = None
+    submitted_at: Moment | None = None
+    expires_at: Moment | None = None
 
 
-class Queued(Frozen):
-    state: Literal["queued"] = "queued"
-    since: datetime
+class StatusBase(Record, tag_field="state", frozen=True):
+    """A status of the record, as the gremlin's own process last wrote it."""
+
+    since: Moment
+
+    @property
+    def state(self) -> str:
+        """Its name on disk."""
+        return str(self.__struct_config__.tag)
 
 
-class Running(Frozen):
-    """At work. `until` is the end of a wait or of a command's timeout: no silence before it is a stall. `asleep` while
-    the process is given up until then. `calls` are with the API meanwhile: of branches that wait while others work."""
+class Queued(StatusBase, tag="queued", frozen=True):
+    """Launched or rescued; its process has not written anything yet."""
 
-    state: Literal["running"] = "running"
-    since: datetime
-    until: datetime | None = None
+
+class Running(StatusBase, tag="running", frozen=True):
+    """At work. `until` is the end of a wait or of a command's timeout: silence before it is not a stall.
+
+    `asleep`: the process is given up until then. `calls` are outstanding batches of branches that wait while others
+    work.
+    """
+
+    until: Moment | None = None
     waiting_for: str | None = None
     asleep: bool = False
     calls: tuple[ParkedCall, ...] = ()
 
 
-class Parked(Frozen):
-    """Waiting on batches. `reason` says why the process ended although the calls are outstanding."""
+class Parked(StatusBase, tag="parked", frozen=True):
+    """Waiting on batches. `reason` says why the process ended although calls are outstanding."""
 
-    state: Literal["parked"] = "parked"
-    since: datetime
     calls: tuple[ParkedCall, ...]
     reason: str | None = None
     failure: FailureClass | None = None
 
 
-class Evidence(Frozen):
-    """What a finished gremlin has to show, checked against the base commit when it finished."""
+class Evidence(Record, frozen=True):
+    """The change a finished gremlin must show, checked against the base commit when it finished."""
 
     kind: Literal["commits", "none", "nothing_to_do"]
     base: str
@@ -76,79 +85,76 @@ class Evidence(Frozen):
     detail: str = ""
 
 
-class Finished(Frozen):
-    state: Literal["finished"] = "finished"
-    since: datetime
+class Finished(StatusBase, tag="finished", frozen=True):
+    """Every stage is done."""
+
     evidence: Evidence
 
 
-class Landed(Frozen):
-    state: Literal["landed"] = "landed"
-    since: datetime
+class Landed(StatusBase, tag="landed", frozen=True):
+    """Its work is on `target` as the commit `sha`."""
+
     sha: str
     target: str
     evidence: Evidence
     tip: str | None = None
-    """Where its branch ended then: what a person adds to a branch that was kept has not landed."""
+    """Tip of its branch at the landing: commits added to a kept branch later have not landed."""
 
 
-class Bailed(Frozen):
-    state: Literal["bailed"] = "bailed"
-    since: datetime
+class Bailed(StatusBase, tag="bailed", frozen=True):
+    """An agent or a rule needs a person. `kind` is the bail's class."""
+
     stage: str
     kind: str
     detail: str
 
 
-class Failed(Frozen):
-    """The process ended by itself, saying why. Shown as `dead:exit N`."""
+class FailedGremlin(StatusBase, tag="failed", frozen=True):
+    """The process ended by itself and said why. Shown as `dead:exit N`."""
 
-    state: Literal["failed"] = "failed"
-    since: datetime
     stage: str
     failure: FailureClass
     reason: str
     exit_code: int = 1
-    retry_at: datetime | None = None
+    retry_at: Moment | None = None
+    cap: SpendingCap | None = None
+    """The spending cap of ours that ended it."""
 
 
-class Interrupted(Frozen):
-    """The process was ended by a signal nobody had announced, and could still say so."""
+class Interrupted(StatusBase, tag="interrupted", frozen=True):
+    """A signal that was not announced ended the process, which could still write this."""
 
-    state: Literal["interrupted"] = "interrupted"
-    since: datetime
     signal: str
 
 
-class Stopped(Frozen):
-    state: Literal["stopped"] = "stopped"
-    since: datetime
+class Stopped(StatusBase, tag="stopped", frozen=True):
+    """A person or the loop stopped it."""
+
     by: str
     reason: str = ""
 
 
-Status = Annotated[
-    Queued | Running | Parked | Finished | Landed | Bailed | Failed | Interrupted | Stopped,
-    Field(discriminator="state"),
-]
+Status = Queued | Running | Parked | Finished | Landed | Bailed | FailedGremlin | Interrupted | Stopped
 
-OVER = (Finished, Landed, Bailed, Failed, Interrupted, Stopped)
-"""Statuses that a process writes as its last word."""
+OVER = (Finished, Landed, Bailed, FailedGremlin, Interrupted, Stopped)
+"""Statuses that a process writes last."""
 
 
-class StageRun(Frozen):
+class StageRun(Record, frozen=True):
     """One run of one stage. `outcome` is null while it has not ended."""
 
     path: str
     type: str
     attempt: int
-    started_at: datetime
-    ended_at: datetime | None = None
-    outcome: Literal["done", "skipped", "bailed", "failed", "acknowledged"] | None = None
+    started_at: Moment
+    ended_at: Moment | None = None
+    outcome: StageOutcome | None = None
     note: str = ""
+    nothing_to_do: str | None = None
+    """The agent's own reason."""
 
 
-class CostSummary(Frozen):
+class CostSummary(Record, frozen=True):
     """USD, summed over call records. `saved_usd` is what batch prices saved against live ones."""
 
     total_usd: float = 0.0
@@ -159,35 +165,35 @@ class CostSummary(Frozen):
     unpriced_calls: int = 0
 
 
-class Gremlin(Frozen):
+class Gremlin(Record, frozen=True):
     """Everything about one gremlin but its calls, its artifacts and what was frozen at launch."""
 
-    schema_: int = Field(default=SCHEMA, alias="schema")
     id: str
     uid: str
     pipeline: str
     task: str
-    title: str = ""
-    bead_id: str | None = None
     project: str
     branch: str
     worktree: str
     base: str
     stage: str
+    status: Status
+    created_at: Moment
+    updated_at: Moment
+    ended_at: Moment | None = None
+    title: str = ""
+    bead_id: str | None = None
     mode: Mode | None = None
     client: str | None = None
-    attempts: dict[str, int] = Field(default_factory=dict)
+    attempts: dict[str, int] = msgspec.field(default_factory=dict)
     spawn: int = 1
     total_cost_usd: float = 0.0
     cost: CostSummary = CostSummary()
     stages: tuple[StageRun, ...] = ()
-    status: Status
-    created_at: datetime
-    updated_at: datetime
-    ended_at: datetime | None = None
     parked_seconds: float = 0.0
     accepts_no_evidence: bool = False
     """A person accepted that it finishes without a change."""
+    schema: int = SCHEMA
 
     def attempt_of(self, label: str) -> int:
         """The attempt of a stage or call: that of the nearest stage around it that has begun another, else 1."""
@@ -280,64 +286,51 @@ class RunStore:
     def write(self, record: Gremlin, lock: GremlinLock) -> Gremlin:
         """Replace the record. `lock` is proof that the caller may."""
         assert lock.fd >= 0
-        stamped = record.model_copy(update={"updated_at": self.clock.now()})
-        write_atomic(self.paths(record.id).state, stamped.model_dump_json(indent=1, by_alias=True) + "\n")
+        stamped = replace(record, updated_at=self.clock.now())
+        write_atomic(self.paths(record.id).state, encoded(stamped))
         return stamped
-
-    def update(self, gremlin_id: str, lock: GremlinLock, change: Callable[[Gremlin], Gremlin]) -> Gremlin:
-        """Read, change, write; the caller holds the lock, so nobody writes in between."""
-        return self.write(change(self.read(gremlin_id)), lock)
 
     def read(self, gremlin_id: str) -> Gremlin:
         """Raises NotFound, or CorruptRecord for a half-written, foreign or newer file."""
-        path = self.paths(gremlin_id).state
-        record = read_record(path)
-        if Path(record.worktree).parts[-2:] != self.home.worktree(gremlin_id).parts[-2:]:
-            # Worktrees are written to, set back and removed: never a folder that only a damaged record calls one.
-            raise CorruptRecord(path, f"names a worktree that is not its own, `{record.worktree}`")
-        return record
-
-    def ids(self) -> Iterator[str]:
-        """Every folder that may hold a gremlin, in no order."""
-        if self.home.gremlins.is_dir():
-            for entry in self.home.gremlins.iterdir():
-                if GREMLIN_ID.fullmatch(entry.name) and entry.is_dir():
-                    yield entry.name
-
-    def resolve(self, prefix: str) -> str:
-        """The id a person means by a unique prefix of it. Raises NotFound with the nearest, or the matches."""
-        if GREMLIN_ID.fullmatch(prefix) and self.paths(prefix).root.is_dir():
-            return prefix
-        ids = sorted(self.ids())
-        matches = [known for known in ids if known.startswith(prefix)] if prefix else []
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            raise NotFound(
-                f"`{prefix}` is the beginning of several gremlins", hint="one of: " + ", ".join(matches[:12])
-            )
-        raise NotFound(
-            f"no gremlin `{prefix}`",
-            hint=did_you_mean(prefix, ids, otherwise="`gremlins status --all` lists them all"),
-        )
+        return read_record(str(self.paths(gremlin_id).root))
 
 
-def read_record(path: Path) -> Gremlin:
-    """A record from its file, validated."""
+_DECODER = msgspec.json.Decoder(Gremlin)
+
+
+def read_record(folder: str) -> Gremlin:
+    """The record in a gremlin's folder. Raises NotFound, or CorruptRecord. Takes a string: `Path` is slow in lists."""
+    return read_version(folder)[0]
+
+
+def read_version(folder: str) -> tuple[Gremlin, Version]:
+    """The record, and which version of its file was read. Raises like `read_record`."""
+    name = folder.rpartition("/")[2]
+    path = f"{folder}/{STATE}"
     try:
-        raw = path.read_bytes()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            stat = os.fstat(fd)
+            raw = os.read(fd, stat.st_size)
+        finally:
+            os.close(fd)
     except FileNotFoundError:
-        raise NotFound(f"no gremlin `{path.parent.name}`") from None
+        raise NotFound(f"no gremlin `{name}`") from None
     except OSError as error:
-        raise CorruptRecord(path, error.strerror or str(error)) from error
+        raise CorruptRecord(Path(path), error.strerror or str(error)) from error
+    record = decoded(_DECODER, raw, Path(path), "a gremlin's record", SCHEMA)
+    if record.id != name:
+        raise CorruptRecord(Path(path), f"names another gremlin, `{record.id}`")
+    if not record.worktree.endswith(f"/worktrees/{name}"):
+        # Worktrees are written to, reset and removed: a damaged record must not name another folder.
+        raise CorruptRecord(Path(path), f"names a worktree that is not its own, `{record.worktree}`")
+    return record, (stat.st_ino, stat.st_mtime_ns)
+
+
+def read_again(folder: str, record: Gremlin, version: Version) -> tuple[Gremlin, Version]:
+    """The newest record: `record` itself while its file is still `version`. Raises like `read_record`."""
     try:
-        record = Gremlin.model_validate_json(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise CorruptRecord(path, f"not a gremlin's record ({where or 'file'}: {first['msg']})") from error
-    if record.schema_ > SCHEMA:
-        raise CorruptRecord(path, f"written by a newer gremlins (schema {record.schema_})")
-    if record.id != path.parent.name:
-        raise CorruptRecord(path, f"names another gremlin, `{record.id}`")
-    return record
+        stat = os.stat(f"{folder}/{STATE}")
+    except OSError:
+        return read_version(folder)
+    return (record, version) if (stat.st_ino, stat.st_mtime_ns) == version else read_version(folder)

@@ -8,28 +8,29 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+import msgspec
 
 from gremlins.errors import CorruptRecord, NotFound
 from gremlins.files import append_line, make_private_dir
 from gremlins.paths import GREMLIN_ID, Home
-from gremlins.records.calls import CallRecord, Collected, Cost, Ledger
-from gremlins.records.gremlin import Frozen, Gremlin, Mode, read_record
+from gremlins.records.calls import BatchCall, CallRecord, Collected, Cost, Ledger
+from gremlins.records.format import Moment, Record, decoded
+from gremlins.records.gremlin import Gremlin, Mode, read_record
 
 SCHEMA = 1
 
 
-class SpendLine(Frozen):
-    """What one call cost. `usd` is null where it is not known: no price for the model, or a record nobody can read."""
+class SpendLine(Record, frozen=True, omit_defaults=True):
+    """The cost of one call. `usd` is null if it is unknown: no price for the model, or an unreadable record."""
 
-    schema_: int = Field(default=SCHEMA, alias="schema")
     gremlin_id: str
     uid: str
     """Tells the gremlin from a later one of the same id."""
     call: str
-    """The name of the call's record; together with `uid` and `batch_id` it is what makes a line one of its own."""
-    at: datetime
+    """The file name of the call's record; with `uid` and `batch_id` it identifies the line."""
+    at: Moment
     stage: str
+    usd: float | None
     attempt: int = 1
     mode: Mode | None = None
     client: str = ""
@@ -38,13 +39,13 @@ class SpendLine(Frozen):
     bead_id: str | None = None
     project: str = ""
     pipeline: str = ""
-    usd: float | None
     live_usd: float | None = None
     """The same tokens at live prices."""
     wasted: bool = False
     """A second batch of the same call."""
     input_tokens: int = 0
     output_tokens: int = 0
+    schema: int = SCHEMA
 
     @property
     def identity(self) -> tuple[str, str, str | None, bool]:
@@ -79,7 +80,7 @@ def archive(home: Home, record: Gremlin) -> None:
     if not lines:
         return
     make_private_dir(home.root)
-    text = "\n".join(line.model_dump_json(by_alias=True, exclude_defaults=True) for line in lines)
+    text = "\n".join(msgspec.json.encode(line).decode() for line in lines)
     append_line(home.spend, "\n" + text if _ends_torn(home.spend) else text)
 
 
@@ -110,11 +111,11 @@ def _lines_of(call: CallRecord, owner: Owner) -> Iterator[SpendLine]:
             call,
             owner,
             call.cost,
-            batch_id=call.batch.batch_id if call.batch else None,
+            batch_id=call.batch.batch_id if isinstance(call, BatchCall) and call.batch else None,
             input_tokens=usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens if usage else 0,
             output_tokens=usage.output_tokens if usage else 0,
         )
-    for waste in call.waste:
+    for waste in call.second_batches:
         if waste.cost is not None:
             yield _line(call, owner, waste.cost, batch_id=waste.batch_id, wasted=True)
 
@@ -188,7 +189,7 @@ def all_spending(home: Home) -> tuple[list[SpendLine], list[CorruptRecord]]:
         if not GREMLIN_ID.fullmatch(folder.name):
             continue
         try:
-            owner = Owner.of(read_record(folder / "state.json"))
+            owner = Owner.of(read_record(str(folder)))
         except NotFound:  # being launched or removed at this moment
             continue
         except CorruptRecord as error:  # its calls can be read all the same
@@ -207,6 +208,9 @@ def unreadable_lines(home: Home) -> list[CorruptRecord]:
     return problems
 
 
+_DECODER = msgspec.json.Decoder(SpendLine)
+
+
 def _archived(home: Home, problems: list[CorruptRecord]) -> Iterable[SpendLine]:
     """The lines of `spend.jsonl`, each once."""
     try:
@@ -218,10 +222,9 @@ def _archived(home: Home, problems: list[CorruptRecord]) -> Iterable[SpendLine]:
         if not row.strip():
             continue
         try:
-            line = SpendLine.model_validate_json(row)
-        except ValidationError as error:
-            first = error.errors()[0]
-            problems.append(CorruptRecord(home.spend, f"line {number} is not a line of spending ({first['msg']})"))
+            line = decoded(_DECODER, row, home.spend, "a line of spending", SCHEMA)
+        except CorruptRecord as error:
+            problems.append(CorruptRecord(home.spend, f"line {number} is {error.why}"))
             continue
         found[line.identity] = line
     return found.values()

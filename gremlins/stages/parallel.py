@@ -74,7 +74,7 @@ def _call_off(context: StageContext) -> None:
     """Cancel what other branches have with the API. Raises Park until all of it has ended, and Detach."""
     session = context.session
     inside = f"{context.path}/"
-    open_calls = [r for r in session.ledger.readable()[0] if r.outstanding and r.key.stage.startswith(inside)]
+    open_calls = [call for call in session.ledger.outstanding() if call.key.stage.startswith(inside)]
     waiting, seconds, lost = settle_round(session, context.make_client, open_calls)
     if waiting:
         seconds = max(seconds, min(context.settings.batch.poll_initial, CANCELING_LOOK))

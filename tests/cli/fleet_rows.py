@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from gremlins.errors import CorruptRecord
-from gremlins.fleet.liveness import Liveness, State
-from gremlins.fleet.observe import Glance, Sighting
-from gremlins.fleet.status import Fleet, Row
+from gremlins.fleet.status import FleetStatus, Row
 from gremlins.processes.locks import Holder
-from tests.fleet.records import NOON, ago
+from gremlins.records.gremlin import CostSummary, ParkedCall, Running, Stopped
+from gremlins.records.liveness import Liveness, Observed, State
+from gremlins.records.wait import WaitPlan
+from tests.fleet.records import NOON, ago, record
 
 REASONS: dict[str, str] = {
     "bailed": "needs_decision: the task asks for two things that exclude each other",
@@ -23,41 +24,26 @@ REASONS: dict[str, str] = {
 
 
 def row(name: str, state: State, *, since: float = 60, **changes: Any) -> Row:
-    """One gremlin in this state; a parked one is asked about in 90 seconds."""
-    calls = ({"stage": "plan", "batch_id": f"msgbatch_{name}", "custom_id": name},) if state == "parked" else ()
-    fields: dict[str, Any] = {
-        "id": name,
-        "pipeline": "batch",
-        "task": "Fix add: it subtracts",
-        "title": "Fix add: it subtracts",
-        "bead_id": None,
-        "project": "/repo",
-        "branch": f"gremlins/{name}",
-        "worktree": "/w",
-        "stage": "plan",
-        "mode": "batch",
-        "client": "claude:m",
-        "attempt": 1,
-        "status": {"state": state, "since": ago(since).isoformat(), "by": "a person"},
-        "cost": {"total_usd": 0.01, "batch_usd": 0.01, "live_usd": 0.0, "saved_usd": 0.01, "unpriced_calls": 0},
-        "created_at": ago(3600),
-        "updated_at": ago(since),
-        "ended_at": None,
-    }
+    """One gremlin in this state; a parked one is polled in 90 seconds."""
+    calls = (ParkedCall(stage="plan", batch_id=f"msgbatch_{name}", custom_id=name),) if state == "parked" else ()
+    stopped = Stopped(since=ago(since), by="a person", reason=REASONS["stopped"])
+    status = stopped if state == "stopped" else Running(since=ago(since))
+    fields: dict[str, Any] = {"client": "claude:m", "updated_at": ago(since), "cost": COST}
     alive = state in ("running", "parked", "stalled", "stopping")
-    sighting = Sighting(
-        Glance(**{**fields, **changes}),
+    observed = Observed(
+        record(name, status, **{**fields, **changes}),
         f"/home/gremlins/{name}",
         Holder("runner", 4242) if alive else None,
         outstanding=calls,
-        wait={"until": (NOON + timedelta(seconds=90)).timestamp()} if state == "parked" else {},
+        wait=WaitPlan(until=(NOON + timedelta(seconds=90)).timestamp()) if state == "parked" else None,
     )
     code = 2 if state == "dead" else None
     return Row(
-        sighting, Liveness(state, ago(since), pid=4242 if alive else None, exit_code=code, reason=REASONS.get(state))
+        observed, Liveness(state, ago(since), pid=4242 if alive else None, exit_code=code, reason=REASONS.get(state))
     )
 
 
+COST = CostSummary(total_usd=0.01, batch_usd=0.01, saved_usd=0.01)
 EVERY_STATE: tuple[State, ...] = (
     "finished",
     "landed",
@@ -72,17 +58,17 @@ EVERY_STATE: tuple[State, ...] = (
 )
 
 
-def fleet(*rows: Row, unreadable: int = 0) -> Fleet:
-    return Fleet(
+def fleet(*rows: Row, unreadable: int = 0) -> FleetStatus:
+    return FleetStatus(
         rows, tuple(CorruptRecord(Path(f"/home/gremlins/bad{n}/state.json"), "torn") for n in range(unreadable))
     )
 
 
-def every_state() -> Fleet:
+def every_state() -> FleetStatus:
     return fleet(*(row(f"a-{state}-one", state) for state in EVERY_STATE))
 
 
-def crowd(count: int = 200) -> Fleet:
+def crowd(count: int = 200) -> FleetStatus:
     """Mostly parked, with long ids and texts."""
     states: list[State] = ["parked"] * (count - 20) + ["running"] * 5 + ["bailed"] * 9 + ["dead"] * 6
     return fleet(

@@ -13,7 +13,7 @@ import typer
 from gremlins.cli.cost import KEYS, cost
 from gremlins.records.calls import Cost, Waste
 from gremlins.records.spend import archive
-from tests.fleet.records import Root, ago, call, record, state_root
+from tests.fleet.records import Root, ago, call, live_call, record, state_root
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Root:
     made.put(record("one", bead_id="gr-1"), call(), call("loop[2]/plan", cost=Cost(usd=0.25, live_usd=0.5)))
     made.put(
         record("two", bead_id="gr-1"),
-        call("implement", mode="live", cost=Cost(usd=0.5, live_usd=0.5), ended_at=ago(90_000)),
+        live_call("implement", cost=Cost(usd=0.5, live_usd=0.5), ended_at=ago(90_000)),
     )
     return made
 

@@ -26,7 +26,7 @@ def test_what_needs_a_person_comes_first_then_what_runs_then_what_is_parked() ->
 
 def test_newest_stay_first_among_their_like() -> None:
     found = by_urgency([row("b", "parked"), row("x", "bailed"), row("a", "parked")])
-    assert [r.glance.id for r in found] == ["x", "b", "a"]
+    assert [r.record.id for r in found] == ["x", "b", "a"]
 
 
 # ── off a terminal ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -11,7 +11,7 @@ import pytest
 from gremlins.cli.show import LogReader, followed, log, show
 from gremlins.clock import FakeClock
 from gremlins.records.calls import CallFailed, Cost, Waste
-from gremlins.records.gremlin import Bailed, Evidence, Failed, Finished, Landed, Parked, StageRun
+from gremlins.records.gremlin import Bailed, Evidence, FailedGremlin, Finished, Landed, Parked, StageRun
 from tests.fleet.records import NOON, Root, ago, call, parked_call, record, state_root
 
 PROOF = Evidence(kind="commits", base="0" * 40, tip="1" * 40, holds=True)
@@ -124,7 +124,7 @@ def test_it_tells_stages_calls_and_artifacts(root: Root, capsys: pytest.CaptureF
             ("bailed in plan", "unclear: which?", "ack"),
         ),
         (
-            Failed(since=ago(1), stage="verify", failure="task", reason="3 fail", exit_code=2),
+            FailedGremlin(since=ago(1), stage="verify", failure="task", reason="3 fail", exit_code=2),
             ("dead:exit 2 in verify: 3 fail (class task)", "rescue"),
         ),
         (Parked(since=ago(1), calls=(parked_call(),), reason="bad key"), ("detached", "bad key", "msgbatch_000001")),
@@ -181,7 +181,7 @@ def test_the_document_is_its_status_and_all_that_belongs_to_it(root: Root, capsy
 
 
 def test_where_it_failed_is_in_the_document(root: Root, capsys: pytest.CaptureFixture[str]) -> None:
-    root.put(record(status=Failed(since=ago(1), stage="verify", failure="task", reason="3 fail", exit_code=2)))
+    root.put(record(status=FailedGremlin(since=ago(1), stage="verify", failure="task", reason="3 fail", exit_code=2)))
     assert document(capsys)["failure"] == {
         "stage": "verify",
         "class": "task",

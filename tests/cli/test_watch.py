@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from gremlins.cli.watch import Progress, changes, stage_lines, watch_fleet
 from gremlins.clock import FakeClock
-from gremlins.fleet.status import Fleet
+from gremlins.fleet.status import FleetStatus
 from gremlins.records.gremlin import StageRun
 from tests.cli.fleet_rows import fleet, row
 from tests.fleet.records import NOON, ago, record
@@ -28,9 +29,9 @@ class Looks(FakeClock):
             raise KeyboardInterrupt
 
 
-def watch(capsys: pytest.CaptureFixture[str], *fleets: Fleet, every: float = 2) -> list[str]:
+def watch(capsys: pytest.CaptureFixture[str], *fleets: FleetStatus, every: float = 2) -> list[str]:
     clock, rest = Looks(len(fleets)), list(fleets)
-    look: Callable[[], Fleet] = lambda: rest.pop(0)  # noqa: E731 # it is read as an argument below
+    look: Callable[[], FleetStatus] = lambda: rest.pop(0)  # noqa: E731 # it is read as an argument below
     assert watch_fleet(look, clock, every=every) == 130
     return capsys.readouterr().out.splitlines()
 
@@ -90,7 +91,7 @@ def test_the_first_look_tells_the_oldest_first() -> None:
 def run(path: str, outcome: str | None = None, began: float = 60) -> StageRun:
     ended = ago(began - 12) if outcome else None
     made = StageRun(path=path, type=path.rpartition("/")[2], attempt=1, started_at=ago(began), ended_at=ended)
-    return made.model_copy(update={"outcome": outcome})
+    return replace(made, outcome=outcome)
 
 
 def test_the_view_of_one_gremlin_shows_stages_done_under_way_and_to_come() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from gremlins.clients.base import CallUnsuccessful, Client, Prompt
 from gremlins.clients.registry import BUILT_IN, client_class
@@ -111,7 +112,7 @@ def test_a_failure_stays_one_for_this_spawn_and_is_asked_again_by_the_next(provi
 def test_a_try_of_a_killed_process_is_closed_and_the_call_goes_on(provider: ProviderSetup) -> None:
     live(provider.client())
     (record,) = provider.around.records
-    provider.around.ledger.put(record.model_copy(update={"status": Intent(), "ended_at": None}))
+    provider.around.ledger.put(replace(record, status=Intent(), ended_at=None))
     provider.reply("After all.")
     assert live(provider.client(provider.around.respawned())) == "After all."
     first, second = provider.around.records

@@ -9,11 +9,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from gremlins.clock import FakeClock
 from gremlins.files import make_private_dir
 from gremlins.paths import Home
 from gremlins.processes.locks import GremlinLock
 from gremlins.records.calls import (
+    BatchCall,
     BatchRef,
     CallKey,
     CallRecord,
@@ -21,6 +24,7 @@ from gremlins.records.calls import (
     Collected,
     Cost,
     Ledger,
+    LiveCall,
     Reply,
     Usage,
     hash_request,
@@ -66,29 +70,36 @@ def record(gremlin_id: str = "fix-add", status: Status | None = None, **changes:
         created_at=ago(3600),
         updated_at=ago(60),
     )
-    return made.model_copy(update=changes)
+    return replace(made, **changes)
 
 
-def call(stage: str = "plan", *, turn: int = 1, status: CallStatus | None = None, **changes: Any) -> CallRecord:
+def call(stage: str = "plan", *, turn: int = 1, status: CallStatus | None = None, **changes: Any) -> BatchCall:
     """A batch call that was collected and cost a cent."""
+    batch = BatchRef(batch_id=f"msgbatch_{stage}_{turn}", submitted_at=ago(3000), ended_at=ago(2400))
+    return BatchCall(**{**_fields(stage, turn, status), "batch": batch, **changes})
+
+
+def live_call(stage: str = "plan", *, turn: int = 1, status: CallStatus | None = None, **changes: Any) -> LiveCall:
+    """A live call that was collected and cost a cent."""
+    return LiveCall(**{**_fields(stage, turn, status), **changes})
+
+
+def _fields(stage: str, turn: int, status: CallStatus | None) -> dict[str, Any]:
     request = {"model": MODEL, "max_tokens": 1000, "messages": [{"role": "user", "content": "Plan it."}]}
-    made = CallRecord(
-        key=CallKey(stage=stage, turn=turn),
-        custom_id=f"{stage}-{turn}",
-        client=f"claude:{MODEL}",
-        mode="batch",
-        spawn=1,
-        created_at=ago(3000),
-        updated_at=ago(2400),
-        ended_at=ago(2400),
-        request=request,
-        request_sha256=hash_request(request),
-        batch=BatchRef(batch_id=f"msgbatch_{stage}_{turn}", submitted_at=ago(3000), ended_at=ago(2400)),
-        status=status or Collected(reply=Reply(text="A plan.", stop_reason="end_turn", model=MODEL)),
-        cost=Cost(usd=0.01, live_usd=0.02),
-        usage=Usage(input_tokens=1200, output_tokens=300),
-    )
-    return made.model_copy(update=changes)
+    return {
+        "key": CallKey(stage=stage, turn=turn),
+        "custom_id": f"{stage}-{turn}",
+        "client": f"claude:{MODEL}",
+        "spawn": 1,
+        "created_at": ago(3000),
+        "updated_at": ago(2400),
+        "ended_at": ago(2400),
+        "request": request,
+        "request_sha256": hash_request(request),
+        "status": status or Collected(reply=Reply(text="A plan.", stop_reason="end_turn", model=MODEL)),
+        "cost": Cost(usd=0.01, live_usd=0.02),
+        "usage": Usage(input_tokens=1200, output_tokens=300),
+    }
 
 
 @dataclass
@@ -119,7 +130,7 @@ class Root:
             for made in calls:
                 ledger.put(made)
             changes = {"cost": cost, "total_cost_usd": cost.total_usd}
-            yield self.store.write(gremlin.model_copy(update=changes), lock)
+            yield self.store.write(replace(gremlin, **changes), lock)
 
 
 def hold_as_runner(lock: GremlinLock, pid: int = 4242) -> None:

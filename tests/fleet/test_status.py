@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gremlins.clock import rfc3339
 from gremlins.errors import CorruptRecord, NotFound
-from gremlins.fleet.status import Fleet, as_json, look, survey
+from gremlins.fleet.status import FleetStatus, as_json, look, survey
 from gremlins.records.calls import Submitted
-from gremlins.records.gremlin import Bailed, CostSummary, Evidence, Failed, Finished, Landed, Parked
+from gremlins.records.gremlin import Bailed, CostSummary, Evidence, FailedGremlin, Finished, Landed, Parked
 from tests.fleet.records import NOON, Root, ago, call, parked_call, record, state_root
 
 PROOF = Evidence(kind="commits", base="0" * 40, tip="1" * 40, holds=True)
@@ -65,8 +66,8 @@ def shown(root: Root, gremlin_id: str = "fix-add") -> dict[str, Any]:
     return found
 
 
-def names(fleet: Fleet) -> list[str]:
-    return [row.glance.id for row in fleet.rows]
+def names(fleet: FleetStatus) -> list[str]:
+    return [row.record.id for row in fleet.rows]
 
 
 STATUSES = [
@@ -75,7 +76,7 @@ STATUSES = [
     Finished(since=ago(60), evidence=PROOF),
     Landed(since=ago(60), sha="2" * 40, target="main", evidence=PROOF),
     Bailed(since=ago(60), stage="plan", kind="unclear", detail="which one?"),
-    Failed(since=ago(60), stage="verify", failure="task", reason="3 tests fail", exit_code=2),
+    FailedGremlin(since=ago(60), stage="verify", failure="task", reason="3 tests fail", exit_code=2),
 ]
 
 
@@ -122,7 +123,7 @@ def test_a_parked_one_shows_its_batch_and_when_it_is_asked_about(root: Root) -> 
 
 
 def test_a_batch_that_is_only_looked_for_has_no_id_and_no_status(root: Root) -> None:
-    lost = parked_call().model_copy(update={"batch_id": None, "submitted_at": None})
+    lost = replace(parked_call(), batch_id=None, submitted_at=None)
     with root.alive(record(status=Parked(since=ago(60), calls=(lost,)))):
         batch = shown(root)["batch"]
     assert (batch["batch_id"], batch["processing_status"], batch["submitted_at"]) == (None, None, None)
@@ -159,7 +160,9 @@ def test_a_bail_is_class_detail_and_stage(root: Root) -> None:
 
 
 def test_what_failed_says_its_exit_code_and_why(root: Root) -> None:
-    root.put(record(status=Failed(since=ago(60), stage="verify", failure="task", reason="3 tests fail", exit_code=2)))
+    root.put(
+        record(status=FailedGremlin(since=ago(60), stage="verify", failure="task", reason="3 tests fail", exit_code=2))
+    )
     life = shown(root)["liveness"]
     assert (life["state"], life["exit_code"], life["reason"], life["shown"]) == (
         "dead",

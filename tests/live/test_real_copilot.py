@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gremlins.clients.base import CallUnsuccessful
 from gremlins.clients.copilot import CopilotClient
@@ -108,7 +109,7 @@ def test_a_session_is_taken_up_again_and_paid_once(copilot: Any) -> None:
     live = copilot()
     ask(live)
     (record,) = live.around.records
-    live.around.ledger.put(record.model_copy(update={"status": Intent(), "ended_at": None}))
+    live.around.ledger.put(replace(record, status=Intent(), ended_at=None))
     live.around = live.around.respawned()
     ask(live)
     assert len(live.model.asked[-1]["messages"]) > 2

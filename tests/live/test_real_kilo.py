@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gremlins.clients.base import CallUnsuccessful
 from gremlins.clients.providers.kilo import KiloClient
@@ -105,7 +106,7 @@ def test_a_session_is_taken_up_again(kilo: Any) -> None:
     live = kilo()
     ask(live)
     (record,) = live.around.records
-    live.around.ledger.put(record.model_copy(update={"status": Intent(), "ended_at": None}))
+    live.around.ledger.put(replace(record, status=Intent(), ended_at=None))
     live.around = live.around.respawned()
     ask(live)
     assert "You were interrupted" in str(live.model.asked[-1]["messages"])

@@ -12,7 +12,17 @@ from typing import Any
 import pytest
 
 from gremlins.processes.notify import event_of, notify
-from gremlins.records.gremlin import Bailed, Evidence, Failed, Finished, Interrupted, Parked, Running, Status, Stopped
+from gremlins.records.gremlin import (
+    Bailed,
+    Evidence,
+    FailedGremlin,
+    Finished,
+    Interrupted,
+    Parked,
+    Running,
+    Status,
+    Stopped,
+)
 from tests.fleet.records import NOON, ago, parked_call, record
 
 PATIENCE = 20.0
@@ -91,7 +101,7 @@ PROOF = Evidence(kind="commits", base="0", tip="1", holds=True)
 ENDINGS: list[tuple[Status, str, str | None]] = [
     (Finished(since=ago(1), evidence=PROOF), "finished", None),
     (Bailed(since=ago(1), stage="plan", kind="unclear", detail="which?"), "bailed", "unclear: which?"),
-    (Failed(since=ago(1), stage="verify", failure="task", reason="3 fail", exit_code=2), "dead", "3 fail"),
+    (FailedGremlin(since=ago(1), stage="verify", failure="task", reason="3 fail", exit_code=2), "dead", "3 fail"),
     (Interrupted(since=ago(1), signal="SIGTERM"), "dead", "ended by SIGTERM"),
     (Parked(since=ago(1), calls=(parked_call(),), reason="bad key", failure="config"), "detached", "bad key"),
 ]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from gremlins.outcome import SpendingCap
 from gremlins.paths import Home
-from gremlins.records.gremlin import Failed, Finished
+from gremlins.records.gremlin import FailedGremlin, Finished
 from gremlins.simulator import ScriptedModel, Simulator
 from tests.conftest import Repo
 from tests.in_process import Lab
@@ -31,7 +32,7 @@ def lab(repo: Repo, tmp_path: Path) -> Iterator[Lab]:
 def test_a_gremlin_at_its_cap_asks_nothing_more_and_says_so(lab: Lab) -> None:
     gremlin = lab.make(TWO)
     status = lab.run(gremlin, env={"GREMLINS_SPEND__PER_ATTEMPT": "0.000001"}).status
-    assert isinstance(status, Failed)
+    assert isinstance(status, FailedGremlin)
     assert status.failure == "credit"
     assert "spend.per_attempt" in status.reason
     assert len(lab.simulator.batches) == 1
@@ -41,16 +42,17 @@ def test_a_day_counts_every_gremlin_and_begins_anew_at_midnight(lab: Lab) -> Non
     cap = {"GREMLINS_SPEND__PER_DAY": "0.000001"}
     assert isinstance(lab.run(lab.make(TWO)).status, Finished)
     status = lab.run(lab.make(TWO), env=cap).status
-    assert isinstance(status, Failed)
+    assert isinstance(status, FailedGremlin)
     assert status.retry_at is not None
     assert status.retry_at > lab.clock.now()
+    assert status.cap == SpendingCap("spend.per_day", 0.000001)
     assert len(lab.simulator.batches) == 2
 
 
 def test_an_unpriced_call_counts_as_the_dearest(lab: Lab) -> None:
     gremlin = lab.make(TWO, client="claude:claude-nobody-9")
     status = lab.run(gremlin, env={"GREMLINS_SPEND__PER_ATTEMPT": "0.000001"}).status
-    assert isinstance(status, Failed)
+    assert isinstance(status, FailedGremlin)
     assert status.failure == "credit"
 
 

@@ -10,7 +10,7 @@ import pytest
 from gremlins.records.calls import CallFailed, Cost, Waste
 from gremlins.records.gremlin import Gremlin
 from gremlins.records.spend import SpendLine, all_spending, archive, unreadable_lines
-from tests.fleet.records import Root, call, record, state_root
+from tests.fleet.records import Root, call, live_call, record, state_root
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def remove(root: Root, gremlin: Gremlin) -> None:
 
 
 def test_removing_a_gremlin_changes_no_cost(root: Root) -> None:
-    gremlin = root.put(record(bead_id="gr-1"), call(), call("verify", cost=Cost(usd=0.5, live_usd=0.5), mode="live"))
+    gremlin = root.put(record(bead_id="gr-1"), call(), live_call("verify", cost=Cost(usd=0.5, live_usd=0.5)))
     before = spent(root)
     remove(root, gremlin)
     assert sorted(spent(root), key=lambda line: line.call) == sorted(before, key=lambda line: line.call)
@@ -103,5 +103,5 @@ def test_the_archive_is_private(root: Root) -> None:
 
 
 def test_saved_is_what_the_batch_price_saved(root: Root) -> None:
-    root.put(record(), call(), call("implement", mode="live", cost=Cost(usd=0.5, live_usd=0.5)))
+    root.put(record(), call(), live_call("implement", cost=Cost(usd=0.5, live_usd=0.5)))
     assert {line.stage: round(line.saved_usd, 10) for line in spent(root)} == {"plan": 0.01, "implement": 0.0}

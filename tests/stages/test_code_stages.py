@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gremlins.paths import Home
-from gremlins.records.gremlin import Bailed, Failed, Finished
+from gremlins.records.gremlin import Bailed, FailedGremlin, Finished
 from gremlins.simulator import ScriptedModel, Simulator
 from tests.conftest import Repo
 from tests.in_process import Lab
@@ -62,7 +62,7 @@ def test_edits_that_never_match_fail_the_stage_and_change_nothing(lab: MakeLab) 
     it = lab(WRONG, WRONG)
     gremlin = it.make(IMPLEMENT)
     status = it.run(gremlin).status
-    assert isinstance(status, Failed)
+    assert isinstance(status, FailedGremlin)
     assert status.failure == "task"
     assert len(it.simulator.batches) == 2
     assert "return a - b" in (it.worktree(gremlin) / "calc.py").read_text()
@@ -73,7 +73,7 @@ def test_a_path_outside_refuses_the_whole_list(lab: MakeLab, path: str) -> None:
     it = lab({"edits": [*FIX["edits"], {"path": path, "content": "x"}], "summary": "both"})
     gremlin = it.make(IMPLEMENT)
     status = it.run(gremlin).status
-    assert isinstance(status, Failed)
+    assert isinstance(status, FailedGremlin)
     assert "return a - b" in (it.worktree(gremlin) / "calc.py").read_text()
     assert len(it.simulator.batches) == 1, "what is refused is not asked again"
 
@@ -110,7 +110,7 @@ def test_verify_gives_up_after_its_attempts(lab: MakeLab) -> None:
     it = lab(*noise)
     gremlin = it.make(f'stages: [{{type: verify, mode: batch, max_attempts: 2, cmds: ["{CHECK}"]}}]\n')
     status = it.run(gremlin).status
-    assert isinstance(status, Failed)
+    assert isinstance(status, FailedGremlin)
     assert status.exit_code == 1
     assert len(it.simulator.batches) == 2
 

@@ -18,7 +18,7 @@ from gremlins.cli.launch import _read_plan
 from gremlins.errors import Conflict, GremlinsError, NotFound, NotReady
 from gremlins.fleet.land import land_pr
 from gremlins.processes.locks import GremlinLock
-from gremlins.records.gremlin import Bailed, Failed, Finished, Interrupted, Landed
+from gremlins.records.gremlin import Bailed, FailedGremlin, Finished, Interrupted, Landed
 from gremlins.repository.github import GitHub, _pull_request
 from gremlins.runner import Run
 from tests.conftest import Repo, put_gh
@@ -152,7 +152,7 @@ def test_a_remote_that_is_gone_keeps_the_attempt(scripted: MakeScripted, hub: Hu
     gremlin = it.make(OPEN, task="Make add add.", env=hub.env)
     hub.remote.path.rename(hub.remote.path.with_name("moved.git"))
     status = it.run(gremlin, env=hub.env).status
-    assert isinstance(status, Failed)
+    assert isinstance(status, FailedGremlin)
     assert status.failure == "host"
     hub.remote.path.with_name("moved.git").rename(hub.remote.path)
     assert rescued(it, gremlin).attempts == {}
@@ -207,7 +207,7 @@ def test_a_failing_check_goes_to_the_fixer_with_its_log(scripted: MakeScripted, 
         tip = it.repo.git("rev-parse", f"gremlins/{gremlin}")
         if "again.txt" in it.repo.git("ls-tree", "--name-only", tip):
             hub.say("checks.json", {tip: [GREEN]})
-        if isinstance(record.status, Finished | Failed | Bailed):
+        if isinstance(record.status, Finished | FailedGremlin | Bailed):
             break
     assert isinstance(record.status, Finished), record.status
     fix = it.calls(gremlin)[-1]
@@ -221,7 +221,7 @@ def test_checks_that_stay_red_fail_after_so_many_fixes(scripted: MakeScripted, h
     it = scripted(FIX, AGAIN, other)
     hub.say("checks.json", {"*": [RED]})
     status = it.read(live(it, hub, CI)).status
-    assert isinstance(status, Failed)
+    assert isinstance(status, FailedGremlin)
     assert status.failure == "task"
     assert "after 2 fixes: tests" in status.reason
     assert len(it.simulator.batches) == 3

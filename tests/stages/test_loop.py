@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gremlins.fleet.rescue import _next_attempt, forget_progress, restart_from
 from gremlins.pipeline.freezing import read_frozen
 from gremlins.processes.locks import GremlinLock
-from gremlins.records.gremlin import Bailed, Failed, Finished, Gremlin, Queued, RunStore
+from gremlins.records.gremlin import Bailed, FailedGremlin, Finished, Gremlin, Queued, RunStore
 from gremlins.stages.handoff import has_tasks, parse_decision
 from tests.in_process import Lab
 from tests.stages.conftest import MakeScripted
@@ -56,7 +57,7 @@ def rescued(it: Lab, gremlin: str) -> Gremlin:
     with GremlinLock.acquire(it.home.gremlin(gremlin).lock, "keeper") as lock:
         record = _next_attempt(store.read(gremlin), [])
         queued = {"spawn": record.spawn + 1, "status": Queued(since=it.clock.now()), "ended_at": None}
-        return store.write(record.model_copy(update=queued), lock)
+        return store.write(replace(record, **queued), lock)
 
 
 def test_a_loop_goes_round_until_the_handoff_says_done(scripted: MakeScripted) -> None:
@@ -133,7 +134,7 @@ def test_a_handoff_that_is_nonsense_is_sent_back_once(scripted: MakeScripted) ->
 def test_nonsense_twice_fails(scripted: MakeScripted) -> None:
     it = scripted("Hm.", {"decision": "perhaps", "reason": "x"})
     status = it.run(it.make(LOOP, task="Write.")).status
-    assert isinstance(status, Failed)
+    assert isinstance(status, FailedGremlin)
     assert (status.stage, status.failure) == ("loop[1]/handoff", "task")
     assert "decision" in status.reason
 
@@ -231,7 +232,7 @@ def test_a_loop_that_is_started_again_forgets_what_its_rounds_decided(scripted: 
     with GremlinLock.acquire(paths.lock, "keeper") as lock:
         again = restart_from(record, frozen, "loop", it.clock)
         forget_progress(again, paths, frozen, "loop")
-        store.write(again.model_copy(update={"spawn": 2, "status": Queued(since=it.clock.now())}), lock)
+        store.write(replace(again, spawn=2, status=Queued(since=it.clock.now())), lock)
     assert isinstance(it.run(gremlin).status, Finished)
     assert (it.worktree(gremlin) / "piece3.txt").exists()
     assert it.artifact(gremlin, "before/spawn-1/loop-2/handoff.json")

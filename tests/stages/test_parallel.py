@@ -18,7 +18,7 @@ from gremlins.fleet.remove import refuse_to_lose_commits
 from gremlins.fleet.status import as_json, look
 from gremlins.processes.locks import GremlinLock
 from gremlins.records.calls import CallFailed
-from gremlins.records.gremlin import Bailed, Failed, Finished, Interrupted, ParkedCall, StageRun
+from gremlins.records.gremlin import Bailed, FailedGremlin, Finished, Interrupted, ParkedCall, StageRun
 from gremlins.stages.address_code import is_clean
 from gremlins.stages.parallel import _combined
 from tests.conftest import Repo
@@ -152,7 +152,7 @@ def test_a_failure_stops_the_others_or_lets_them_end_and_repeats_nothing(
     it = scripted(when=[("Say ONE", "# One"), ("Say TWO", "# Two")])
     gremlin = it.make(FAILING.format(how=how, flag=flag))
     record = it.run(gremlin)
-    assert isinstance(record.status, Failed)
+    assert isinstance(record.status, FailedGremlin)
     assert record.status.stage == "parallel/bad/check"
     assert all(not call.outstanding for call in it.calls(gremlin))
     assert {call.key.stage.rpartition("/")[2] for call in it.calls(gremlin) if call.sends} <= asked
@@ -173,7 +173,7 @@ def test_every_branch_that_failed_gets_another_attempt(scripted: MakeScripted) -
     )
     gremlin = it.make(CODING.replace("    branches:", "    on_failure: collect\n    branches:"), task="Do.")
     status = it.run(gremlin).status
-    assert isinstance(status, Failed)
+    assert isinstance(status, FailedGremlin)
     assert "b: " in status.reason
     assert "a: " in status.reason
     again = rescued(it, gremlin)
@@ -345,7 +345,7 @@ def test_failing_fast_calls_off_what_is_with_the_api_and_a_rescue_asks_it_again(
     stages = FAILING.format(how="fail_fast", flag=flag).replace("test -e", f"{sent} test -e")
     gremlin = it.make(stages, gremlin_id="g")
     began = it.clock.now()
-    assert isinstance(it.run(gremlin).status, Failed)
+    assert isinstance(it.run(gremlin).status, FailedGremlin)
     assert it.clock.now() - began < timedelta(minutes=30), "nobody waits for a batch that nobody wants"
     [call] = it.calls(gremlin)
     assert isinstance(call.status, CallFailed)
@@ -420,7 +420,7 @@ stages:
 """
     it = scripted(when=[("Say ONE", new("one.txt")), ("Say TWO", new("two.txt"))])
     gremlin = it.make(stages, task="Do.")
-    assert isinstance(it.run(gremlin).status, Failed)
+    assert isinstance(it.run(gremlin).status, FailedGremlin)
     assert len(it.simulator.batches) == 0
     flag.touch()
     rescued(it, gremlin)
@@ -458,7 +458,7 @@ stages:
             b: [{{type: exec, cmds: ["{bad_failed}"]}}, implement]
 """
     gremlin = it.make(stages, task="Do.", gremlin_id="g")
-    assert isinstance(it.run(gremlin).status, Failed), it.log(gremlin)
+    assert isinstance(it.run(gremlin).status, FailedGremlin), it.log(gremlin)
     assert len(sides(it)) == 3, "each of the branches within keeps its work, and so does the one around them"
     flag.touch()
     rescued(it, gremlin)

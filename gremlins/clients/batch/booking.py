@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from msgspec.structs import replace
+
 from gremlins.clients.base import Session
-from gremlins.records.calls import CallFailed, CallRecord, Cost, Usage, storable
+from gremlins.records.calls import BatchCall, CallFailed, Cost, Usage, storable
 
 
 class Books:
@@ -16,17 +18,17 @@ class Books:
     def __init__(self, session: Session) -> None:
         self.session = session
 
-    def put(self, record: CallRecord, **changes: Any) -> CallRecord:
+    def put(self, record: BatchCall, **changes: Any) -> BatchCall:
         """The record with these changes, on disk. A failure is dated and told in the log."""
         now = self.session.clock.now()
-        changed = record.model_copy(update={"updated_at": now, "spawn": self.session.spawn, **changes})
+        changed = replace(record, updated_at=now, spawn=self.session.spawn, **changes)
         status = changed.status
         if isinstance(status, CallFailed) and changed.ended_at is None:
-            changed = changed.model_copy(update={"ended_at": now})
+            changed = replace(changed, ended_at=now)
             self.session.log(f"{record.key.stage}: {status.message}")
         return self.session.ledger.put(changed)
 
-    def price(self, record: CallRecord, message: Mapping[str, Any], at: datetime) -> tuple[Cost, Usage]:
+    def price(self, record: BatchCall, message: Mapping[str, Any], at: datetime) -> tuple[Cost, Usage]:
         """What a message cost at the batch prices of `at`, and its tokens."""
         raw = message.get("usage")
         raw = raw if isinstance(raw, dict) else {}

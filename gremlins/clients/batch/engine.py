@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, assert_never
 
+from msgspec.structs import replace
+
 from gremlins.clients.base import (
     Answer,
     CallUnsuccessful,
@@ -31,6 +33,7 @@ from gremlins.clients.batch.second import SecondBatches
 from gremlins.clients.transport import ApiFailure
 from gremlins.outcome import Failed, FailureClass
 from gremlins.records.calls import (
+    BatchCall,
     BatchRef,
     CallFailed,
     CallKey,
@@ -39,6 +42,7 @@ from gremlins.records.calls import (
     Cost,
     Ended,
     Intent,
+    LiveCall,
     Reply,
     Send,
     Submitted,
@@ -104,17 +108,18 @@ class BatchEngine:
             self._intend_first(made(prompt), label, max_tokens, revision)
             return None
         last = records[-1]
-        if last.mode == "live":
+        if isinstance(last, LiveCall):
             return AskLive(last)
-        if isinstance(last.status, Collected | CallFailed):
-            return self._follow(after(records, self._policy()), last)
+        if last.settled:
+            tries = [record for record in records if isinstance(record, BatchCall)]
+            return self._follow(after(tries, self._policy()), last)
         return self.advance(last)
 
     def records(self, label: str, revision: int) -> list[CallRecord]:
         mine = self.session.ledger.of_call(label, self.session.attempt(label))
         return [record for record in mine if record.revision == revision]
 
-    def advance(self, record: CallRecord) -> Wait | None:
+    def advance(self, record: BatchCall) -> Wait | None:
         """Move one record on by one step."""
         match record.status:
             case Intent():
@@ -138,7 +143,7 @@ class BatchEngine:
             jitter=session.jitter,
         )
 
-    def _follow(self, step: Next, last: CallRecord) -> Answer | AskLive | None:
+    def _follow(self, step: Next, last: BatchCall) -> Answer | AskLive | None:
         match step:
             case Give():
                 return Answer(step.text, step.record)
@@ -164,11 +169,11 @@ class BatchEngine:
         )
         self._put_intent(key, storable(build_request(self.model, prompt, ceiling)), revision, self.client)
 
-    def _intend(self, request: dict[str, Any], ask: Ask, last: CallRecord) -> None:
+    def _intend(self, request: dict[str, Any], ask: Ask, last: BatchCall) -> None:
         key = ask.key
         taken = {r.key.try_ for r in self.session.ledger.of_call(key.stage, key.attempt) if r.key.turn == key.turn}
         while key.try_ in taken:
-            key = key.model_copy(update={"try_": key.try_ + 1})
+            key = replace(key, try_=key.try_ + 1)
         self._put_intent(key, request, last.revision, last.client, ask)
         self.session.log(f"{key.stage}: {ask.why}")
 
@@ -177,12 +182,11 @@ class BatchEngine:
     ) -> None:
         now = self.session.clock.now()
         self.session.ledger.put(
-            CallRecord(
+            BatchCall(
                 key=key,
                 revision=revision,
                 custom_id=new_custom_id(self.session.gremlin_id),
                 client=client,
-                mode="batch",
                 spawn=self.session.spawn,
                 anew=ask is not None and ask.anew,
                 created_at=now,
@@ -209,7 +213,7 @@ class BatchEngine:
 
     # ── submitting ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _submit(self, record: CallRecord) -> Wait | None:
+    def _submit(self, record: BatchCall) -> Wait | None:
         if record.maybe_sent:
             return self.reconciler.look(record)
         now = self.session.clock.now()
@@ -236,13 +240,13 @@ class BatchEngine:
         )
         return self._create(record)
 
-    def _tried_for_long(self, record: CallRecord, now: datetime) -> bool:
+    def _tried_for_long(self, record: BatchCall, now: datetime) -> bool:
         lull = max(LULL, timedelta(seconds=2 * self.session.settings.batch.retry_max))
         sends = record.sends
         # Like with like: sends are dated by the server's clock, the record by ours, and the two may be hours apart.
         return bool(sends) and sends[-1].began - sends[0].began > GIVE_UP_SENDING and now - record.updated_at < lull
 
-    def _too_early(self, record: CallRecord, now: datetime) -> float:
+    def _too_early(self, record: BatchCall, now: datetime) -> float:
         """Seconds until it may be sent. A time further off than the longest wait is a clock that was set back."""
         assert isinstance(record.status, Intent)
         if (due := record.status.retry_at) is None:
@@ -253,7 +257,7 @@ class BatchEngine:
             self.books.put(record, status=Intent(retry_at=now + timedelta(seconds=longest)))
         return left
 
-    def _create(self, record: CallRecord) -> Wait | None:
+    def _create(self, record: BatchCall) -> Wait | None:
         """POST once, and write down what is known of it before anything else happens."""
         started = self.session.clock.monotonic()
         try:
@@ -263,31 +267,29 @@ class BatchEngine:
             return self._send_failed(record, failure, record.sends[-1].began + elapsed)
         return self._submitted(record, batch)
 
-    def _submitted(self, record: CallRecord, batch: Batch) -> Wait:
+    def _submitted(self, record: BatchCall, batch: Batch) -> Wait:
         now = self.session.clock.now()
         ref = BatchRef(batch_id=batch.id, submitted_at=now, expires_at=batch.expires_at, request_id=batch.request_id)
-        sends = (*record.sends[:-1], record.sends[-1].model_copy(update={"outcome": "accepted"}))
+        sends = (*record.sends[:-1], replace(record.sends[-1], outcome="accepted"))
         record = self.books.put(record, batch=ref, sends=sends, status=Submitted())
         self.session.log(f"{record.key.stage}: submitted as {batch.id}; the process parks until it ends")
         return self._wait_for(record, batch)
 
-    def _send_failed(self, record: CallRecord, failure: ApiFailure, at: datetime) -> Wait | None:
+    def _send_failed(self, record: BatchCall, failure: ApiFailure, at: datetime) -> Wait | None:
         ambiguous = failure.phase == "ambiguous" or (failure.status or 0) >= 500
         if not ambiguous:
             return self._refused(record, failure)
-        send = record.sends[-1].model_copy(
-            update={"failed": failure.server_time or at, "outcome": "ambiguous", "detail": failure.message}
-        )
+        send = replace(record.sends[-1], failed=failure.server_time or at, outcome="ambiguous", detail=failure.message)
         self.books.put(record, sends=(*record.sends[:-1], send))
         self.session.log(f"{record.key.stage}: {failure.message}; looking whether the batch was made all the same")
         return None
 
-    def _refused(self, record: CallRecord, failure: ApiFailure) -> Wait | None:
+    def _refused(self, record: BatchCall, failure: ApiFailure) -> Wait | None:
         """It surely did not become a batch. A 4xx is the end of it; anything else is tried again later."""
         sends = record.sends
         if sends and sends[-1].outcome is None:
             outcome = "unsent" if failure.phase == "unsent" else "refused"
-            last = sends[-1].model_copy(update={"outcome": outcome, "detail": failure.message})
+            last = replace(sends[-1], outcome=outcome, detail=failure.message)
             sends = (*sends[:-1], last)
         if failure.is_final:
             kind = failure.type or f"http_{failure.status}"
@@ -308,19 +310,19 @@ class BatchEngine:
         asked = parse_retry_after(failure.retry_after, session.clock.now()) if failure else None
         return honoured(own, asked)
 
-    def _backoff(self, record: CallRecord, seconds: float) -> Wait:
+    def _backoff(self, record: BatchCall, seconds: float) -> Wait:
         until = self.session.clock.now() + timedelta(seconds=seconds)
         detail = record.sends[-1].detail if record.sends else "asked again"
         return Wait(until, why=f"{record.key.stage}: sending again at {until:%H:%M:%S}Z ({detail})")
 
-    def _give_up(self, record: CallRecord) -> None:
+    def _give_up(self, record: BatchCall) -> None:
         last = record.sends[-1]
         failure: FailureClass = "host" if last.outcome == "unsent" else "capacity"
         self.books.put(record, status=self._failed(failure, "not_sent", f"not accepted for a day: {last.detail}"))
 
     # ── waiting ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _wait_for(self, record: CallRecord, batch: Batch | None, failure: ApiFailure | None = None) -> Wait:
+    def _wait_for(self, record: BatchCall, batch: Batch | None, failure: ApiFailure | None = None) -> Wait:
         assert record.batch is not None
         settings, now = self.session.settings.batch, self.session.clock.now()
         age = (now - record.batch.submitted_at).total_seconds()
@@ -336,7 +338,7 @@ class BatchEngine:
             pollable=not record.suspects and not record.was_resent,
         )
 
-    def _poll(self, record: CallRecord) -> Wait | None:
+    def _poll(self, record: BatchCall) -> Wait | None:
         assert record.batch is not None
         try:
             if record.was_resent:
@@ -351,7 +353,7 @@ class BatchEngine:
             return self._wait_for(record, batch)
         return self._fetch(record, batch)
 
-    def _fetch(self, record: CallRecord, batch: Batch) -> Wait | None:
+    def _fetch(self, record: BatchCall, batch: Batch) -> Wait | None:
         """Save the raw results of an ended batch, before anything reads them."""
         try:
             raw = self.api.results(batch.id)
@@ -362,13 +364,11 @@ class BatchEngine:
         if isinstance(found, NotThere) and found.torn and record.fetches < TORN_FETCHES:
             return self._fetch_again(record, "the results came incomplete", None)
         ended_at = batch.ended_at or self.session.clock.now()
-        ref = (record.batch or BatchRef(batch_id=batch.id, submitted_at=ended_at)).model_copy(
-            update={"ended_at": ended_at}
-        )
+        ref = replace(record.batch or BatchRef(batch_id=batch.id, submitted_at=ended_at), ended_at=ended_at)
         self.books.put(record, batch=ref, status=Ended(raw=name))
         return None
 
-    def _not_fetched(self, record: CallRecord, failure: ApiFailure) -> Wait | None:
+    def _not_fetched(self, record: BatchCall, failure: ApiFailure) -> Wait | None:
         """The results of an ended batch did not come. They were paid for, so only a lasting "no" is taken for one."""
         if failure.status in NO_ACCESS:
             raise self.detach(record, failure) from failure
@@ -382,14 +382,14 @@ class BatchEngine:
         self.books.put(record, status=self._failed("unknown", "results_gone", message), cost=Cost(usd=None))
         return None
 
-    def _fetch_again(self, record: CallRecord, why: str, failure: ApiFailure | None) -> Wait:
+    def _fetch_again(self, record: BatchCall, why: str, failure: ApiFailure | None) -> Wait:
         record = self.books.put(record, fetches=record.fetches + 1)
         seconds = self._retry_wait(record.fetches, failure)
         until = self.session.clock.now() + timedelta(seconds=seconds)
         self.session.log(f"{record.key.stage}: it has ended, but {why}; fetching again in {seconds:.0f} s")
         return Wait(until, calls=(record.parked(),), why=f"{record.key.stage}: fetching results", pollable=False)
 
-    def detach(self, record: CallRecord, failure: ApiFailure) -> Detach:
+    def detach(self, record: BatchCall, failure: ApiFailure) -> Detach:
         """The API refuses to say more of this call with the key of now. It stays as it is."""
         batch_id = record.batch.batch_id if record.batch else "its batch"
         key = " with this key" if failure.status in (*NO_ACCESS, *GONE) else ""
@@ -399,7 +399,7 @@ class BatchEngine:
 
     # ── collecting ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _collect(self, record: CallRecord, ended: Ended) -> Wait | None:
+    def _collect(self, record: BatchCall, ended: Ended) -> Wait | None:
         """Read the saved result; the cost is written in the same rename that makes the record collected."""
         try:
             raw = self.session.ledger.read_raw(ended.raw)
@@ -424,7 +424,7 @@ class BatchEngine:
                 assert_never(result)
         return None
 
-    def _settle_second(self, record: CallRecord) -> CallRecord:
+    def _settle_second(self, record: BatchCall) -> BatchCall:
         """A call that was sent twice looks once more, now that it has ended. Raises ApiFailure to be tried again."""
         try:
             return self.second.settle(self.second.look(record) if record.was_resent else record)
@@ -434,7 +434,7 @@ class BatchEngine:
             self.session.log(f"{record.key.stage}: no look for a second batch is possible: {failure.message}")
             return record
 
-    def _await_second(self, record: CallRecord) -> Wait:
+    def _await_second(self, record: BatchCall) -> Wait:
         second = record.unsettled_waste[0]
         settings, now = self.session.settings.batch, self.session.clock.now()
         age = (now - record.batch.ended_at).total_seconds() if record.batch and record.batch.ended_at else 0.0
@@ -444,13 +444,13 @@ class BatchEngine:
         why = f"{record.key.stage}: waiting for the end of {second.batch_id}, {second.note}"
         return Wait(now + timedelta(seconds=seconds), calls=(record.parked(),), why=why, pollable=False)
 
-    def _canceled_by(self, record: CallRecord) -> CallFailed:
+    def _canceled_by(self, record: BatchCall) -> CallFailed:
         if record.cancel_requested is not None:
             return self._failed("canceled", "canceled", "canceled for a stop")
         batch_id = record.batch.batch_id if record.batch else "the batch"
         return self._failed("canceled", "canceled_elsewhere", f"{batch_id} was canceled by somebody else")
 
-    def _collected(self, record: CallRecord, message: Mapping[str, Any]) -> None:
+    def _collected(self, record: BatchCall, message: Mapping[str, Any]) -> None:
         reply = reply_of(message)
         cost, usage = self.books.price(
             record, message, record.batch.submitted_at if record.batch else record.created_at
@@ -462,7 +462,7 @@ class BatchEngine:
 
     # ── stopping ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def settle_stop(self, record: CallRecord) -> float | None:
+    def settle_stop(self, record: BatchCall) -> float | None:
         """One step towards the end of a call that a person stopped. None when it moved; where it must wait, the
         seconds that the server asks for, or 0.
 
@@ -483,13 +483,13 @@ class BatchEngine:
             case _:
                 assert_never(record.status)
 
-    def _cancel_wanted(self, record: CallRecord) -> CallRecord:
+    def _cancel_wanted(self, record: BatchCall) -> BatchCall:
         """On record before anything is asked for: a batch that ends canceled is then known to be our doing."""
         if record.cancel_requested is not None:
             return record
         return self.books.put(record, cancel_requested=self.session.clock.now())
 
-    def _cancel(self, record: CallRecord) -> float | None:
+    def _cancel(self, record: BatchCall) -> float | None:
         assert record.batch is not None
         batch_id = record.batch.batch_id
         try:
@@ -548,7 +548,7 @@ def failure_class(failure: ApiFailure) -> FailureClass:
     return classify_status(failure.status or 0) if known == "unknown" else known
 
 
-def _story(record: CallRecord, reply: Reply) -> str:
+def _story(record: BatchCall, reply: Reply) -> str:
     usage = record.usage or Usage()
     cost = "an unknown price" if record.cost is None or record.cost.usd is None else f"${record.cost.usd:.4f}"
     return f"replied, {usage.input_tokens} tokens in, {usage.output_tokens} out, {cost} ({reply.stop_reason})"

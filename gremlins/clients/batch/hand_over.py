@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from gremlins.clients.account import find_account
 from gremlins.clients.base import Wait
@@ -21,6 +21,7 @@ from gremlins.files import make_private_dir, write_replacing
 from gremlins.paths import GremlinPaths, Home
 from gremlins.processes.interrupt import SIGNALS
 from gremlins.processes.locks import LOCK_FD_VARIABLE, GremlinLock
+from gremlins.records.wait import WaitPlan, WatchedBatch, read_wait
 from gremlins.retry import RETRY_AFTER_CEILING
 
 TURN_FD_VARIABLE = "GREMLINS_TURN_FD"
@@ -50,38 +51,34 @@ def leave_account(paths: GremlinPaths, gremlin_id: str) -> None:
 def write_plan(
     paths: GremlinPaths, wait: Wait, settings: BatchSettings, lock_fd: int, env: Mapping[str, str] | None = None
 ) -> None:
-    """Everything the waiter must know, in `wait.json`; and a word to those who wait on the same account."""
+    """Write the waiter's plan, and register its batches with the account's shared poll."""
     gremlin_id = paths.root.name
     account = account_here(paths, env)
-    calls: list[dict[str, Any]] = [
-        {
-            "batch_id": call.batch_id,
-            "submitted_at": call.submitted_at.timestamp(),
-            "processing_status": "in_progress",
-        }
+    calls = tuple(
+        WatchedBatch(batch_id=call.batch_id, submitted_at=call.submitted_at.timestamp())
         for call in wait.calls
         if call.batch_id is not None and call.submitted_at is not None
-    ]
+    )
     if account is not None and calls:
-        account.register(gremlin_id, [(call["batch_id"], call["submitted_at"]) for call in calls])
-    plan = {
-        "until": wait.until.timestamp(),
-        "longest": max(settings.poll_max, settings.retry_max, RETRY_AFTER_CEILING) * 1.2,
-        "pollable": wait.pollable and bool(calls) and account is not None,
-        "why": wait.why,
-        "calls": calls,
-        "poll_initial": settings.poll_initial,
-        "poll_max": settings.poll_max,
-        "http_timeout": settings.http_timeout,
-        "polls": _polls_so_far(paths.wait, calls),
-        "answer": str(account.answer) if account else "",
-        "lock_fd": lock_fd,
-        "poll": [sys.executable, "-P", "-m", "gremlins.clients.batch.shared_poll", str(paths.wait), gremlin_id],
-        "runner": [sys.executable, "-P", "-m", "gremlins.runner", gremlin_id],
-        "turns": _turns(account.folder.parent) if account else [],
-        "turn_variable": TURN_FD_VARIABLE,
-    }
-    write_replacing(paths.wait, json.dumps(plan))
+        account.register(gremlin_id, [(call.batch_id, call.submitted_at) for call in calls])
+    plan = WaitPlan(
+        until=wait.until.timestamp(),
+        polls=_polls_so_far(paths, calls),
+        calls=calls,
+        longest=max(settings.poll_max, settings.retry_max, RETRY_AFTER_CEILING) * 1.2,
+        pollable=wait.pollable and bool(calls) and account is not None,
+        why=wait.why,
+        poll_initial=settings.poll_initial,
+        poll_max=settings.poll_max,
+        http_timeout=settings.http_timeout,
+        answer=str(account.answer) if account else "",
+        lock_fd=lock_fd,
+        poll=(sys.executable, "-P", "-m", "gremlins.clients.batch.shared_poll", str(paths.wait), gremlin_id),
+        runner=(sys.executable, "-P", "-m", "gremlins.runner", gremlin_id),
+        turns=tuple(_turns(account.folder.parent)) if account else (),
+        turn_variable=TURN_FD_VARIABLE,
+    )
+    write_replacing(paths.wait, msgspec.json.encode(plan).decode())
 
 
 def hibernate_by_exec(paths: GremlinPaths, wait: Wait, settings: BatchSettings, lock: GremlinLock) -> None:
@@ -117,11 +114,9 @@ def keep_turn_for_a_while() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _polls_so_far(path: Path, calls: list[dict[str, Any]]) -> int:
-    """Polls are counted over the life of a batch, however often the process was someone else meanwhile."""
-    try:
-        old = json.loads(path.read_bytes())
-        same = {call["batch_id"] for call in old["calls"]} & {call["batch_id"] for call in calls}
-        return int(old["polls"]) if same else 0
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+def _polls_so_far(paths: GremlinPaths, calls: tuple[WatchedBatch, ...]) -> int:
+    """Polls are counted over the life of a batch, through every change of process."""
+    old = read_wait(paths.wait)
+    if old is None or not {call.batch_id for call in old.calls} & {call.batch_id for call in calls}:
         return 0
+    return old.polls

@@ -11,7 +11,7 @@ from gremlins.clients.batch.results import RESUBMIT
 from gremlins.clock import Jitter, no_jitter
 from gremlins.config import BatchSettings
 from gremlins.outcome import KEEPS_ATTEMPT, Bail, Failed
-from gremlins.records.calls import CallFailed, CallKey, CallRecord, Collected
+from gremlins.records.calls import BatchCall, CallFailed, CallKey, CallRecord, Collected
 from gremlins.retry import exponential
 
 MAX_RESUBMITS = 2
@@ -24,7 +24,7 @@ MAX_TRIES = 40
 class Give:
     """The call has its reply."""
 
-    record: CallRecord
+    record: BatchCall
     text: str
 
 
@@ -71,7 +71,7 @@ class Policy:
     jitter: Jitter = no_jitter
 
 
-def after(records: Sequence[CallRecord], policy: Policy) -> Next:
+def after(records: Sequence[BatchCall], policy: Policy) -> Next:
     """What to do after the last of a call's records, which is collected or failed.
 
     `records` are one revision of one call, in order of turn and try.
@@ -88,7 +88,7 @@ def after(records: Sequence[CallRecord], policy: Policy) -> Next:
             raise AssertionError(f"a call that is {other.state} has no outcome yet")
 
 
-def _after_reply(records: Sequence[CallRecord], status: Collected) -> Next:
+def _after_reply(records: Sequence[BatchCall], status: Collected) -> Next:
     last = records[-1]
     match status.reply.stop_reason:
         case "refusal":
@@ -106,7 +106,7 @@ def _after_reply(records: Sequence[CallRecord], status: Collected) -> Next:
             return Give(last, "".join(_texts(records)))
 
 
-def _after_cut(records: Sequence[CallRecord], last: CallRecord) -> Next:
+def _after_cut(records: Sequence[BatchCall], last: BatchCall) -> Next:
     """A reply cut off at the ceiling was paid for; one larger try, and its text is kept either way."""
     cut = [r for r in records if r.key.turn == last.key.turn and _stop_reason(r) == "max_tokens"]
     if len(cut) == 1 and _stop_reason(last) == "max_tokens":
@@ -117,7 +117,7 @@ def _after_cut(records: Sequence[CallRecord], last: CallRecord) -> Next:
     )
 
 
-def _after_failure(records: Sequence[CallRecord], failed: CallFailed, policy: Policy) -> Next:
+def _after_failure(records: Sequence[BatchCall], failed: CallFailed, policy: Policy) -> Next:
     last = records[-1]
     if failed.kind == "canceled":  # by us, for a stop; whoever asks again wants it no longer
         return Ask(_next_try(last), last.request, anew=True, why="it had been stopped; asked again")
@@ -140,12 +140,10 @@ def _after_failure(records: Sequence[CallRecord], failed: CallFailed, policy: Po
         return _after_expiry(records, failed, policy)
     if failed.kind == "canceled_elsewhere":
         return Stop(Bail("canceled_elsewhere", failed.message))
-    return Stop(
-        Failed(failed.failure, failed.message, retry_at=failed.retry_at.isoformat() if failed.retry_at else None)
-    )
+    return Stop(Failed(failed.failure, failed.message, retry_at=failed.retry_at))
 
 
-def _after_expiry(records: Sequence[CallRecord], failed: CallFailed, policy: Policy) -> Next:
+def _after_expiry(records: Sequence[BatchCall], failed: CallFailed, policy: Policy) -> Next:
     last = records[-1]
     match choice := _on_expired(policy):
         case "live":
@@ -165,12 +163,12 @@ def _on_expired(policy: Policy) -> Literal["live", "resubmit", "fail"]:
     return "resubmit" if wanted == "live" and not policy.live_available else wanted
 
 
-def _next_try(record: CallRecord) -> CallKey:
+def _next_try(record: BatchCall) -> CallKey:
     key = record.key
     return CallKey(stage=key.stage, attempt=key.attempt, turn=key.turn, try_=key.try_ + 1)
 
 
-def _failures_in_a_row(records: Sequence[CallRecord], kinds: frozenset[str]) -> int:
+def _failures_in_a_row(records: Sequence[BatchCall], kinds: frozenset[str]) -> int:
     """How many of the latest tries failed in one of these ways, whichever process saw it."""
     count = 0
     for record in reversed(records):
@@ -182,11 +180,11 @@ def _failures_in_a_row(records: Sequence[CallRecord], kinds: frozenset[str]) -> 
     return count
 
 
-def _stop_reason(record: CallRecord) -> str | None:
+def _stop_reason(record: BatchCall) -> str | None:
     return record.status.reply.stop_reason if isinstance(record.status, Collected) else None
 
 
-def _texts(records: Sequence[CallRecord]) -> list[str]:
+def _texts(records: Sequence[BatchCall]) -> list[str]:
     """The text of each turn's collected try, in order: a paused turn's text belongs to the whole."""
     turns = {r.key.turn: r.status.reply.text for r in records if isinstance(r.status, Collected)}
     return [turns[turn] for turn in sorted(turns)]

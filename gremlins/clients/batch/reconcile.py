@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from msgspec.structs import replace
+
 from gremlins.clients.base import Detach, Session, Wait
 from gremlins.clients.batch.api import Batch, BatchApi
 from gremlins.clients.batch.booking import Books
 from gremlins.clients.batch.search import GONE, NO_ACCESS, Found, Search
 from gremlins.clients.transport import ApiFailure
-from gremlins.records.calls import BatchRef, CallFailed, CallRecord, Cost, Intent, Send, Submitted, Waste
+from gremlins.records.calls import BatchCall, BatchRef, CallFailed, Cost, Intent, Send, Submitted, Waste
 from gremlins.retry import exponential, honoured, parse_retry_after, poll_interval
 
 WITNESSES = 3
@@ -28,7 +30,7 @@ class Reconciler:
         self.books = books
         self.search = search
 
-    def look(self, record: CallRecord) -> Wait | None:
+    def look(self, record: BatchCall) -> Wait | None:
         """One look through the account for a call that may have been sent.
 
         Adopts its batch when one is proven, waits while one may be it, and gives the call free to be sent again when
@@ -59,7 +61,7 @@ class Reconciler:
 
     # ── another key ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def _doubt(self, record: CallRecord) -> str | None:
+    def _doubt(self, record: BatchCall) -> str | None:
         """Why this key may see another workspace than the POST's, or None. Raises ApiFailure if that cannot be told.
 
         With another key only a batch from before, seen with this one too, proves that they share a workspace.
@@ -78,17 +80,17 @@ class Reconciler:
                 return None
         return f"a batch may have been sent with another key, and {why}"
 
-    def _witnesses(self, record: CallRecord) -> list[str]:
+    def _witnesses(self, record: BatchCall) -> list[str]:
         """Batches that the POST's key has seen."""
         known = [record.newest_before] if record.newest_before else []
-        for other in reversed(self.session.ledger.readable()[0]):
+        for other in reversed(self.session.ledger.batch_calls()):
             if other.account == record.account and other.batch is not None:
                 known.append(other.batch.batch_id)
         return known[:WITNESSES]
 
     # ── what was found ────────────────────────────────────────────────────────────────────────────────────────
 
-    def _adopt(self, record: CallRecord, proven: tuple[Batch, ...]) -> None:
+    def _adopt(self, record: BatchCall, proven: tuple[Batch, ...]) -> None:
         """Make the oldest proven batch the call's; any other is waste. Locked, against another process's claim."""
         now = self.session.clock.now()
         first, *others = sorted(proven, key=lambda b: b.created_at or now)
@@ -107,13 +109,13 @@ class Reconciler:
             )
         self.session.log(f"{record.key.stage}: found its batch {first.id}; nothing is sent again")
 
-    def _unreadable(self, record: CallRecord, batch: Batch) -> None:
+    def _unreadable(self, record: BatchCall, batch: Batch) -> None:
         """It may be ours and nothing will prove it: asking again could pay twice, so a person decides."""
         message = f"{batch.id} may be this call, and its results cannot be read; rescue it to ask again"
         status = CallFailed(failure="unknown", kind="results_unreadable", message=message)
         self.books.put(record, status=status, cost=Cost(usd=None))
 
-    def _absent(self, record: CallRecord, found: Found, since: datetime) -> Wait | None:
+    def _absent(self, record: BatchCall, found: Found, since: datetime) -> Wait | None:
         """None can be ours. After the grace period the call may be sent again, under the same custom_id."""
         settings = self.session.settings.batch
         if found.at < since:  # a clock that was set back must not stretch the grace
@@ -122,9 +124,7 @@ class Reconciler:
         looked = (found.at - since).total_seconds()
         if (left := settings.reconcile_grace - looked) > 0:
             return self._look_again(record, "not in the list so far", at_most=left)
-        sends = tuple(
-            s.model_copy(update={"outcome": "absent"}) if s.outcome == "ambiguous" else s for s in record.sends
-        )
+        sends = tuple(replace(s, outcome="absent") if s.outcome == "ambiguous" else s for s in record.sends)
         backoff = exponential(
             len(sends), initial=settings.retry_initial, maximum=settings.retry_max, jitter=self.session.jitter
         )
@@ -135,7 +135,7 @@ class Reconciler:
 
     def _look_again(
         self,
-        record: CallRecord,
+        record: BatchCall,
         why: str,
         *,
         at_most: float | None = None,
@@ -163,4 +163,4 @@ def _age(batch: Batch | None, now: datetime) -> float:
 
 def _found(sends: tuple[Send, ...]) -> tuple[Send, ...]:
     """The sends once their batch was found: none of them is open any more."""
-    return tuple(s.model_copy(update={"outcome": "accepted"}) if s.outcome in (None, "ambiguous") else s for s in sends)
+    return tuple(replace(s, outcome="accepted") if s.outcome in (None, "ambiguous") else s for s in sends)

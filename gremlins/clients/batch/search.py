@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from msgspec.structs import replace
+
 from gremlins.clients.base import Session
 from gremlins.clients.batch.api import Batch, BatchApi, pages
 from gremlins.clients.batch.booking import Books
 from gremlins.clients.batch.results import NotThere, find_result
 from gremlins.clients.transport import ApiFailure
-from gremlins.records.calls import CallRecord, Send
+from gremlins.records.calls import BatchCall, Send
 
 SLACK = timedelta(seconds=60)
 """Between the server's clock in its Date header and the one that dates its batches."""
@@ -33,7 +35,7 @@ class Found:
     where it does not say.
     """
 
-    record: CallRecord
+    record: BatchCall
     proven: tuple[Batch, ...]
     open: tuple[Batch, ...]
     """Not ended, so that nothing tells whose they are."""
@@ -50,7 +52,7 @@ class Search:
         self.api = api
         self.books = books
 
-    def __call__(self, record: CallRecord) -> Found:
+    def __call__(self, record: BatchCall) -> Found:
         """One look. Raises ApiFailure when the account cannot be looked through to the end."""
         listed, at = self._listed(record)
         record = self._close_open_sends(record, at)
@@ -58,7 +60,7 @@ class Search:
         candidates = [batch for batch in listed if batch.id not in taken and _may_be(batch, record)]
         return self._prove(record, candidates, at)
 
-    def _listed(self, record: CallRecord) -> tuple[list[Batch], datetime]:
+    def _listed(self, record: BatchCall) -> tuple[list[Batch], datetime]:
         """Every batch from the newest down to what there was before the first POST."""
         seen: list[Batch] = []
         at: datetime | None = None
@@ -73,20 +75,20 @@ class Search:
                 seen.append(batch)
         return seen, at or self.session.clock.now()
 
-    def _close_open_sends(self, record: CallRecord, at: datetime) -> CallRecord:
+    def _close_open_sends(self, record: BatchCall, at: datetime) -> BatchCall:
         """A killed process left no time of failure: it is the server's time when somebody first looks."""
         if all(send.outcome is not None for send in record.sends):
             return record
         end = {"outcome": "ambiguous", "failed": at}
-        sends = tuple(s if s.outcome is not None else s.model_copy(update=end) for s in record.sends)
+        sends = tuple(s if s.outcome is not None else replace(s, **end) for s in record.sends)
         return self.books.put(record, sends=sends)
 
-    def _claimed_here(self, record: CallRecord) -> frozenset[str]:
+    def _claimed_here(self, record: BatchCall) -> frozenset[str]:
         """Batches of the gremlin's own other calls."""
-        others = (r for r in self.session.ledger.readable()[0] if r.key != record.key)
+        others = (call for call in self.session.ledger.batch_calls() if call.key != record.key)
         return frozenset(batch_id for other in others for batch_id in batches_of(other))
 
-    def _prove(self, record: CallRecord, candidates: Iterable[Batch], at: datetime) -> Found:
+    def _prove(self, record: BatchCall, candidates: Iterable[Batch], at: datetime) -> Found:
         """Sort candidates by what their results say; what is proven foreign is remembered."""
         proven: list[Batch] = []
         undecided: list[Batch] = []
@@ -110,7 +112,7 @@ class Search:
             record = self.books.put(record, rejected=(*record.rejected, *rejected), torn=(*record.torn, *torn))
         return Found(record, tuple(proven), tuple(undecided), tuple(unreadable), at)
 
-    def _whose(self, record: CallRecord, batch: Batch) -> Literal["ours", "foreign", "open", "torn"]:
+    def _whose(self, record: BatchCall, batch: Batch) -> Literal["ours", "foreign", "open", "torn"]:
         """Whether a batch carries the call, as far as anything can tell. Raises ApiFailure when the key is refused."""
         if not batch.has_ended:
             return "open"
@@ -125,18 +127,18 @@ class Search:
         return "ours"
 
 
-def lost_sends(record: CallRecord) -> list[Send]:
+def lost_sends(record: BatchCall) -> list[Send]:
     """POSTs that may have made a batch which the record does not know."""
     return [send for send in record.sends if send.outcome in (None, "ambiguous", "absent")]
 
 
-def batches_of(record: CallRecord) -> list[str]:
+def batches_of(record: BatchCall) -> list[str]:
     """Every batch a record has claimed."""
     own = [record.batch.batch_id] if record.batch else []
     return own + [waste.batch_id for waste in record.waste]
 
 
-def _may_be(batch: Batch, record: CallRecord) -> bool:
+def _may_be(batch: Batch, record: BatchCall) -> bool:
     """Whether a batch could have been made by one of the record's lost POSTs."""
     if batch.requests not in (None, 1) or batch.id in record.rejected or batch.id in batches_of(record):
         return False

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from gremlins.clients.base import Client, Detach, Session, Wait
 from gremlins.clients.claude import BatchCapable
-from gremlins.records.calls import CallRecord
+from gremlins.records.calls import BatchCall
 
 FIRST_LOOK = 0.1
 """Seconds. A person waits at the terminal, so the first looks are close together."""
@@ -41,13 +41,13 @@ def settle_stopped_calls(session: Session, make_client: MakeClient, show: Callab
 
 
 def settle_round(
-    session: Session, make_client: MakeClient, records: Iterable[CallRecord]
-) -> tuple[list[CallRecord], float, list[Detach]]:
+    session: Session, make_client: MakeClient, records: Iterable[BatchCall]
+) -> tuple[list[BatchCall], float, list[Detach]]:
     """Move each of these calls on towards the end of a stop, as far as it goes now.
 
     Returns those that must wait, the seconds that the API asks for, and what cannot be followed.
     """
-    waiting: list[CallRecord] = []
+    waiting: list[BatchCall] = []
     lost: list[Detach] = []
     wished = 0.0
     for record in records:
@@ -62,22 +62,22 @@ def settle_round(
     return waiting, wished, lost
 
 
-def unsettled_calls(session: Session) -> list[CallRecord]:
-    return [r for r in session.ledger.readable()[0] if r.mode == "batch" and not r.settled]
+def unsettled_calls(session: Session) -> list[BatchCall]:
+    return [call for call in session.ledger.batch_calls() if not call.settled]
 
 
-def _show(session: Session, waiting: list[CallRecord], seconds: float, show: Callable[[Wait], None]) -> None:
+def _show(session: Session, waiting: list[BatchCall], seconds: float, show: Callable[[Wait], None]) -> None:
     until = session.clock.now() + timedelta(seconds=seconds)
     show(Wait(until, calls=tuple(r.parked() for r in waiting), why="waiting for the end of a canceled batch"))
 
 
-def _step(session: Session, make_client: MakeClient, record: CallRecord) -> float | None:
+def _step(session: Session, make_client: MakeClient, record: BatchCall) -> float | None:
     """Move one call on until it is settled (None) or must wait (at least so many seconds)."""
     client = make_client(record.client, session)
     if not isinstance(client, BatchCapable):
         return None
     for _ in range(STEPS):
-        current = next((r for r in session.ledger.readable()[0] if r.key == record.key), None)
+        current = next((call for call in session.ledger.batch_calls() if call.key == record.key), None)
         if current is None or current.settled:
             return None
         if (wait := client.engine.settle_stop(current)) is not None:

@@ -21,6 +21,7 @@ from gremlins.clock import Clock, SystemClock
 from gremlins.errors import GremlinsError
 from gremlins.files import make_private_dir, write_replacing
 from gremlins.processes.locks import brief_lock
+from gremlins.records.wait import read_wait
 from gremlins.retry import RETRY_AFTER_CEILING, parse_retry_after
 
 FORGET_AFTER = 26 * 3600.0
@@ -175,12 +176,14 @@ def _is_over(statuses: dict[str, str]) -> bool:
 
 def main(argv: list[str]) -> int:
     """`poll WAIT_JSON GREMLIN_ID`. The exit codes are those of `gremlins.clients.batch.waiter`."""
-    plan = json.loads(Path(argv[0]).read_bytes())
-    mine = {call["batch_id"]: float(call["submitted_at"]) for call in plan["calls"]}
-    account = Account(Path(plan["answer"]).parent)
+    plan = read_wait(argv[0])
+    if plan is None:
+        return NOTHING_LEARNED
+    mine = {call.batch_id: call.submitted_at for call in plan.calls}
+    account = Account(Path(plan.answer).parent)
     try:
-        api = AnthropicBatchApi(find_account(os.environ), timeout=plan["http_timeout"])
-        over = ask(account, api, argv[1], mine, plan["poll_initial"] * FRESH_SHARE, SystemClock())
+        api = AnthropicBatchApi(find_account(os.environ), timeout=plan.http_timeout)
+        over = ask(account, api, argv[1], mine, plan.poll_initial * FRESH_SHARE, SystemClock())
     except (ApiFailure, OSError):
         return NOTHING_LEARNED
     except GremlinsError:

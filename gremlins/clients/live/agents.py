@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from gremlins.clients.base import Answer, BatchSupport, Client, Prompt, PromptSource
 from gremlins.clients.batch.engine import prompt_of
-from gremlins.clients.live.engine import Agent, LiveCall
+from gremlins.clients.live.engine import Agent, LiveEngine
 
 
 class AgentClient(Client):
@@ -23,8 +23,8 @@ class AgentClient(Client):
     def run_live(
         self, prompt: PromptSource, *, label: str, max_tokens: int | None, revision: int, edits_worktree: bool
     ) -> Answer:
-        call = LiveCall(self.session, self.agent(), label=label, revision=revision)
-        return call.run(prompt, edits_worktree=edits_worktree, max_tokens=max_tokens)
+        engine = LiveEngine(self.session, self.agent(), label=label, revision=revision)
+        return engine.run(prompt, edits_worktree=edits_worktree, max_tokens=max_tokens)
 
 
 class FallsBackToLive(AgentClient):
@@ -36,8 +36,8 @@ class FallsBackToLive(AgentClient):
         note = f"`{self.provider}` has no batch mode: asked in batch, made live"
         if not any(note in record.notes for record in self.session.ledger.records()):
             self.session.log(note)
-        call = LiveCall(self.session, self.agent(), label=label, revision=revision, notes=(note,))
-        return call.run(prompt, edits_worktree=False, max_tokens=max_tokens)
+        engine = LiveEngine(self.session, self.agent(), label=label, revision=revision, notes=(note,))
+        return engine.run(prompt, edits_worktree=False, max_tokens=max_tokens)
 
 
 def whole_text(prompt: Prompt) -> str:

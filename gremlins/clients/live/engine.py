@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, assert_never
 from gremlins.clients.base import Answer, CallUnsuccessful, PromptSource, Session
 from gremlins.clients.live.records import Again, Booked, Close, LiveRecords, Over, Use, outcome_of
 from gremlins.processes.interrupt import Terminated
-from gremlins.records.calls import CallFailed, CallRecord, Collected, Reply
+from gremlins.records.calls import CallFailed, Collected, LiveCall, Reply
 
 Book = Callable[[Booked], None]
 Keep = Callable[[bytes], None]
@@ -28,7 +28,7 @@ class Order:
     it corrects; or to go on with a session that was cut off. `session_id` of the record names the session.
     """
 
-    record: CallRecord
+    record: LiveCall
     say: Say
     book: Book = field(repr=False)
     keep: Keep = field(repr=False)
@@ -56,7 +56,7 @@ class Agent(Protocol):
     def ask(self, order: Order) -> Heard: ...
 
 
-class LiveCall:
+class LiveEngine:
     """Runs one live call of one agent within one session."""
 
     def __init__(

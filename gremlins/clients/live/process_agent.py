@@ -12,7 +12,7 @@ from gremlins.clients.batch.engine import build_request
 from gremlins.clients.live.engine import Heard, Order
 from gremlins.clients.live.process import Exit, Launch, NotStarted, drive
 from gremlins.clients.live.records import Booked
-from gremlins.records.calls import CallFailed, CallRecord, Reply
+from gremlins.records.calls import CallFailed, LiveCall, Reply
 
 CONTINUE = "You were interrupted. Look at what is already done in the worktree, and go on until the task is finished."
 
@@ -81,7 +81,7 @@ class ProcessAgent(ABC, Generic[Stream]):
         """What a run came to."""
 
     @abstractmethod
-    def booked(self, stream: Stream, record: CallRecord) -> Booked:
+    def booked(self, stream: Stream, record: LiveCall) -> Booked:
         """What a run has cost, as far as is known by now."""
 
     def ask(self, order: Order) -> Heard:

@@ -10,11 +10,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
+from msgspec.structs import replace
+
 from gremlins.clients.agent_env import Redactor
 from gremlins.clients.base import Session, Wait
 from gremlins.clients.batch.next_step import MAX_TRIES
 from gremlins.outcome import KEEPS_ATTEMPT, Bail, Failed
-from gremlins.records.calls import CallFailed, CallKey, CallRecord, Collected, Cost, Intent, Reply, Usage, hash_request
+from gremlins.records.calls import CallFailed, CallKey, Collected, Cost, Intent, LiveCall, Reply, Usage, hash_request
 from gremlins.retry import RETRY_AFTER_CEILING, honoured
 
 STALLED = "stalled"
@@ -39,7 +41,7 @@ class Booked:
 class Use:
     """The call has its reply."""
 
-    record: CallRecord
+    record: LiveCall
     reply: Reply
 
 
@@ -47,7 +49,7 @@ class Use:
 class Again:
     """Ask, for the first time or as the next try."""
 
-    previous: CallRecord | None = None
+    previous: LiveCall | None = None
     not_before: datetime | None = None
     resume: str | None = None
 
@@ -56,7 +58,7 @@ class Again:
 class Close:
     """A try that a dead process left behind: book it as failed, and look again."""
 
-    record: CallRecord
+    record: LiveCall
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Over:
 Step = Use | Again | Close | Over
 
 
-def next_step(records: Sequence[CallRecord], *, spawn: int, retries: int, now: datetime) -> Step:
+def next_step(records: Sequence[LiveCall], *, spawn: int, retries: int, now: datetime) -> Step:
     """What follows from the live records of one revision, and one turn, of a call, in order."""
     if not records:
         return Again()
@@ -83,9 +85,7 @@ def next_step(records: Sequence[CallRecord], *, spawn: int, retries: int, now: d
             return Close(last)
 
 
-def _after_failure(
-    records: Sequence[CallRecord], failed: CallFailed, *, spawn: int, retries: int, now: datetime
-) -> Step:
+def _after_failure(records: Sequence[LiveCall], failed: CallFailed, *, spawn: int, retries: int, now: datetime) -> Step:
     last = records[-1]
     if len(records) >= MAX_TRIES:
         return Over(failed)
@@ -101,7 +101,7 @@ def _after_failure(
     return Again(last, not_before=again_at, resume=last.session_id)
 
 
-def takes_up(records: Sequence[CallRecord], *, spawn: int) -> bool:
+def takes_up(records: Sequence[LiveCall], *, spawn: int) -> bool:
     """Whether asking now goes on with a session whose work may stand in the worktree, or with a reply that is there.
 
     `records` are one call's. Otherwise the agent, should it be asked, starts over, and wants a clean tree.
@@ -124,7 +124,7 @@ def is_retried(failed: CallFailed) -> bool:
     return failed.failure == "capacity" or failed.kind in (STALLED, UNSENT)
 
 
-def failures_in_a_row(records: Sequence[CallRecord], spawn: int) -> int:
+def failures_in_a_row(records: Sequence[LiveCall], spawn: int) -> int:
     """How many of the latest tries of this spawn ended in a way that time heals."""
     count = 0
     for record in reversed(records):
@@ -138,8 +138,7 @@ def outcome_of(failed: CallFailed) -> Failed | Bail:
     """What a failed call means for its stage."""
     if failed.kind == REFUSAL:
         return Bail("refused", failed.message)
-    at = failed.retry_at.isoformat() if failed.retry_at else None
-    return Failed(failed.failure, failed.message, retry_at=at)
+    return Failed(failed.failure, failed.message, retry_at=failed.retry_at)
 
 
 class LiveRecords:
@@ -152,13 +151,13 @@ class LiveRecords:
         self.revision = revision
         self.notes = notes
 
-    def all(self, revision: int | None = None) -> list[CallRecord]:
+    def all(self, revision: int | None = None) -> list[LiveCall]:
         """In order of turn and try."""
         wanted = self.revision if revision is None else revision
         every = self.session.ledger.of_call(self.label, self.session.attempt(self.label))
-        return [record for record in every if record.revision == wanted and record.mode == "live"]
+        return [record for record in every if isinstance(record, LiveCall) and record.revision == wanted]
 
-    def of_turn(self, turn: int) -> list[CallRecord]:
+    def of_turn(self, turn: int) -> list[LiveCall]:
         return [record for record in self.all() if record.key.turn == turn]
 
     def step(self, turn: int = 1) -> Step:
@@ -176,18 +175,17 @@ class LiveRecords:
         self.session.park(Wait(again.not_before, why=f"{self.label}: asking again at {again.not_before:%H:%M:%S}Z"))
         return True
 
-    def intend(self, request: dict[str, Any], *, turn: int = 1, session_id: str | None = None) -> CallRecord:
+    def intend(self, request: dict[str, Any], *, turn: int = 1, session_id: str | None = None) -> LiveCall:
         """Write down what is about to be asked, as the next try. Whoever calls has asked `check` and `guard`."""
         attempt = self.session.attempt(self.label)
         taken = (r.key.try_ for r in self.session.ledger.of_call(self.label, attempt) if r.key.turn == turn)
         now = self.session.clock.now()
         return self.session.ledger.put(
-            CallRecord(
+            LiveCall(
                 key=CallKey(stage=self.label, attempt=attempt, turn=turn, try_=1 + max(taken, default=0)),
                 revision=self.revision,
                 custom_id=f"{self.session.gremlin_id[:31]}_{uuid.uuid4().hex}",
                 client=self.client,
-                mode="live",
                 spawn=self.session.spawn,
                 created_at=now,
                 updated_at=now,
@@ -199,25 +197,25 @@ class LiveRecords:
             )
         )
 
-    def book(self, record: CallRecord, so_far: Booked) -> CallRecord:
+    def book(self, record: LiveCall, so_far: Booked) -> LiveCall:
         """Put down what a try has cost so far, should this process not live to see its end."""
         return self._put(record, so_far)
 
-    def end(self, record: CallRecord, end: Reply | CallFailed, booked: Booked) -> CallRecord:
+    def end(self, record: LiveCall, end: Reply | CallFailed, booked: Booked) -> LiveCall:
         """The last word of a try, its cost in the same rename, and no secret in it."""
         end = self._without_secrets(end)
         if isinstance(end, CallFailed) and is_retried(end) and (end.retry_at is None or end.kind != "usage_limit"):
-            end = end.model_copy(update={"retry_at": self._retry_at(record, end.retry_at)})
+            end = replace(end, retry_at=self._retry_at(record, end.retry_at))
         self.session.log(f"{self.label}: {end.message if isinstance(end, CallFailed) else _story(end, booked)}")
         status = end if isinstance(end, CallFailed) else Collected(reply=end)
         return self._put(record, booked, status=status, ended_at=self.session.clock.now())
 
-    def close(self, record: CallRecord) -> CallRecord:
+    def close(self, record: LiveCall) -> LiveCall:
         """End a try whose process is gone. What it had cost is booked already."""
         message = "the process that ran it ended before the reply came"
         return self.end(record, CallFailed(failure="host", kind=INTERRUPTED, message=message), Booked())
 
-    def cancel(self, record: CallRecord, signal_name: str, booked: Booked) -> CallRecord:
+    def cancel(self, record: LiveCall, signal_name: str, booked: Booked) -> LiveCall:
         message = f"ended by {signal_name} while the agent was at work"
         return self.end(record, CallFailed(failure="canceled", kind="canceled", message=message), booked)
 
@@ -227,10 +225,10 @@ class LiveRecords:
     def _without_secrets(self, end: Reply | CallFailed) -> Reply | CallFailed:
         redact = Redactor(self.session.env)
         if isinstance(end, CallFailed):
-            return end.model_copy(update={"message": redact.text(end.message)})
-        return end.model_copy(update={"text": redact.text(end.text), "blocks": tuple(redact.value(end.blocks))})
+            return replace(end, message=redact.text(end.message))
+        return replace(end, text=redact.text(end.text), blocks=tuple(redact.value(end.blocks)))
 
-    def _retry_at(self, record: CallRecord, asked: datetime | None) -> datetime | None:
+    def _retry_at(self, record: LiveCall, asked: datetime | None) -> datetime | None:
         """When a try that failed now comes next, not before the server's own time; None once the list of waits is
         used up."""
         waits, now = self.session.settings.live.resume_backoff, self.session.clock.now()
@@ -241,14 +239,14 @@ class LiveRecords:
         wish = (asked - now).total_seconds() if asked else None
         return now + timedelta(seconds=honoured(waits[before] * self.session.jitter(), wish))
 
-    def _put(self, record: CallRecord, booked: Booked, **changes: Any) -> CallRecord:
+    def _put(self, record: LiveCall, booked: Booked, **changes: Any) -> LiveCall:
         known = {
             "cost": booked.cost or record.cost,
             "usage": booked.usage or record.usage,
             "session_id": booked.session_id or record.session_id,
         }
         now = self.session.clock.now()
-        return self.session.ledger.put(record.model_copy(update={"updated_at": now, **known, **changes}))
+        return self.session.ledger.put(replace(record, updated_at=now, **known, **changes))
 
 
 def _story(reply: Reply, booked: Booked) -> str:

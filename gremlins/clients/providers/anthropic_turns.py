@@ -18,7 +18,7 @@ from gremlins.clients.batch.results import reply_of
 from gremlins.clients.live.records import REFUSAL, STALLED, Again, Booked, LiveRecords, Step, Use
 from gremlins.clients.transport import ApiFailure
 from gremlins.processes.interrupt import Terminated
-from gremlins.records.calls import CallFailed, CallRecord, Collected, Cost, Reply
+from gremlins.records.calls import CallFailed, Collected, Cost, LiveCall, Reply
 
 MAX_LIVE_TURNS = 200
 """Whatever the model does, a conversation ends."""
@@ -31,9 +31,9 @@ class Turns:
     def __init__(self, session: Session, records: LiveRecords) -> None:
         self.session = session
         self.records = records
-        self.sending: CallRecord | None = None
+        self.sending: LiveCall | None = None
 
-    def latest(self) -> CallRecord | None:
+    def latest(self) -> LiveCall | None:
         """The last record of the last turn: where the conversation goes on."""
         every = self.records.all()
         return every[-1] if every else None
@@ -54,7 +54,7 @@ class Turns:
         replies = [r.status.reply for r in self.records.of_turn(turn) if isinstance(r.status, Collected)]
         return sum(reply.stop_reason == "max_tokens" for reply in replies)
 
-    def begin(self, turn: int, body: dict[str, Any]) -> CallRecord:
+    def begin(self, turn: int, body: dict[str, Any]) -> LiveCall:
         """Write down that a turn is about to be sent: as an earlier try sent it, if there was one."""
         self.session.check()
         self.session.guard()
@@ -93,7 +93,7 @@ class Turns:
             record, self.sending = self.sending, None
             self.records.cancel(record, stop.signal_name, Booked())
 
-    def booked(self, record: CallRecord, message: Mapping[str, Any]) -> Booked:
+    def booked(self, record: LiveCall, message: Mapping[str, Any]) -> Booked:
         usage = message.get("usage")
         usage = {k: v for k, v in usage.items() if v is not None} if isinstance(usage, Mapping) else {}
         model = str(message.get("model") or record.request.get("model"))
@@ -137,7 +137,7 @@ def stalled() -> CallFailed:
     return CallFailed(failure="task", kind=STALLED, message="the API fell silent in the middle of a reply")
 
 
-def replay(record: CallRecord, reply: Reply) -> Iterator[bytes]:
+def replay(record: LiveCall, reply: Reply) -> Iterator[bytes]:
     """The reply of a record as the API would stream it, for the SDK to go on from."""
     usage = record.usage.raw if record.usage else {}
     usage = {"input_tokens": 0, "output_tokens": 0, **usage}

@@ -15,7 +15,7 @@ from gremlins.clients.agent_env import agent_env
 from gremlins.clients.base import Answer, PromptSource, Session
 from gremlins.clients.batch.booking import usage_of
 from gremlins.clients.batch.engine import prompt_of
-from gremlins.clients.live.engine import LiveCall, Order
+from gremlins.clients.live.engine import LiveEngine, Order
 from gremlins.clients.live.process import Exit, Launch
 from gremlins.clients.live.process_agent import CONTINUE, ProcessAgent
 from gremlins.clients.live.records import Booked
@@ -23,7 +23,7 @@ from gremlins.clients.providers.claude_stream import ClaudeStream, add_usage, ve
 from gremlins.config import Settings
 from gremlins.errors import NotReady
 from gremlins.processes import children as proc
-from gremlins.records.calls import CallFailed, CallRecord, Cost, Reply
+from gremlins.records.calls import CallFailed, Cost, LiveCall, Reply
 
 BIN_VARIABLE = "GREMLINS_CLAUDE_BIN"
 READ_TOOLS = ("Read", "Glob", "Grep")
@@ -136,8 +136,8 @@ def run_live(
 ) -> Answer:
     """One durable live call through Claude Code."""
     agent = ClaudeCode(session, model, provider_name)
-    call = LiveCall(session, agent, label=label, revision=revision)
-    return call.run(prompt, edits_worktree=edits_worktree, max_tokens=max_tokens)
+    engine = LiveEngine(session, agent, label=label, revision=revision)
+    return engine.run(prompt, edits_worktree=edits_worktree, max_tokens=max_tokens)
 
 
 class ClaudeCode(ProcessAgent[ClaudeStream]):
@@ -200,7 +200,7 @@ class ClaudeCode(ProcessAgent[ClaudeStream]):
         }
         return agent_env(env, (*_PROVIDER, *cloud), {**ours, **self.session.git_env()})
 
-    def booked(self, stream: ClaudeStream, record: CallRecord) -> Booked:
+    def booked(self, stream: ClaudeStream, record: LiveCall) -> Booked:
         """Cost and usage as far as they are known: the binary's own figure, else its messages at their price."""
         total: dict[str, Any] = {}
         dollars: float | None = 0.0

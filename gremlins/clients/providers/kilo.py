@@ -18,7 +18,8 @@ from gremlins.clients.providers.kilo_run import KiloRun, used
 from gremlins.clients.providers.kilo_server import RUNNING_VARIABLE, EventFeed, Kilo, KiloFailure, find_kilo, server
 from gremlins.config import Settings
 from gremlins.errors import NotReady
-from gremlins.records.calls import CallFailed, CallRecord, Cost, Reply
+from gremlins.outcome import FailureClass
+from gremlins.records.calls import CallFailed, Cost, LiveCall, Reply
 from gremlins.records.gremlin import Mode
 
 URL_VARIABLE = "KILO_API_URL"
@@ -78,7 +79,7 @@ class KiloAgent:
             with server(self.session, env) as kilo:
                 end = self._converse(kilo, order, run, redact)
         except KiloFailure as failure:
-            begun = "unknown" if run.heard else "start"
+            begun: FailureClass = "unknown" if run.heard else "start"
             end = CallFailed(failure=begun, kind="server", message=str(failure))
         return Heard(end, self._booked(run, order.record))
 
@@ -175,12 +176,13 @@ class KiloAgent:
             rules += [_rule("edit", "*", "allow"), _rule("edit", ".git", "deny"), _rule("edit", ".git/**", "deny")]
         return [*rules, _rule("external_directory", "*", "deny")]
 
-    def _booked(self, run: KiloRun, record: CallRecord) -> Booked:
+    def _booked(self, run: KiloRun, record: LiveCall) -> Booked:
         """Kilo's own figure of the session, less what earlier runs of it had."""
         if run.tokens is None:
             return Booked(session_id=run.session_id)
-        same = self.session.ledger.of_call(record.key.stage, record.key.attempt)
-        earlier = [r for r in same if r.session_id == run.session_id and r.key != record.key]
+        tries = self.session.ledger.of_call(record.key.stage, record.key.attempt)
+        same = [r for r in tries if isinstance(r, LiveCall) and r.session_id == run.session_id]
+        earlier = [r for r in same if r.key != record.key]
         usage = used(run.tokens, [r.usage for r in earlier if r.usage])
         before = sum(r.cost.usd or 0.0 for r in earlier if r.cost)
         usd: float | None = max(0.0, round(run.cost - before, 10))

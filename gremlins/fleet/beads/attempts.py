@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gremlins.fleet.beads.bead import TERMINAL, Hold
-from gremlins.outcome import FailureClass
+from gremlins.outcome import FailureClass, SpendingCap
 from gremlins.retry import bead_backoff
 
 Kind = Literal["fresh", "rescue", "adopted"]
@@ -39,14 +39,6 @@ class Ending:
 
 
 @dataclass(frozen=True)
-class Cap:
-    """A spending cap that was reached, and its value at that time."""
-
-    name: str
-    usd: float
-
-
-@dataclass(frozen=True)
 class Settlement:
     """The end of an attempt. `seq` numbers the settlements of a project, because the clock may jump."""
 
@@ -57,7 +49,7 @@ class Settlement:
     exit_code: int | None = None
     retry_at: float | None = None
     cost_usd: float = 0.0
-    cap: Cap | None = None
+    cap: SpendingCap | None = None
     """For class credit: the person's cap that was reached. None means the provider refused."""
 
     @property

@@ -6,8 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from gremlins.fleet.beads.attempts import Cap
-from gremlins.outcome import FailureClass
+from gremlins.outcome import FailureClass, SpendingCap
 
 State = Literal[
     "unborn", "running", "parked", "detached", "stalled", "stopping",
@@ -41,7 +40,7 @@ class Observation:
     """Class that its process recorded at its end; None if it recorded none."""
     exit_code: int | None = None
     retry_at: float | None = None
-    cap: Cap | None = None
+    cap: SpendingCap | None = None
     """The person's spending cap that ended it."""
     bail: str | None = None
     proof: Proof | None = None

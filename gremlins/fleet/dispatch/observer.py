@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gremlins.clock import Clock
-from gremlins.config import SpendSettings
-from gremlins.errors import GremlinsError, NotFound
-from gremlins.fleet.beads.attempts import Cap
+from gremlins.errors import CorruptRecord, GremlinsError, NotFound
 from gremlins.fleet.dispatch.observation import Observation, Proof, State
 from gremlins.fleet.status import Row, look
 from gremlins.paths import GremlinPaths, Home
 from gremlins.processes.children import start_time
 from gremlins.processes.locks import holder_of
-from gremlins.records.calls import CallRecord, Ledger
+from gremlins.records.calls import CallRecord, Collected, Ledger, read_call
 from gremlins.records.gremlin import (
     Bailed,
     Evidence,
-    Failed,
+    FailedGremlin,
     Finished,
     Gremlin,
     Landed,
     Parked,
+    Queued,
     Running,
-    RunStore,
     Stopped,
 )
 from gremlins.repository.git import Git
 
-COLLECTED = b'"state": "collected"'
 JUST_NOW = 10.0
 """Seconds. A gremlin that was seen alive this recently and is dead now died just now."""
 UPTIME = Path("/proc/uptime")
@@ -44,10 +41,7 @@ class Observer:
     home: Home
     clock: Clock
     idle_timeout: float
-    spend: Callable[[], SpendSettings] = SpendSettings
-    _caps: dict[str, tuple[Hashable, Cap | None]] = field(default_factory=dict)
     _seen_alive: dict[str, float] = field(default_factory=dict)
-    _records: dict[str, tuple[Hashable, Gremlin]] = field(default_factory=dict)
     _calls: dict[Path, tuple[Hashable, bool]] = field(default_factory=dict)
     _kept: dict[tuple[str, str], tuple[Hashable, float]] = field(default_factory=dict)
 
@@ -55,7 +49,7 @@ class Observer:
         """A gremlin now; None if it does not exist. A broken record is `unreadable`, not an error."""
         paths = self.home.gremlin(gremlin_id)
         try:
-            record, row = self._read(gremlin_id)
+            row = look(self.home, gremlin_id, self.clock, self.idle_timeout)
         except NotFound:
             holder = holder_of(paths.lock)
             return None if holder is None else Observation("running", spawn=0, alive=True, pid=holder.pid)
@@ -63,33 +57,11 @@ class Observer:
             holder = holder_of(paths.lock)
             alive = holder is not None and holder.role == "runner"
             return Observation("unreadable", alive=alive, reason=str(error), pid=holder.pid if holder else None)
-        return self._observation(record, row, paths)
+        return self._observation(row, paths)
 
-    def _read(self, gremlin_id: str) -> tuple[Gremlin, Row]:
-        """The record and the liveness of the same moment."""
-        for _ in range(5):
-            record = self._record(gremlin_id)
-            row = look(self.home, gremlin_id, self.clock, self.idle_timeout)
-            if row.glance.updated_at == record.updated_at:
-                break
-        return record, row
-
-    def _record(self, gremlin_id: str) -> Gremlin:
-        """The record, read again only if its file has changed."""
-        path = self.home.gremlin(gremlin_id).state
-        try:
-            stat = path.stat()
-        except OSError:
-            return RunStore(self.home, self.clock).read(gremlin_id)
-        mark = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        known = self._records.get(gremlin_id)
-        if known is None or known[0] != mark:
-            known = self._records[gremlin_id] = (mark, RunStore(self.home, self.clock).read(gremlin_id))
-        return known[1]
-
-    def _observation(self, record: Gremlin, row: Row, paths: GremlinPaths) -> Observation:
-        holder = row.seen.holder
-        alive = holder is not None and not row.glance.is_over
+    def _observation(self, row: Row, paths: GremlinPaths) -> Observation:
+        record, holder = row.record, row.seen.holder
+        alive = holder is not None and not row.record.over()
         state = _state(row, alive)
         seen = Observation(
             state=state,
@@ -109,34 +81,16 @@ class Observer:
         )
         if state in ("dead", "detached") and seen.replies == 0:
             seen = replace(seen, replies=self._commits(record))
-        seen = _with_last_word(seen, record)
-        return replace(seen, cap=self._cap(record)) if seen.failure == "credit" else seen
-
-    def _cap(self, record: Gremlin) -> Cap | None:
-        """The person's cap that leaves no room for another call; None if the provider refused."""
-        from gremlins.records.caps import cap_reached  # reads all spending: only for class credit
-
-        key, mark = record.id, (record.updated_at, record.spawn)
-        known = self._caps.get(key)
-        if known is None or known[0] != mark:
-            caps = self.spend()
-            limits = {name: getattr(caps, name) for name in ("per_attempt", "per_bead", "per_day")}
-            reached = (
-                Cap(f"spend.{name}", usd)
-                for name, usd in limits.items()
-                if usd is not None and cap_reached(self.home, record, SpendSettings(**{name: usd}), self.clock.now())
-            )
-            known = self._caps[key] = (mark, next(reached, None))
-        return known[1]
+        return _with_last_word(seen, record)
 
     def _ended(self, row: Row, paths: GremlinPaths, alive: bool) -> float | None:
         """When its process died: now, if it was alive a moment ago; else its last sign of life."""
         now = self.clock.now().timestamp()
         if alive:
-            self._seen_alive[row.glance.id] = now
+            self._seen_alive[row.record.id] = now
             return None
-        last = self._seen_alive.get(row.glance.id, 0.0)
-        if not row.glance.is_over and 0 <= now - last <= JUST_NOW:
+        last = self._seen_alive.get(row.record.id, 0.0)
+        if not row.record.over() and 0 <= now - last <= JUST_NOW:
             return now
         return max(last if last <= now else 0.0, _last_sign(row, paths))
 
@@ -153,8 +107,8 @@ class Observer:
                 mark = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
                 known = self._calls.get(path)
                 if known is None or known[0] != mark:
-                    known = self._calls[path] = (mark, COLLECTED in path.read_bytes())
-            except OSError:
+                    known = self._calls[path] = (mark, isinstance(read_call(path).status, Collected))
+            except (OSError, CorruptRecord):
                 continue
             count += known[1]
         return count
@@ -190,7 +144,7 @@ def _state(row: Row, alive: bool) -> State:
     """Its liveness. While another process rescues or lands it, it counts as running."""
     if alive and row.life.state in ("dead", "detached"):
         return "running"
-    if row.life.state == "dead" and row.glance.state == "queued":
+    if row.life.state == "dead" and isinstance(row.record.status, Queued):
         return "unborn"
     return row.life.state
 
@@ -204,9 +158,9 @@ def _waits(record: Gremlin, clock: Clock) -> bool:
 def _with_last_word(seen: Observation, record: Gremlin) -> Observation:
     """Add the end that its process recorded."""
     match record.status:
-        case Failed(failure=failure, retry_at=retry_at, reason=reason):
+        case FailedGremlin(failure=failure, retry_at=retry_at, reason=reason, cap=cap):
             moment = retry_at.timestamp() if retry_at else None
-            return replace(seen, failure=failure, retry_at=moment, reason=reason)
+            return replace(seen, failure=failure, retry_at=moment, reason=reason, cap=cap)
         case Parked(failure=failure) if seen.state == "detached":
             return replace(seen, failure=failure)
         case Bailed(kind=kind, detail=detail):
@@ -224,10 +178,10 @@ def _proof(evidence: Evidence) -> Proof:
 
 
 def _last_sign(row: Row, paths: GremlinPaths) -> float:
-    """Last sign of life of its process."""
-    if row.glance.is_over and row.glance.ended_at is not None:
-        return row.glance.ended_at.timestamp()
-    moments = [row.glance.updated_at.timestamp()]
+    """When its process was last heard of."""
+    if row.record.over() and row.record.ended_at is not None:
+        return row.record.ended_at.timestamp()
+    moments = [row.record.updated_at.timestamp()]
     for path in (paths.state, paths.log, paths.activity, paths.wait, paths.output):
         try:
             moments.append(path.stat().st_mtime)
@@ -263,7 +217,7 @@ def _cost_of(calls: list[CallRecord]) -> float:
 
     total = 0.0
     for call in calls:
-        for cost in (call.cost, *(waste.cost for waste in call.waste)):
+        for cost in (call.cost, *(waste.cost for waste in call.second_batches)):
             if cost is None:
                 continue
             if cost.usd is not None:

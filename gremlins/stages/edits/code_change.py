@@ -10,6 +10,7 @@ from gremlins.clients.base import Answer, Prompt
 from gremlins.clients.batch.engine import prompt_of
 from gremlins.clients.live.records import takes_up
 from gremlins.outcome import Bail, Failed
+from gremlins.records.calls import LiveCall
 from gremlins.repository.worktree import (
     Worktree,
     commit_all,
@@ -152,7 +153,7 @@ def start_ref(worktree: Worktree, label: str) -> str:
 def _goes_on(context: StageContext, label: str) -> bool:
     """Whether the tree belongs to a call that is not over, or to a reply that is not committed yet."""
     records = context.session.ledger.of_call(label, context.session.attempt(label))
-    return takes_up(records, spawn=context.session.spawn)
+    return takes_up([record for record in records if isinstance(record, LiveCall)], spawn=context.session.spawn)
 
 
 # ── both ──────────────────────────────────────────────────────────────────────────────────────────────────────────

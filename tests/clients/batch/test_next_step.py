@@ -26,7 +26,7 @@ from gremlins.clients.batch.results import RESUBMIT
 from gremlins.clock import FakeClock
 from gremlins.config import BatchSettings
 from gremlins.outcome import KEEPS_ATTEMPT, Bail, Failed, FailureClass
-from gremlins.records.calls import BatchRef, CallFailed, CallKey, CallRecord, Collected, Reply, hash_request
+from gremlins.records.calls import BatchCall, BatchRef, CallFailed, CallKey, Collected, Reply, hash_request
 
 NOW = FakeClock().now()
 REQUEST = {"model": "claude-sonnet-5-5", "max_tokens": 1000, "messages": [{"role": "user", "content": "plan"}]}
@@ -38,12 +38,11 @@ def policy(*, spawn: int = 1, live: bool = False, on_expired: OnExpired = "live"
     return Policy(settings=settings, spawn=spawn, live_available=live, now=NOW)
 
 
-def record(status: Collected | CallFailed, *, turn: int = 1, try_: int = 1, **more: Any) -> CallRecord:
+def record(status: Collected | CallFailed, *, turn: int = 1, try_: int = 1, **more: Any) -> BatchCall:
     values: dict[str, Any] = {
         "key": CallKey(stage="plan", turn=turn, try_=try_),
         "custom_id": "g_1",
         "client": "claude:x",
-        "mode": "batch",
         "spawn": 1,
         "created_at": NOW,
         "updated_at": NOW,
@@ -52,18 +51,18 @@ def record(status: Collected | CallFailed, *, turn: int = 1, try_: int = 1, **mo
         "batch": BatchRef(batch_id=f"msgbatch_{turn}_{try_}", submitted_at=NOW),
         "status": status,
     }
-    return CallRecord(**{**values, **more})
+    return BatchCall(**{**values, **more})
 
 
-def reply(text: str, stop_reason: str = "end_turn", **more: Any) -> CallRecord:
+def reply(text: str, stop_reason: str = "end_turn", **more: Any) -> BatchCall:
     return record(Collected(reply=Reply(text=text, stop_reason=stop_reason, blocks=({"type": "text"},))), **more)
 
 
-def failed(kind: str, failure: FailureClass = "capacity", **more: Any) -> CallRecord:
+def failed(kind: str, failure: FailureClass = "capacity", **more: Any) -> BatchCall:
     return record(CallFailed(failure=failure, kind=kind, message=f"the message of {kind}"), **more)
 
 
-def tries(*kinds: str) -> list[CallRecord]:
+def tries(*kinds: str) -> list[BatchCall]:
     return [failed(kind, try_=number) for number, kind in enumerate(kinds, 1)]
 
 

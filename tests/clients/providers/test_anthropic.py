@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gremlins.clients.base import CallUnsuccessful, Prompt
 from gremlins.clients.live.records import INTERRUPTED
@@ -191,7 +192,7 @@ def test_a_turn_of_a_killed_process_is_asked_again_as_it_was(make: Any) -> None:
     world = make(use("glob", pattern="*"), "Done.", "Done once more.")
     world.ask()
     last = world.around.records[-1]
-    world.around.ledger.put(last.model_copy(update={"status": Intent(), "ended_at": None}))
+    world.around.ledger.put(replace(last, status=Intent(), ended_at=None))
     world.around = world.around.respawned()
     assert world.ask() == "Done once more."
     tries = [r for r in world.around.records if r.key.turn == 2]

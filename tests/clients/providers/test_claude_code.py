@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gremlins.clients.base import CallUnsuccessful, Prompt
 from gremlins.clients.batch.engine import prompt_of
@@ -176,7 +177,7 @@ def test_structured_output_is_the_replys_text(around: SessionSetup, claude: Fake
 
 
 def replace_live(live: LiveSettings, **changes: Any) -> LiveSettings:
-    return live.model_copy(update=changes)
+    return replace(live, **changes)
 
 
 # ── how it can end badly ──────────────────────────────────────────────────────────────────────────────────────────
@@ -480,7 +481,7 @@ def test_a_try_of_a_killed_process_is_taken_up_by_its_session(around: SessionSet
     claude.plan(answers("Taken up."))
     ask(around)
     (record,) = around.records
-    around.ledger.put(record.model_copy(update={"status": Intent(), "ended_at": None}))
+    around.ledger.put(replace(record, status=Intent(), ended_at=None))
     after = around.respawned()
     assert ask(after, "never used") == "Taken up."
     argv = claude.starts[1]["argv"]

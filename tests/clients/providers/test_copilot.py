@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gremlins.clients.base import CallUnsuccessful, Prompt
 from gremlins.clients.copilot import CopilotClient
@@ -84,7 +85,7 @@ def test_a_session_taken_up_again_pays_its_tokens_once(around: SessionSetup, cop
     around.env["COPILOT_PROVIDER_BASE_URL"] = "http://127.0.0.1:1"
     ask(around)
     (record,) = around.records
-    around.ledger.put(record.model_copy(update={"status": Intent(), "ended_at": None}))
+    around.ledger.put(replace(record, status=Intent(), ended_at=None))
     copilot.plan([*says("Again.")[:2], used(1500, 200), END])  # what it says of the session is what both runs used
     after = around.respawned()
     ask(after)

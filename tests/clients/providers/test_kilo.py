@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gremlins.clients.base import CallUnsuccessful
 from gremlins.clients.providers.kilo import KiloClient
@@ -161,7 +162,7 @@ def test_a_server_that_does_not_start_says_why(around: SessionSetup, kilo: FakeK
 def test_a_try_of_a_killed_process_goes_on_in_its_session(around: SessionSetup, kilo: FakeKilo) -> None:
     ask(around)
     (record,) = around.records
-    around.ledger.put(record.model_copy(update={"status": Intent(), "ended_at": None}))
+    around.ledger.put(replace(record, status=Intent(), ended_at=None))
     kilo.plan([BUSY, message("Taken up."), spent(0.4, 1500, 150), IDLE])  # sums of the whole session
     after = around.respawned()
     assert ask(after) == "Taken up."
@@ -172,7 +173,7 @@ def test_a_try_of_a_killed_process_goes_on_in_its_session(around: SessionSetup, 
 def test_a_session_that_is_gone_begins_anew(around: SessionSetup, kilo: FakeKilo) -> None:
     ask(around)
     (record,) = around.records
-    around.ledger.put(record.model_copy(update={"status": Intent(), "ended_at": None}))
+    around.ledger.put(replace(record, status=Intent(), ended_at=None))
     kilo.plan([], gone=True)
     after = around.respawned()
     after.live = QUICK.model_copy(update={"resume_backoff": ()})

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from gremlins.fleet.beads.attempts import Cap
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.spending import expected_usd
+from gremlins.outcome import SpendingCap
 from tests.fleet.project import Project
 
 
@@ -93,7 +93,7 @@ def end_at_cap(project: Project) -> None:
 
     def capped(gremlin_id: str) -> Observation | None:
         seen = observe(gremlin_id)
-        return replace(seen, cap=Cap("spend.per_attempt", 0.5)) if seen is not None and not seen.alive else seen
+        return replace(seen, cap=SpendingCap("spend.per_attempt", 0.5)) if seen is not None and not seen.alive else seen
 
     project.fleet.observe = capped  # type: ignore[method-assign]
 

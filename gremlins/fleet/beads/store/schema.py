@@ -7,10 +7,10 @@ import sqlite3
 from dataclasses import fields
 from typing import Any, get_args
 
-from gremlins.fleet.beads.attempts import Attempt, Cap, Ending, Episode, Kind, Settlement, Work
+from gremlins.fleet.beads.attempts import Attempt, Ending, Episode, Kind, Settlement, Work
 from gremlins.fleet.beads.bead import STATUSES, Bead, Hold, HoldKind, Issue
 from gremlins.fleet.times import seconds_of
-from gremlins.outcome import FailureClass
+from gremlins.outcome import FailureClass, SpendingCap
 
 VERSION = 1
 
@@ -209,7 +209,7 @@ def _settlement_of(row: sqlite3.Row) -> Settlement | None:
         exit_code=row["exit_code"],
         retry_at=None if row["retry_at"] is None else float(row["retry_at"]),
         cost_usd=float(row["cost_usd"] or 0.0),
-        cap=None if row["cap_name"] is None else Cap(str(row["cap_name"]), float(row["cap_usd"])),
+        cap=None if row["cap_name"] is None else SpendingCap(row["cap_name"], float(row["cap_usd"])),
     )
 
 

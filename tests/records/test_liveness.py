@@ -5,57 +5,43 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from gremlins.clock import rfc3339
-from gremlins.fleet.liveness import ALIVE, RESCUABLE, Liveness, liveness
-from gremlins.fleet.observe import Glance, Sighting
 from gremlins.processes.locks import Holder
+from gremlins.records.gremlin import ParkedCall, Status
+from gremlins.records.liveness import ALIVE, RESCUABLE, Liveness, Observed, liveness
+from tests.fleet.records import record
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 IDLE = 360.0
 RUNNER, STARTING, KEEPER = Holder("runner", 4242), Holder("runner", None), Holder("keeper", 7)
-CALL = {"stage": "plan", "batch_id": "msgbatch_1", "custom_id": "c"}
+CALL = ParkedCall(stage="plan", batch_id="msgbatch_1", custom_id="c")
+EVIDENCE = {"kind": "none", "base": "", "tip": "", "holds": True}
+NEEDED: dict[str, dict[str, Any]] = {
+    "parked": {"calls": []},
+    "finished": {"evidence": EVIDENCE},
+    "landed": {"evidence": EVIDENCE, "sha": "", "target": ""},
+    "stopped": {"by": "a person"},
+    "bailed": {"stage": "plan"},
+    "failed": {"stage": "plan", "failure": "task"},
+}
+"""Fields without which a status is none."""
 
 
 def at(seconds_ago: float) -> str:
     return rfc3339(NOW - timedelta(seconds=seconds_ago))
 
 
-def glance(state: str, **status: Any) -> Glance:
-    early = NOW - timedelta(hours=2)
-    return Glance(
-        id="g",
-        pipeline="local",
-        task="t",
-        title="t",
-        bead_id=None,
-        project="/repo",
-        branch="gremlins/g",
-        worktree="/w",
-        stage="plan",
-        mode="batch",
-        client="claude:m",
-        attempt=1,
-        status={"state": state, "since": at(3600), **status},
-        cost={},
-        created_at=early,
-        updated_at=early,
-        ended_at=None,
-    )
-
-
 def judge(
     state: str, holder: Holder | None, *, silent: float = 0, status: dict[str, Any] | None = None, **seen: Any
 ) -> Liveness:
-    sighting = Sighting(
-        glance(state, **(status or {})),
-        "/nowhere/g",
-        holder,
-        last_sign=NOW - timedelta(seconds=silent),
-        **seen,
-    )
-    return liveness(sighting, NOW, IDLE)
+    fields = {"state": state, "since": at(3600), **NEEDED.get(state, {}), **(status or {})}
+    early = NOW - timedelta(hours=2)
+    gremlin = record("g", msgspec.convert(fields, Status), created_at=early, updated_at=early)
+    observed = Observed(gremlin, "/nowhere/g", holder, last_sign=NOW - timedelta(seconds=silent), **seen)
+    return liveness(observed, NOW, IDLE)
 
 
 HISTORIES = [
@@ -73,7 +59,7 @@ HISTORIES = [
     ("running", RUNNER, {"silent": 5000, "status": {"until": at(121)}}, "stalled"),
     # parked is decided before any stall rule
     ("parked", RUNNER, {"silent": 90_000}, "parked"),
-    ("parked", RUNNER, {"status": {"calls": [{**CALL, "batch_id": None}]}}, "parked"),
+    ("parked", RUNNER, {"status": {"calls": [{"stage": "plan", "custom_id": "c"}]}}, "parked"),
     # asked to stop, and alive
     ("running", RUNNER, {"stop_wanted": True}, "stopping"),
     ("parked", RUNNER, {"stop_wanted": True}, "stopping"),
