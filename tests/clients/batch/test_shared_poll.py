@@ -231,6 +231,7 @@ def test_files_of_the_shared_poll_are_for_their_owner_only(poll: Poll) -> None:
 def child(poll: Poll, mine: dict[str, float], **env: str) -> int:
     """The short-lived process that asks. Returns its exit code."""
     plan = {
+        "until": 0,
         "calls": [{"batch_id": batch_id, "submitted_at": at} for batch_id, at in mine.items()],
         "answer": str(poll.account.answer),
         "http_timeout": 5,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ def test_structured_output_is_the_replys_text(around: SessionSetup, claude: Fake
 
 
 def replace_live(live: LiveSettings, **changes: Any) -> LiveSettings:
-    return replace(live, **changes)
+    return live.model_copy(update=changes)
 
 
 # ── how it can end badly ──────────────────────────────────────────────────────────────────────────────────────────
@@ -396,7 +397,7 @@ def test_a_used_up_limit_says_when_to_come_back(around: SessionSetup, claude: Fa
     claude.plan([init(), ("say", {"type": "rate_limit_event", "rate_limit_info": limit}), result("?", is_error=True)])
     outcome = failure(around)
     assert isinstance(outcome, Failed)
-    assert (outcome.failure, outcome.retry_at) == ("capacity", "2026-11-21T22:26:40+00:00")
+    assert (outcome.failure, outcome.retry_at) == ("capacity", datetime(2026, 11, 21, 22, 26, 40, tzinfo=UTC))
     assert len(claude.starts) == 1
 
 
