@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gremlins.clock import Clock, SystemClock
-from gremlins.config import LoadedSettings, SpendSettings, load_settings
+from gremlins.config import REPO_CONFIG, load_settings
 from gremlins.fleet.beads.edit import BeadEditor
 from gremlins.fleet.beads.store.sqlite import SqliteStore
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.observer import Observer
 from gremlins.fleet.dispatch.ownership import settle_for_retry
-from gremlins.fleet.dispatch.policy import Policy
+from gremlins.fleet.dispatch.policy import LiveSettings, Policy
 from gremlins.paths import Home
 from gremlins.repository.project import find_project
+
+if TYPE_CHECKING:
+    from gremlins.fleet.dispatch.preflight import Readiness
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,13 @@ class Here:
         return str(self.root)
 
     @cached_property
-    def loaded(self) -> LoadedSettings:
-        return load_settings(self.root, self.home, os.environ)
+    def settings(self) -> LiveSettings:
+        files = (self.root / REPO_CONFIG, self.home.config)
+        return LiveSettings(files, lambda: load_settings(self.root, self.home, os.environ))
 
     @cached_property
     def policy(self) -> Policy:
-        return Policy.of(self.loaded.settings)
+        return Policy.of(self.settings().settings)
 
     @cached_property
     def store(self) -> SqliteStore:
@@ -51,11 +57,7 @@ class Here:
 
     @cached_property
     def observer(self) -> Observer:
-        return Observer(self.home, self.clock, self.loaded.settings.live.idle_timeout)
-
-    def caps(self) -> SpendSettings:
-        """Those of this moment: caps may be raised while a loop runs."""
-        return load_settings(self.root, self.home, os.environ).settings.spend
+        return Observer(self.home, self.clock, self.settings().settings.live.idle_timeout)
 
     @cached_property
     def beads(self) -> BeadEditor:
@@ -71,9 +73,12 @@ class Here:
         """Only asked in earnest where a credential's breaker is open: it takes the launcher's modules to tell."""
         if not any(e.open and ":" in e.scope for e in self.store.episodes(self.project)):
             return ()
+        return self.readiness(lambda: self.policy).scopes()
+
+    def readiness(self, policy: Callable[[], Policy]) -> Readiness:
         from gremlins.fleet.dispatch.preflight import Readiness
 
-        return Readiness(self.home, self.root, self.clock, lambda: os.environ, lambda: self.policy).scopes()
+        return Readiness(self.home, self.root, self.clock, lambda: dict(os.environ), self.settings.checked, policy)
 
 
 def person() -> str:

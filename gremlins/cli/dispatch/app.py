@@ -13,7 +13,6 @@ import typer
 from gremlins.cli.current_project import Here
 from gremlins.cli.out import dump, flush_to_reader, note, on_terminal, printable, say
 from gremlins.clock import Clock, SystemClock, rfc3339
-from gremlins.config import REPO_CONFIG, load_settings
 from gremlins.errors import Conflict, GremlinsError, NotFound, NotReady
 from gremlins.fleet.beads.attempts import FLEET, RESET
 from gremlins.fleet.beads.bead import task_of
@@ -21,16 +20,14 @@ from gremlins.fleet.beads.store.interface import PutEpisode, SetPaused, StoreCha
 from gremlins.fleet.dispatch import breaker, locks
 from gremlins.fleet.dispatch.admit import Admit, Standing, admit, standing
 from gremlins.fleet.dispatch.local_fleet import LocalFleet
-from gremlins.fleet.dispatch.loop import LivePolicy, Loop
+from gremlins.fleet.dispatch.loop import Loop
 from gremlins.fleet.dispatch.observation import Missing
 from gremlins.fleet.dispatch.plan import episode_notice
 from gremlins.fleet.dispatch.policy import Policy
-from gremlins.fleet.dispatch.preflight import Readiness
 from gremlins.fleet.dispatch.tick import Dispatcher, LoopEvent, TickReport
 from gremlins.fleet.dispatch.view import blocked_by, breaker_json, explained, status_json, tick_json
 from gremlins.fleet.dispatch.world import world_now
 from gremlins.fleet.times import span, text_of
-from gremlins.pipeline.file import find_pipeline, load_pipeline
 from gremlins.processes.interrupt import Interrupt
 from gremlins.processes.notify import notify
 
@@ -63,15 +60,10 @@ def dispatch(
     here = Here.find()
     options = partial(Policy.of, pipeline=pipeline, mode=mode, land=land, max_running=max_running, retry_cap=retry_cap)
     if explain is not None:
-        return _explain(here, options(here.loaded.settings), explain, json)
-    _check_pipeline(here, options(here.loaded.settings))
-    crew = _assemble(here, lambda: options(load_settings(here.root, here.home, os.environ).settings))
+        return _explain(here, options(here.settings().settings), explain, json)
+    crew = _assemble(here, lambda: options(here.settings().settings))
+    crew.fleet.readiness.pipeline(crew.policy().pipeline)  # an unknown or wrong one ends the command
     return _once(crew, json) if once else _loop(crew)
-
-
-def _check_pipeline(here: Here, policy: Policy) -> None:
-    """Raises NotFound or ConfigError: what would never work is said at once."""
-    load_pipeline(find_pipeline(policy.pipeline, here.root, cwd=here.root))
 
 
 # --- the loop and the single tick
@@ -82,7 +74,7 @@ class Crew:
     """Everything that a tick needs."""
 
     here: Here
-    policy: LivePolicy
+    policy: Callable[[], Policy]
     fleet: LocalFleet
     interrupt: Interrupt
     dispatcher: Dispatcher
@@ -92,13 +84,11 @@ class Crew:
         return self.interrupt.signal_name is not None
 
 
-def _assemble(here: Here, load: Callable[[], Policy]) -> Crew:
+def _assemble(here: Here, policy: Callable[[], Policy]) -> Crew:
     interrupt, clock = Interrupt(), SystemClock()
-    files = (here.root / REPO_CONFIG, here.home.config)
-    policy = LivePolicy(files, load, complain=lambda text: note(f"warning: {text}"))
-    policy()
-    readiness = Readiness(here.home, here.root, clock, lambda: dict(os.environ), policy)
-    fleet = LocalFleet(here.home, here.root, clock, lambda: dict(os.environ), readiness, here.observer, interrupt.fd)
+    here.settings.complain = lambda text: note(f"warning: {text}")
+    readiness = here.readiness(policy)
+    fleet = LocalFleet(here.home, here.root, clock, readiness.env, readiness, here.observer, interrupt.fd)
     dispatcher = Dispatcher(
         here.store,
         fleet,
@@ -248,7 +238,7 @@ def _explain(here: Here, policy: Policy, name: str, json: bool) -> int:
 
 def _missing(here: Here, policy: Policy) -> Missing | None:
     """What the preflight would find missing now."""
-    found = Readiness(here.home, here.root, here.clock, lambda: os.environ, lambda: policy).check(fresh=False)
+    found = here.readiness(lambda: policy).check(fresh=False)
     return found if isinstance(found, Missing) else None
 
 

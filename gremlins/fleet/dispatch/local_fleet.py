@@ -8,9 +8,8 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from gremlins.clock import Clock
 from gremlins.errors import Conflict, GremlinsError, NotReady
@@ -28,13 +27,12 @@ from gremlins.fleet.dispatch.preflight import Readiness
 from gremlins.fleet.land import land
 from gremlins.fleet.rescue import rescue
 from gremlins.fleet.stop import request_stop
-from gremlins.launcher import prepare, start
+from gremlins.launcher import start
 from gremlins.outcome import FailureClass
 from gremlins.paths import Home
 from gremlins.processes.children import holders
 from gremlins.processes.exits import wait_for_end
 from gremlins.processes.locks import GremlinLock, holder_of
-from gremlins.records.gremlin import Mode
 from gremlins.repository.git import HostGitError
 from gremlins.repository.landing import NothingToLand
 from gremlins.repository.worktree import branch_name, remove
@@ -71,15 +69,7 @@ class LocalFleet:
         try:
             if self._is_there(order.gremlin_id):
                 return
-            request = replace(
-                self.readiness.request(order.task),
-                pipeline=order.pipeline,
-                mode=cast("Mode | None", order.mode),
-                title=order.title,
-                gremlin_id=order.gremlin_id,
-                bead_id=order.bead_id,
-            )
-            start(prepare(request, self.home, self.env()), self.home, self.env(), self.clock)
+            start(self.readiness.prepared(order), self.home, self.env(), self.clock)
         except (GremlinsError, OSError) as error:
             raise SpawnFailed(_sentence(error), failure_of(error)) from error
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from gremlins.clock import Clock
-from gremlins.errors import ConfigError, GremlinsError
+from gremlins.errors import GremlinsError
 from gremlins.fleet.dispatch.observation import Fleet
-from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.tick import Dispatcher, LoopEvent, TickReport
 
 SHORTEST = 0.02
@@ -17,38 +15,6 @@ SHORTEST = 0.02
 IDLE = 0.25
 """Minimum seconds after a tick that changed nothing."""
 LONGEST_TROUBLE = 60.0
-
-
-@dataclass
-class LivePolicy:
-    """The policy of now: settings are read again when one of their files has changed. What is wrong changes nothing."""
-
-    files: tuple[Path, ...]
-    load: Callable[[], Policy]
-    complain: Callable[[str], None] = lambda text: None
-    _mark: tuple[object, ...] | None = None
-    _kept: Policy | None = None
-
-    def __call__(self) -> Policy:
-        """Raises ConfigError only if there never was a good one."""
-        mark = tuple(_mark_of(file) for file in self.files)
-        if self._kept is None or mark != self._mark:
-            self._mark = mark
-            try:
-                self._kept = self.load()
-            except ConfigError as error:
-                if self._kept is None:
-                    raise
-                self.complain(f"the settings are wrong, the ones before stay: {error.message}")
-        return self._kept
-
-
-def _mark_of(file: Path) -> object:
-    try:
-        stat = file.stat()
-    except OSError:
-        return None
-    return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
 
 @dataclass

@@ -1,10 +1,14 @@
-"""The settings that the loop decides by."""
+"""The settings that the loop decides by, read again when their files change."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
-from gremlins.config import Settings
+from gremlins.config import LoadedSettings, Settings
+from gremlins.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -33,33 +37,51 @@ class Policy:
     per_day: float | None = None
 
     @classmethod
-    def of(
-        cls,
-        settings: Settings,
-        *,
-        pipeline: str | None = None,
-        mode: str | None = None,
-        land: bool = False,
-        max_running: int | None = None,
-        retry_cap: int | None = None,
-    ) -> Policy:
-        """Settings, overridden by the command line."""
-        dispatch, spend = settings.dispatch, settings.spend
-        return cls(
-            pipeline=pipeline or dispatch.pipeline,
-            mode=mode,
-            land=land,
-            retry_cap=retry_cap or dispatch.retry_cap,
-            spawn_cap=dispatch.spawn_cap,
-            backoff_initial=dispatch.backoff_initial,
-            backoff_max=dispatch.backoff_max,
-            max_running=max_running or dispatch.max_running,
-            max_parked=dispatch.max_parked,
-            interval=dispatch.interval,
-            start_window=dispatch.start_window,
-            deadline=dispatch.deadline,
-            notify=settings.notify,
-            per_attempt=spend.per_attempt,
-            per_bead=spend.per_bead,
-            per_day=spend.per_day,
-        )
+    def of(cls, settings: Settings, **options: Any) -> Policy:
+        """Settings, overridden by the options of the command line that are not None."""
+        known = {field.name for field in fields(cls)}
+        values = {**dict(settings.dispatch), **dict(settings.spend), "notify": settings.notify}
+        values |= {name: value for name, value in options.items() if value is not None}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+
+@dataclass
+class LiveSettings:
+    """The current settings, read again when one of their files has changed."""
+
+    files: tuple[Path, ...]
+    load: Callable[[], LoadedSettings]
+    complain: Callable[[str], None] = lambda text: None
+    _mark: tuple[object, ...] | None = None
+    _kept: LoadedSettings | None = None
+    _error: ConfigError | None = None
+
+    def __call__(self) -> LoadedSettings:
+        """The latest valid settings. Raises ConfigError if there were none."""
+        mark = tuple(file_mark(file) for file in self.files)
+        if self._kept is None or mark != self._mark:
+            self._mark, self._error = mark, None
+            try:
+                self._kept = self.load()
+            except ConfigError as error:
+                if self._kept is None:
+                    raise
+                self._error = error
+                self.complain(f"the settings are wrong, the ones before stay: {error.message}")
+        return self._kept
+
+    def checked(self) -> LoadedSettings:
+        """The settings as the files are now. Raises ConfigError if a file is wrong."""
+        settings = self()
+        if self._error is not None:
+            raise self._error
+        return settings
+
+
+def file_mark(file: Path) -> object:
+    """Changes whenever the file does."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return (stat.st_mtime_ns, stat.st_size, stat.st_ino)

@@ -1,101 +1,115 @@
-"""Preflight: whether a gremlin could be started now. Spends nothing; a proven key is believed for a few minutes."""
+"""Preflight: checks for free if a gremlin could start now, and prepares its launch. Proofs of keys are cached."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
 from gremlins.clients.account import find_account
 from gremlins.clients.registry import known_providers
 from gremlins.clock import Clock
-from gremlins.config import load_settings
+from gremlins.config import LoadedSettings
 from gremlins.errors import GremlinsError, NotReady
 from gremlins.files import make_private_dir
-from gremlins.fleet.dispatch.observation import Missing, Ready
-from gremlins.fleet.dispatch.policy import Policy
+from gremlins.fleet.dispatch.observation import Missing, Ready, SpawnOrder
+from gremlins.fleet.dispatch.policy import Policy, file_mark
 from gremlins.launcher import ANTHROPIC, LaunchRequest, Prepared, prepare, prove_key
 from gremlins.paths import Home
-from gremlins.pipeline.file import find_pipeline, freeze, load_pipeline
+from gremlins.pipeline.file import Pipeline, find_pipeline, freeze, load_pipeline
 from gremlins.records.gremlin import Mode
 from gremlins.stages.spec import AgentStage, walk
 
 BELIEVED = 300.0
-"""Seconds a proof that went well is believed."""
+"""Seconds for which a successful proof of a key is cached."""
 DOUBTED = 15.0
-"""Seconds before what was refused is asked about again."""
+"""Seconds for which a failed proof is cached."""
 ROOM = 64 * 1024 * 1024
-"""Bytes that must be free where worktrees and records go."""
-PROVIDERS_KEPT = 30.0
+"""Bytes that must be free for worktrees and records."""
+SCOPES_KEPT = 30.0
+"""Seconds for which the names of the credentials are cached."""
+NO_KEY = ":none"
 
 
 @dataclass
 class Readiness:
-    """Checks for one project. Remembers proofs by the fingerprint of what was proven, in this process only."""
+    """Checks and prepares launches in one project. Settings, pipeline and credentials are read once and reused."""
 
     home: Home
     project: Path
     clock: Clock
     env: Callable[[], Mapping[str, str]]
+    settings: Callable[[], LoadedSettings]
+    """Raises ConfigError if the settings are wrong."""
     policy: Callable[[], Policy]
     _proofs: dict[tuple[str, ...], tuple[float, Missing | None]] = field(default_factory=dict)
-    _providers: tuple[float, str, tuple[str, ...]] | None = None
+    _parsed: tuple[object, Pipeline] | None = None
+    _prepared: Prepared | None = None
+    _scopes: tuple[float, object, tuple[str, ...]] | None = None
 
     def check(self, *, fresh: bool) -> Ready | Missing:
         """Pipeline, credentials, base URL, binary, repository, disk; then the free call that proves the key."""
+        policy = self.policy()
+        self._prepared = None
         try:
             self._check_disk()
-            prepared = prepare(self.request("a bead"), self.home, self.env())
-            refused = self._prove(prepared, fresh=fresh)
+            self._prepared = self._prepare(policy.pipeline, policy.mode)
+            refused = self._prove(self._prepared, fresh=fresh)
         except GremlinsError as error:
             return Missing(error.message, error.hint, error.exit_code)
         except OSError as error:
             return Missing(f"{error.filename or self.home.root}: {error.strerror or error}", None, NotReady.exit_code)
         return refused or Ready()
 
-    def request(self, task: str) -> LaunchRequest:
-        """What a launch for this project asks for, whatever the task."""
-        policy = self.policy()
-        return LaunchRequest(
-            pipeline=policy.pipeline, cwd=self.project, task=task, mode=cast("Mode | None", policy.mode)
+    def prepared(self, order: SpawnOrder) -> Prepared:
+        """The launch of a new gremlin: what the latest check prepared, if that was for this pipeline and mode."""
+        found = self._prepared
+        if found is None or (found.request.pipeline, found.request.mode) != (order.pipeline, order.mode):
+            found = self._prepare(order.pipeline, order.mode)
+        request = replace(
+            found.request, task=order.task, title=order.title, gremlin_id=order.gremlin_id, bead_id=order.bead_id
         )
+        return replace(found, request=request)
+
+    def pipeline(self, name: str) -> Pipeline:
+        """The pipeline, parsed again only if its file has changed. Raises NotFound, ConfigError."""
+        found = find_pipeline(name, self.project, cwd=self.project)
+        mark = (found.path, file_mark(found.path))
+        if self._parsed is None or self._parsed[0] != mark:
+            self._parsed = (mark, load_pipeline(found, providers=known_providers()))
+        return self._parsed[1]
 
     def scopes(self) -> tuple[str, ...]:
-        """Provider and fingerprint of every credential that the pipeline uses; () where that cannot be told."""
-        try:
-            return tuple(sorted({self._scope(provider) for provider in self._providers_of_pipeline()}))
-        except GremlinsError:
-            return ()
-
-    def _scope(self, provider: str) -> str:
-        if provider not in ANTHROPIC:
-            return provider
-        try:
-            return f"{provider}:{find_account(self.env()).fingerprint[:8]}"
-        except NotReady:
-            return f"{provider}:none"
-
-    def _providers_of_pipeline(self) -> tuple[str, ...]:
-        now, policy = self.clock.monotonic(), self.policy()
-        kept = self._providers
-        if kept is None or kept[1] != policy.pipeline or now - kept[0] > PROVIDERS_KEPT:
-            kept = self._providers = (now, policy.pipeline, self._read_providers())
+        """Provider and key fingerprint of each credential that the pipeline uses; () if the pipeline is wrong."""
+        now, policy, env = self.clock.monotonic(), self.policy(), self.env()
+        key = (policy.pipeline, policy.mode, env)
+        kept = self._scopes
+        if kept is None or kept[1] != key or now - kept[0] > SCOPES_KEPT:
+            try:
+                kept = (now, key, tuple(sorted(self._find_scopes(policy, env))))
+            except GremlinsError:
+                return ()
+            if not any(scope.endswith(NO_KEY) for scope in kept[2]):
+                self._scopes = kept
         return kept[2]
 
-    def _read_providers(self) -> tuple[str, ...]:
-        request = self.request("a bead")
+    def _find_scopes(self, policy: Policy, env: Mapping[str, str]) -> set[str]:
         frozen = freeze(
-            load_pipeline(find_pipeline(request.pipeline, self.project, cwd=self.project), providers=known_providers()),
+            self.pipeline(policy.pipeline),
             repo=self.project,
-            settings=load_settings(self.project, self.home, self.env()).settings,
+            settings=self.settings().settings,
             cli_client=None,
-            cli_mode=request.mode,
+            cli_mode=cast("Mode | None", policy.mode),
             providers=known_providers(),
         )
         asking = (spec for _, spec in walk(frozen.stages) if isinstance(spec, AgentStage))
-        return tuple(sorted({spec.settled_client.provider for spec in asking}))
+        return {_scope(provider, env) for provider in {spec.settled_client.provider for spec in asking}}
+
+    def _prepare(self, pipeline: str, mode: str | None) -> Prepared:
+        request = LaunchRequest(pipeline=pipeline, cwd=self.project, task="a bead", mode=cast("Mode | None", mode))
+        return prepare(request, self.home, self.env(), loaded=self.settings(), pipeline=self.pipeline(pipeline))
 
     def _check_disk(self) -> None:
         make_private_dir(self.home.root)
@@ -116,3 +130,12 @@ class Readiness:
             found = Missing(error.message, error.hint, error.exit_code)
         self._proofs[key] = (now, found)
         return found
+
+
+def _scope(provider: str, env: Mapping[str, str]) -> str:
+    if provider not in ANTHROPIC:
+        return provider
+    try:
+        return f"{provider}:{find_account(env).fingerprint[:8]}"
+    except NotReady:
+        return f"{provider}{NO_KEY}"

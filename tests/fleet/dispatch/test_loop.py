@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from gremlins.clock import FakeClock, SystemClock
+from gremlins.config import DispatchSettings, LoadedSettings, Settings
 from gremlins.errors import ConfigError, Conflict, GremlinsError
-from gremlins.fleet.dispatch import locks as locks
-from gremlins.fleet.dispatch.loop import LivePolicy, Loop
+from gremlins.fleet.dispatch import locks
+from gremlins.fleet.dispatch.loop import Loop
 from gremlins.fleet.dispatch.observation import Missing, Ready
-from gremlins.fleet.dispatch.policy import Policy
+from gremlins.fleet.dispatch.policy import LiveSettings
 from gremlins.fleet.dispatch.tick import TickReport
 from gremlins.paths import Home
 from gremlins.processes.exits import wait_for_end
@@ -87,18 +88,20 @@ def test_settings_are_read_again_when_they_change_and_wrong_ones_change_nothing(
     file, loads, said = tmp_path / "config.toml", [], []
     file.write_text("1")
 
-    def load() -> Policy:
+    def load() -> LoadedSettings:
         loads.append(file.read_text())
         if loads[-1] == "wrong":
             raise ConfigError("no")
-        return Policy(max_running=int(loads[-1]))
+        return LoadedSettings(Settings(dispatch=DispatchSettings(max_running=int(loads[-1]))), {})
 
-    policy = LivePolicy((file, tmp_path / "none"), load, said.append)
-    assert [policy().max_running, policy().max_running] == [1, 1]
+    settings = LiveSettings((file, tmp_path / "none"), load, said.append)
+    assert [settings().settings.dispatch.max_running for _ in range(2)] == [1, 1]
     file.write_text("22")
-    assert policy().max_running == 22
+    assert settings.checked().settings.dispatch.max_running == 22
     file.write_text("wrong")
-    assert policy().max_running == 22
+    assert settings().settings.dispatch.max_running == 22
+    with pytest.raises(ConfigError):
+        settings.checked()
     assert (loads, len(said)) == (["1", "22", "wrong"], 1)
 
 

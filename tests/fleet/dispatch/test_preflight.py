@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gremlins.clock import FakeClock
-from gremlins.fleet.dispatch.observation import Missing, Ready
+from gremlins.config import load_settings
+from gremlins.errors import NotFound
+from gremlins.fleet.dispatch.observation import Missing, Ready, SpawnOrder
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.preflight import BELIEVED, DOUBTED, Readiness
 from gremlins.paths import Home
@@ -26,7 +29,10 @@ class Gate:
         self.repo, self.simulator, self.clock = repo, simulator, FakeClock()
         self.env = dict(simulator.env)
         self.policy = Policy(pipeline="asks")
-        self.readiness = Readiness(Home(home), repo.path, self.clock, lambda: self.env, lambda: self.policy)
+        settings = lambda: load_settings(repo.path, Home(home), self.env)  # noqa: E731
+        self.readiness = Readiness(
+            Home(home), repo.path, self.clock, lambda: dict(self.env), settings, lambda: self.policy
+        )
 
     def check(self, *, fresh: bool = False) -> Ready | Missing:
         return self.readiness.check(fresh=fresh)
@@ -98,3 +104,13 @@ def test_without_a_key_nothing_is_asked(gate: Gate) -> None:
     assert isinstance(found, Missing)
     assert (found.exit_code, gate.asked) == (5, 0)
     assert found.hint
+
+
+def test_a_spawn_takes_over_what_the_check_prepared(gate: Gate) -> None:
+    assert isinstance(gate.check(), Ready)
+    gate.repo.write({".gremlins/pipelines/asks.yaml": "stages: [plann]\n"})
+    order = SpawnOrder("g-1", "b-1", 1, "asks", None, "A title", "Do it.")
+    prepared = gate.readiness.prepared(order)
+    assert (prepared.request.task, prepared.request.gremlin_id, prepared.pipeline.name) == ("Do it.", "g-1", "asks")
+    with pytest.raises(NotFound):  # of an earlier tick, with another pipeline
+        gate.readiness.prepared(replace(order, pipeline="nope"))
