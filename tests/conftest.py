@@ -1,4 +1,4 @@
-"""What every test gets: a scrubbed environment, no way to a person's own state, and a small real repository."""
+"""Fixtures of all tests: a scrubbed environment, no access to a person's own state, and a small real repository."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# The suite judges the code, not the day's luck: its examples are the same in every run. The soak draws new ones.
+# The suite draws the same examples in every run, the soak new ones.
 settings.register_profile(
     "house", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -34,7 +34,7 @@ def _nothing_of_a_persons_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory:
     (home / ".gitconfig").write_text(GITCONFIG)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-    # Whoever forgets to name a state root gets an error, not a person's own gremlins.
+    # A test that names no state root gets an error, not a person's own gremlins.
     monkeypatch.setenv("GREMLINS_HOME", "/dev/null/no-state-root-in-tests")
 
 

@@ -1,4 +1,4 @@
-"""Stories whose processes can be killed at any one of their steps, and what must be true at their end all the same."""
+"""Scenarios whose processes can be killed at any of their steps, and the outcome that each must still have."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OVER = ("finished", "landed", "dead", "detached", "bailed", "stopped")
 
 @dataclass
 class ResettableSandbox:
-    """A person's machine that can be set back to how it once was, paths and all, with a new account each time."""
+    """A sandbox that can be reset to an earlier state, with the same paths and a new account each time."""
 
     folder: Path
     simulator: Simulator
@@ -61,7 +61,7 @@ class ResettableSandbox:
         return self.folder / "trace"
 
     def account(self) -> None:
-        """A workspace of its own, so that no batch of an earlier visit is in sight."""
+        """Use a new workspace, which has none of the batches made before a reset."""
         self.visits += 1
         key = f"sk-ant-visit-{self.visits:06}"
         self.simulator.change(keys={key: f"workspace-{self.visits}"})
@@ -69,7 +69,7 @@ class ResettableSandbox:
         self.batches_before = len(self.simulator.batches)
 
     def keep(self) -> None:
-        """From now on it is set back to how it is now."""
+        """Later resets go back to the present state."""
         shutil.rmtree(self.folder / "then", ignore_errors=True)
         shutil.copytree(self.folder / "now", self.folder / "then", symlinks=True)
 
@@ -80,12 +80,12 @@ class ResettableSandbox:
         self.account()
 
     def kill_env(self, at: int = 0) -> dict[str, str]:
-        """What makes a command, and all that comes of it, die at that step; 0 only counts."""
+        """The variables by which a command and the processes it starts are killed at that step; 0 only counts."""
         return {TRACE: str(self.trace), AT: str(at)}
 
     @contextlib.contextmanager
     def killed_again(self, further: Sequence[int]) -> Iterator[None]:
-        """Whatever a person does next dies too, so many steps from here."""
+        """Commands run in this block are killed too, so many steps from here."""
         before = dict(self.sandbox.env)
         for steps in further:
             self.sandbox.env |= self.kill_env(len(self.steps()) + steps)
@@ -93,13 +93,13 @@ class ResettableSandbox:
         self.sandbox.env = before
 
     def steps(self) -> list[str]:
-        """What was done, in order."""
+        """The steps taken so far, in order."""
         lines = self.trace.read_bytes().decode().splitlines() if self.trace.exists() else []
         assert all(len(line) == LINE - 1 for line in lines)
         return [line.partition(" ")[2].strip() for line in lines]
 
     def until_over(self) -> str:
-        """Wait until nobody is at work for the gremlin. What it is then."""
+        """Wait until no process works for the gremlin. Returns its state."""
         sandbox = self.sandbox
         state = sandbox.until("g", *OVER)["liveness"]["state"]
         lock = sandbox.home / "gremlins" / "g" / "lock"
@@ -109,7 +109,7 @@ class ResettableSandbox:
 
 @dataclass(frozen=True)
 class Scenario:
-    """Something a person sets off, and how they bring it to its end when it was cut short."""
+    """A command of a person, the commands that finish it after a kill, and the outcome to compare."""
 
     name: str
     begin: Callable[[ResettableSandbox, dict[str, str]], None]
@@ -117,14 +117,14 @@ class Scenario:
     outcome: Callable[[ResettableSandbox], dict[str, Any]]
 
     def undisturbed(self, place: ResettableSandbox) -> tuple[int, dict[str, Any]]:
-        """How many steps it has, and what comes of it."""
+        """Run it without a kill. Returns the number of steps and the outcome."""
         place.set_back()
         self.begin(place, place.kill_env())
         self.heal(place)
         return len(place.steps()), self.outcome(place)
 
     def killed(self, place: ResettableSandbox, *at: int) -> tuple[str, dict[str, Any]]:
-        """Killed at a step, and on the way back at another one (counted from there): where, and what comes of it."""
+        """Kill it at a step, and its repair at further ones (counted from there). Returns the steps and the outcome."""
         place.set_back()
         self.begin(place, place.kill_env(at[0]))
         died = [len(place.steps())]
@@ -150,7 +150,7 @@ def launching(pipeline: str) -> Callable[[ResettableSandbox, dict[str, str]], No
 
 def rescuing(pipeline: str) -> Callable[[ResettableSandbox], None]:
     def heal(place: ResettableSandbox) -> None:
-        """What a person does: launch again what is not there, rescue what is not finished."""
+        """Launch it again if it is not there; rescue it until it is finished."""
         for _ in range(5):
             try:
                 state = place.until_over()
@@ -166,7 +166,7 @@ def rescuing(pipeline: str) -> Callable[[ResettableSandbox], None]:
 
 
 def one_gremlin(place: ResettableSandbox) -> dict[str, Any]:
-    """Everything of a finished gremlin that must not depend on how often it died."""
+    """All of a finished gremlin that must not depend on the kills."""
     sandbox, folder = place.sandbox, place.sandbox.home / "gremlins" / "g"
     record = json.loads((folder / "state.json").read_text())
     made = [json.loads(path.read_text()) for path in sorted((folder / "calls").glob("*.json"))]
@@ -204,8 +204,8 @@ def stopping(place: ResettableSandbox, env: dict[str, str]) -> None:
 
 
 def stopped_at_last(place: ResettableSandbox) -> None:
-    """What a person does: say it again, until nothing is at work for it any more. A batch that may be the gremlin's,
-    and that nothing proves to be, is not canceled: its end has to be waited for."""
+    """Repeat the stop until no process and no batch is left. A batch that is not proven to be the gremlin's is not
+    canceled: the stop waits for its end."""
     for _ in range(5):
         ran = place.sandbox.run("stop", "g", env={"GREMLINS_BATCH__STOP_WAIT": "5"})
         if ran.code == 1 and place.sandbox.peek("g")["batch"]["batch_id"] is None:
@@ -218,7 +218,7 @@ def stopped_at_last(place: ResettableSandbox) -> None:
 
 
 def nothing_at_work(place: ResettableSandbox) -> dict[str, Any]:
-    """What must be true after a stop, however far the gremlin had come."""
+    """The state after a stop, which must not depend on how far the gremlin had come."""
     mine = place.simulator.batches[place.batches_before :]
     found = [json.loads(path.read_text()) for path in (place.sandbox.home / "gremlins/g/calls").glob("*.json")]
     sent = [call for call in found if call["sends"]]  # one that never was is nothing to be stopped
@@ -238,7 +238,7 @@ def not_booked(place: ResettableSandbox, booked: Iterable[float | None]) -> floa
 
 
 def thrown_away(place: ResettableSandbox) -> None:
-    """A person has no more use for it, whatever it is."""
+    """Remove it by force, in any state."""
     for _ in range(5):
         if place.sandbox.run("rm", "--force", "g").code in (0, 6):
             return
@@ -246,7 +246,7 @@ def thrown_away(place: ResettableSandbox) -> None:
 
 
 def books(place: ResettableSandbox) -> dict[str, Any]:
-    """What is left of a gremlin that is gone: its costs, as the API has billed them, and nothing at work."""
+    """After a removal: the costs as the API has billed them, and no batch in progress."""
     spend = place.sandbox.home / "spend.jsonl"
     rows = [json.loads(line) for line in spend.read_text().splitlines()] if spend.exists() else []
     return {
@@ -268,7 +268,7 @@ def landing(*words: str) -> Scenario:
         assert ran.code in (0, KILLED), ran.err
 
     def heal(place: ResettableSandbox) -> None:
-        """What a person does: land again, and remove what is left where it says that it has landed."""
+        """Land again; remove the rest if it has landed already."""
         for _ in range(4):
             _an_hour_passes(place)
             ran = place.sandbox.run("land", "g", *words)
@@ -284,13 +284,13 @@ def landing(*words: str) -> Scenario:
 
 
 def _an_hour_passes(place: ResettableSandbox) -> None:
-    """For drafts of locks: nobody may remove one that a living process is just making."""
+    """Drafts of locks look old enough to be removed: a young one may belong to a living process."""
     for draft in (place.sandbox.repo.path / ".git").glob("index.lock.gremlins-*"):
         os.utime(draft, (0, 0))
 
 
 def landed(place: ResettableSandbox) -> dict[str, Any]:
-    """Everything of a landing that must not depend on how often it was cut short."""
+    """All of a landing that must not depend on the kills."""
     repo, target = place.sandbox.repo, "release" if place.sandbox.repo.git("branch", "--list", "release") else "main"
     return {
         "tree": repo.git("rev-parse", f"{target}^{{tree}}"),

@@ -1,4 +1,4 @@
-"""A project with quick settings and beads in it, and the loop as a process of its own."""
+"""A project with quick settings and beads in it, and the dispatch loop as a process of its own."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def create(sandbox: Sandbox, title: str, *more: str) -> str:
 
 
 class Project(Observer):
-    """What `bead show --json` sees of gremlins."""
+    """Observes gremlins as `bead show --json` does."""
 
     def scopes(self) -> tuple[str, ...]:
         return ()
 
 
 def bead(sandbox: Sandbox, bead_id: str) -> dict[str, Any]:
-    """What `bead show --json` says of it, without the cost of a command."""
+    """The object of `bead show --json`, read without starting a process."""
     clock = SystemClock()
     with SqliteStore(sandbox.home / "beads.db") as store:
         found = store.bead(str(sandbox.repo.path), bead_id)
@@ -88,7 +88,7 @@ def bead(sandbox: Sandbox, bead_id: str) -> dict[str, Any]:
 
 
 def statuses(sandbox: Sandbox) -> dict[str, str]:
-    """How the beads stand, without the cost of a command."""
+    """The status of each bead, read without starting a process."""
     with SqliteStore(sandbox.home / "beads.db") as store:
         return {found.id: found.status for found in store.beads(str(sandbox.repo.path), Query())}
 
@@ -101,7 +101,7 @@ def once(sandbox: Sandbox, *more: str, code: int = 0, **options: Any) -> dict[st
 
 @dataclass
 class LoopProcess:
-    """`gremlins dispatch` at work. What a test holds may only stand for it: signals go to who has the loop's lock."""
+    """`gremlins dispatch` at work. The process may be a fork client: signals go to the holder of the loop's lock."""
 
     sandbox: Sandbox
     process: subprocess.Popen[str]

@@ -1,4 +1,4 @@
-"""One gremlin with one batch call, which is all that stopping, rescuing and breaking it needs."""
+"""One gremlin with one batch call, for tests of stops, rescues and kills."""
 
 from __future__ import annotations
 

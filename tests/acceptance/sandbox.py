@@ -1,4 +1,4 @@
-"""A person's machine for acceptance tests: a real repository, the installed command, and the simulator on a socket."""
+"""The machine of acceptance tests: a real repository, the installed command, and the simulator on a socket."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEADLINE = 150.0
 
 @dataclass(frozen=True)
 class Ran:
-    """How a command ended."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -40,7 +40,7 @@ class Ran:
 
 @dataclass
 class Sandbox:
-    """Everything one test needs. `env` is what the person has exported."""
+    """A repository, a state root and the environment of one test. `env` is what the person has exported."""
 
     repo: Repo
     home: Path
@@ -78,7 +78,7 @@ class Sandbox:
         return Ran(done.returncode, done.stdout, done.stderr)
 
     def ok(self, *words: str, **more: Any) -> str:
-        """A command that must succeed; what it printed."""
+        """Run a command that must succeed. Returns its output."""
         done = self.run(*words, **more)
         assert done.code == 0, f"gremlins {' '.join(words)}: {done.err}\n{self.logs()}"
         return done.out
@@ -96,11 +96,11 @@ class Sandbox:
         return str(self.state(gremlin_id)["liveness"]["state"])
 
     def peek(self, gremlin_id: str) -> dict[str, Any]:
-        """The same object without starting a process for it: for those who look again and again."""
+        """The same object, read without starting a process."""
         return as_json(look(Home(self.home), gremlin_id, SystemClock()))
 
     def until(self, gremlin_id: str, *states: str, deadline: float = DEADLINE) -> dict[str, Any]:
-        """Wait for a real process to bring the gremlin into one of these states. What `status --json` says then."""
+        """Wait until the gremlin is in one of these states. Returns its object in `status --json`."""
         ends = time.monotonic() + deadline
         while True:
             state = self.peek(gremlin_id)
@@ -110,7 +110,7 @@ class Sandbox:
             time.sleep(0.02)
 
     def wait_for(self, condition: Callable[[], bool], what: str, deadline: float = DEADLINE) -> None:
-        """Wait for something a real process does."""
+        """Wait for something that a real process does."""
         ends = time.monotonic() + deadline
         while not condition():
             assert time.monotonic() < ends, f"never saw: {what}\n{self.logs()}"
@@ -137,7 +137,7 @@ class Sandbox:
         return (self.home / "gremlins" / gremlin_id / "artifacts" / name).read_text()
 
     def logs(self) -> str:
-        """What every gremlin of this home has to say, for the message of a failing test."""
+        """The logs of all gremlins, for the message of a failing test."""
         parts = []
         for folder in sorted((self.home / "gremlins").glob("*")):
             for name in ("log", "output"):
@@ -146,7 +146,7 @@ class Sandbox:
         return "\n".join(parts)
 
     def close(self) -> None:
-        """Leave no process behind, whatever the test did."""
+        """End all processes that the test has left."""
         for folder in (self.home / "gremlins").glob("*"):
             self.wait_for(lambda folder=folder: _is_at_rest(folder), "the end of all processes")  # type: ignore[misc]
 

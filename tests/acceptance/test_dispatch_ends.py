@@ -1,4 +1,4 @@
-"""Every task ends, from outside: what dies, hangs, lies, is refused or costs too much, with real gremlins."""
+"""Every bead comes to an end: gremlins that die, hang, lie, are refused or cost too much."""
 
 from __future__ import annotations
 
@@ -127,13 +127,13 @@ def test_a_landing_that_is_refused_is_a_failure_with_the_conflict_as_reason(proj
     bead_id = create(project, "Conflicts")
     gremlin = once(project, "--pipeline", "changes")["spawned"][0]["gremlin"]
     project.until(gremlin, "finished")
-    project.repo.commit({"new.txt": "somebody else's\n"}, "a conflict")
+    project.repo.commit({"new.txt": "another's\n"}, "a conflict")
     report = once(project, "--pipeline", "changes", "--land", "--retry-cap", "1")
     assert [row["bead"] for row in report["failed"]] == [bead_id]
     failure = ours(project, bead_id)["failure"]
     assert failure["class"] == "task"
     assert "new.txt" in failure["reason"]
-    assert project.repo.read("new.txt") == "somebody else's\n"
+    assert project.repo.read("new.txt") == "another's\n"
 
 
 def test_work_that_the_branch_has_already_closes_its_bead_without_a_landing(project: Sandbox) -> None:

@@ -146,7 +146,7 @@ def restore(wreck: Wreck) -> None:
     """As it was, without a new account: the batch is still there."""
     place = wreck.place
     place.sandbox.close()
-    aside = place.folder / "aside"  # whoever still writes finds nothing where it was
+    aside = place.folder / "aside"  # a process that still writes finds no folder
     (place.folder / "now").rename(aside)
     shutil.rmtree(aside)
     shutil.copytree(place.folder / "then", place.folder / "now", symlinks=True)

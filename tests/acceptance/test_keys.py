@@ -1,4 +1,4 @@
-"""Keys: written nowhere, shown to nobody, rotated without loss; a stranger's is refused before anything is sent."""
+"""Keys are never written or shown, can be rotated, and one of another workspace is refused before anything is sent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ stages:
 
 
 def argv_log(sandbox: Sandbox, folder: Path) -> Path:
-    """From now on every git that anybody starts writes down how it was called."""
+    """Log the arguments of every git that is started from now on. Returns the log."""
     folder.mkdir()
     log, real = folder / "argv", shutil.which("git")
     log.touch()

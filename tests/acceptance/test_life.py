@@ -63,10 +63,10 @@ def test_what_it_cost_is_the_sum_of_what_the_api_billed_at_batch_rates(sandbox: 
 
 def test_an_unknown_model_is_sent_as_it_is_and_unpriced_not_free(sandbox: Sandbox) -> None:
     one_call(sandbox)
-    gremlin = sandbox.ok("launch", "ask", "--client", "claude:claude-nobody-9").strip()
+    gremlin = sandbox.ok("launch", "ask", "--client", "claude:claude-unknown-9").strip()
     cost = sandbox.until(gremlin, "finished")["cost"]
     assert cost["unpriced_calls"] == 1
-    assert sandbox.simulator.batches[0].requests[0].params["model"] == "claude-nobody-9"
+    assert sandbox.simulator.batches[0].requests[0].params["model"] == "claude-unknown-9"
 
 
 def test_what_a_person_left_uncommitted_in_a_worktree_outlives_it(sandbox: Sandbox) -> None:

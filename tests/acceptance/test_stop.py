@@ -1,4 +1,4 @@
-"""Stopping: whatever the gremlin is doing, twice, too late, and while nobody answers."""
+"""Stopping a gremlin in every state, twice, too late, and while the API is down."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The durable batch call with everything real but time: the simulator on a socket, the SDK, urllib, files; a clock that
-only moves when a call waits; and processes that can be killed between any two things they do."""
+"""A gremlin's batch calls, in-process: the simulator on a socket, the real SDK, urllib and files; a clock that only
+moves when a call waits; simulated processes that can be killed between any two steps."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SETTINGS = BatchSettings(http_timeout=5)
 
 
 class TooManyWaits(AssertionError):
-    """Whatever it waits for does not come."""
+    """The engine waited too often."""
 
 
 class ProcessFaults(KillPoints):
@@ -174,7 +174,7 @@ class BatchGremlin:
 
     def _park(self, wait: Wait) -> None:
         self.waits.append(wait)
-        seconds = (wait.until - self.clock.now()).total_seconds()  # from here on it is monotonic, whatever is set
+        seconds = (wait.until - self.clock.now()).total_seconds()  # monotonic from here on
         self.waited.append(round(seconds, 3))
         if len(self.waits) > MOST_WAITS:
             raise TooManyWaits(wait.why)
@@ -230,7 +230,7 @@ class BatchGremlin:
 
     @property
     def billed(self) -> float:
-        """What the account would have had to pay for our calls, at the prices of this gremlin."""
+        """USD that the account pays for our calls, at the prices of this module."""
         at, mine = self.clock.now(), {record.custom_id for record in self.records}
         ours = [item for item in self.simulator.billed if item.custom_id in mine]
         return round(sum(price(item.model, item.usage, batch=True, at=at).usd or 0.0 for item in ours), 10)

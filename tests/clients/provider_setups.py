@@ -31,23 +31,23 @@ class ProviderSetup(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:  # noqa: B027 # most rigs have nothing to end
-        """Whatever was started ends."""
+    def __exit__(self, *_: object) -> None:  # noqa: B027 # most providers have nothing to end
+        """End what was started."""
 
     def client(self, around: SessionSetup | None = None) -> Client:
         return make_client(self.spec, (around or self.around).session())
 
     @abstractmethod
     def reply(self, text: str) -> None:
-        """What every request from now on is answered with."""
+        """Answer every request with this text from now on."""
 
     @abstractmethod
     def no_such_model(self) -> None:
-        """From now on the provider does not know the model."""
+        """Make the provider refuse the model from now on."""
 
     @abstractmethod
     def prompts(self) -> list[str]:
-        """What was asked so far, each request as one text."""
+        """The requests so far, each as one text."""
 
 
 class ClaudeSetup(ProviderSetup):

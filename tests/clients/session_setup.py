@@ -1,4 +1,4 @@
-"""What a client's call needs around it, as tests want it: a real worktree and ledger, waits that are only noted."""
+"""The session of a client under test: a real worktree and ledger; waits are only noted."""
 
 from __future__ import annotations
 

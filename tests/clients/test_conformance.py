@@ -1,4 +1,4 @@
-"""What every provider keeps to, whatever it drives: one suite over all of them."""
+"""One suite that every provider passes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Random schedules of faults, and a small world that lives through one: several gremlins on one account, each in
-processes that are killed, stopped, put to sleep and rescued, on a network and a disk that fail, under clocks that jump.
+"""Random schedules of faults, and runs through them: several gremlins on one account, whose processes are killed,
+stopped, put to sleep and rescued, on a network and a disk that fail, under clocks that jump.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.kill_points import Killed
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 KEYS = ("sk-ant-key-of-then-00", "sk-ant-rotated-key-01")
 MOST_STEPS = 4000
-"""Of one schedule, all its gremlins together. Whoever needs more is going round in circles."""
+"""Steps of all gremlins of one schedule; more of them mean an endless loop."""
 
 LOST: list[dict[str, Any]] = [
     {"do": "drop", "when": "before"},
@@ -58,7 +58,7 @@ FAULTS: dict[str, list[dict[str, Any]]] = {
 
 
 @dataclass(frozen=True)
-class Mishap:
+class ApiFault:
     """A fault of the API or of the way to it."""
 
     on: str
@@ -69,7 +69,7 @@ class Mishap:
 
 @dataclass(frozen=True)
 class End:
-    """How one process of a gremlin ends, and how the next one comes to be."""
+    """The end of one process of a gremlin, and the start of the next."""
 
     how: str
     step: int
@@ -93,12 +93,12 @@ class Jump:
 class Schedule:
     lives: tuple[tuple[End, ...], ...]
     """For each gremlin, the ends of its processes; the last one lives on."""
-    mishaps: tuple[Mishap, ...]
+    api_faults: tuple[ApiFault, ...]
     jumps: tuple[Jump, ...]
     latency: float
     homes: int
     order: tuple[int, ...]
-    """Who goes next, over and over."""
+    """Indices of the gremlins in the order of their steps, repeated."""
 
 
 ENDS = st.builds(
@@ -109,9 +109,9 @@ ENDS = st.builds(
     woken=st.booleans(),
     key=st.sampled_from([0, 0, 0, 1]),
 )
-MISHAPS = st.sampled_from([(on, fault) for on, faults in FAULTS.items() for fault in faults]).flatmap(
+API_FAULTS = st.sampled_from([(on, fault) for on, faults in FAULTS.items() for fault in faults]).flatmap(
     lambda pair: st.builds(
-        Mishap, on=st.just(pair[0]), fault=st.just(pair[1]), times=st.integers(1, 3), skip=st.integers(0, 3)
+        ApiFault, on=st.just(pair[0]), fault=st.just(pair[1]), times=st.integers(1, 3), skip=st.integers(0, 3)
     )
 )
 JUMPS = st.builds(
@@ -123,7 +123,7 @@ JUMPS = st.builds(
 SCHEDULES = st.builds(
     Schedule,
     lives=st.lists(st.lists(ENDS, max_size=4).map(tuple), min_size=1, max_size=3).map(tuple),
-    mishaps=st.lists(MISHAPS, max_size=5).map(tuple),
+    api_faults=st.lists(API_FAULTS, max_size=5).map(tuple),
     jumps=st.lists(JUMPS, max_size=2).map(tuple),
     latency=st.sampled_from([0.0, 15.0, 60.0, 900.0]),
     homes=st.sampled_from([1, 1, 2]),
@@ -154,7 +154,7 @@ class Actor:
 
 
 def _life(gremlin: BatchGremlin) -> Iterator[Wait | None]:
-    """What the engine's own loop does, one step at a time, so that others come in between."""
+    """The engine's own loop, one step at a time, so that the steps of others come in between."""
     engine = gremlin.engine()
     while True:
         step = engine.step(PROMPT, label="plan", max_tokens=None, revision=0)
@@ -164,7 +164,7 @@ def _life(gremlin: BatchGremlin) -> Iterator[Wait | None]:
 
 
 def _stopping(gremlin: BatchGremlin) -> Iterator[Wait | None]:
-    """What settles a stop, likewise."""
+    """The settling of a stop, one step at a time."""
     engine, looks = gremlin.engine(), 0
     while open_calls := [record for record in gremlin.records if not record.settled]:
         for record in open_calls:
@@ -175,7 +175,7 @@ def _stopping(gremlin: BatchGremlin) -> Iterator[Wait | None]:
 
 @dataclass
 class ScheduleRun:
-    """Where a schedule is played."""
+    """One run through a schedule."""
 
     folder: Path
     simulator: Simulator
@@ -185,12 +185,12 @@ class ScheduleRun:
     steps: int = 0
     actors: list[Actor] = field(default_factory=list)
 
-    def play(self) -> None:
+    def run(self) -> None:
         """The whole schedule, and then as long without any fault as it takes to come to an end."""
         schedule = self.schedule
         self.simulator.change(latency=schedule.latency, keys=dict.fromkeys(KEYS, f"w{self.folder.name}"))
-        for mishap in schedule.mishaps:
-            self.simulator.fault(mishap.on, times=mishap.times, skip=mishap.skip, **mishap.fault)
+        for injected in schedule.api_faults:
+            self.simulator.fault(injected.on, times=injected.times, skip=injected.skip, **injected.fault)
         self.actors = [self._actor(number, list(ends)) for number, ends in enumerate(schedule.lives)]
         while self._turn():
             pass
@@ -211,7 +211,7 @@ class ScheduleRun:
         return actor
 
     def _turn(self) -> bool:
-        """One step of somebody, or the time to the next. False when everybody is over."""
+        """One step of one gremlin, or the time until the next. False when all are over."""
         living = [actor for actor in self.actors if not actor.over]
         if not living:
             return False
@@ -251,7 +251,7 @@ class ScheduleRun:
                 self.clock.advance(abs(jump.seconds))
 
     def _next_life(self, actor: Actor, error: BaseException) -> None:
-        """It is dead. Whoever brings it back may want it stopped first."""
+        """Start the next process of a dead one, or a stop."""
         end = actor.ends.pop(0) if actor.ends else None
         if isinstance(error, Detach) and end is None:
             actor.over = f"detached: {error}"

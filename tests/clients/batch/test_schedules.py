@@ -1,4 +1,4 @@
-"""Whatever goes wrong, in whatever order: one batch a call, one booking, an end to everything."""
+"""Under any order of faults, each call makes one batch and one booking, and comes to an end."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CHANGE_AFTER = 200
 """Schedules on one simulator: it keeps every batch there ever was."""
 
 
-class Stage:
-    """Plays schedules, each in a new folder and a new workspace; a simulator is shared by some."""
+class ScheduleRunner:
+    """Runs schedules, each in a new folder and a new workspace; a simulator is shared by some."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -30,7 +30,7 @@ class Stage:
         limits = httpx2.Limits(max_keepalive_connections=0)
         self.http = httpx2.Client(limits=limits, follow_redirects=False, timeout=5)
 
-    def play(self, schedule: Schedule) -> None:
+    def run(self, schedule: Schedule) -> None:
         if self.played % CHANGE_AFTER == 0:
             self.close()
             self.clock = FakeClock()
@@ -38,12 +38,12 @@ class Stage:
         self.played += 1
         self.simulator.faults.clear()
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            theatre = ScheduleRun(Path(folder), self.simulator, self.clock, self.http, schedule)
+            running = ScheduleRun(Path(folder), self.simulator, self.clock, self.http, schedule)
             try:
-                theatre.play()
-                theatre.check()
+                running.run()
+                running.check()
             finally:
-                for actor in theatre.actors:
+                for actor in running.actors:
                     note("\n".join([f"--- {actor.gremlin.gremlin_id}: {actor.over}", *actor.gremlin.lines]))
 
     def close(self) -> None:
@@ -51,8 +51,8 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    made = Stage(tmp_path_factory.mktemp("schedules"))
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScheduleRunner]:
+    made = ScheduleRunner(tmp_path_factory.mktemp("schedules"))
     yield made
     made.close()
     made.http.close()
@@ -61,5 +61,5 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @settings(max_examples=EXAMPLES)
 @given(schedule=SCHEDULES)
-def test_any_schedule_of_faults_soak(stage: Stage, schedule: Schedule) -> None:
-    stage.play(schedule)
+def test_any_schedule_of_faults_soak(runner: ScheduleRunner, schedule: Schedule) -> None:
+    runner.run(schedule)
