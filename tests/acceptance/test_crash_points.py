@@ -64,19 +64,19 @@ def die_everywhere(scenario: Scenario, place: ResettableSandbox, count: int, lea
 
 
 def test_a_call_killed_at_any_step_soak(place: ResettableSandbox) -> None:
-    die_everywhere(CALL, place, 7, least=120)
+    die_everywhere(CALL, place, 7, least=100)
 
 
 def test_edits_killed_at_any_step_soak(place: ResettableSandbox) -> None:
-    die_everywhere(EDITS, place, 5, least=150)
+    die_everywhere(EDITS, place, 5, least=100)
 
 
 def test_a_stop_killed_at_any_step_leaves_nothing_at_work_soak(place: ResettableSandbox) -> None:
-    die_everywhere(STOP, place, 5, least=150)
+    die_everywhere(STOP, place, 5, least=100)
 
 
 def test_what_is_removed_after_a_kill_at_any_step_leaves_its_costs_soak(place: ResettableSandbox) -> None:
-    die_everywhere(REMOVAL, place, 5, least=120)
+    die_everywhere(REMOVAL, place, 5, least=100)
 
 
 @pytest.mark.parametrize("scenario", LANDINGS, ids=lambda scenario: scenario.name)

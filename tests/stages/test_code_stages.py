@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tests.in_process import Lab
 FIX = {"edits": [{"path": "calc.py", "old": "return a - b", "new": "return a + b"}], "summary": "add adds"}
 WRONG = {"edits": [{"path": "calc.py", "old": "return a % b", "new": "return a + b"}], "summary": "add adds"}
 IMPLEMENT = "stages: [{type: implement, mode: batch}]\n"
-CHECK = "python3 -c 'import calc; assert calc.add(2, 3) == 5'"
+CHECK = f"'{sys.executable}' -c 'import calc; assert calc.add(2, 3) == 5'"
 
 MakeLab = Callable[..., Lab]
 
