@@ -29,6 +29,11 @@ def issue(bead_id: str, *, title: str = "", needs: tuple[str, ...] = (), **field
     )
 
 
+def moved(report: TickReport, kind: str) -> list[str]:
+    """The beads that a tick `closed`, `failed` or `held`."""
+    return [str(notice.payload["bead"]) for notice in report.moved if notice.kind == kind]
+
+
 @dataclass
 class Project:
     """A store, a fake fleet and a fake clock, with shortcuts for tests."""

@@ -7,23 +7,13 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from gremlins.outcome import FailureClass, SpendingCap
+from gremlins.records.gremlin import Evidence
 
 State = Literal[
     "unborn", "running", "parked", "detached", "stalled", "stopping",
     "finished", "landed", "bailed", "stopped", "dead", "unreadable",
 ]  # fmt: skip
 """A gremlin's liveness. unborn: it has a record, but no process has run. unreadable: its record cannot be read."""
-
-
-@dataclass(frozen=True)
-class Proof:
-    """The evidence of a finished gremlin, as its runner checked it."""
-
-    kind: Literal["commits", "none", "nothing_to_do"]
-    holds: bool
-    detail: str = ""
-    base: str = ""
-    tip: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,7 +33,7 @@ class Observation:
     cap: SpendingCap | None = None
     """The person's spending cap that ended it."""
     bail: str | None = None
-    proof: Proof | None = None
+    proof: Evidence | None = None
     ended_at: float | None = None
     """Last sign of life of its process."""
     age_seconds: float | None = None

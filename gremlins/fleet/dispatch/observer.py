@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gremlins.clock import Clock
 from gremlins.errors import CorruptRecord, GremlinsError, NotFound
-from gremlins.fleet.dispatch.observation import Observation, Proof, State
+from gremlins.fleet.dispatch.observation import Observation, State
 from gremlins.fleet.status import Row, look
 from gremlins.paths import GremlinPaths, Home
 from gremlins.processes.children import start_time
@@ -17,7 +17,6 @@ from gremlins.processes.locks import holder_of
 from gremlins.records.calls import CallRecord, Collected, Ledger, read_call
 from gremlins.records.gremlin import (
     Bailed,
-    Evidence,
     FailedGremlin,
     Finished,
     Gremlin,
@@ -166,19 +165,15 @@ def _with_last_word(seen: Observation, record: Gremlin) -> Observation:
         case Bailed(kind=kind, detail=detail):
             return replace(seen, bail=kind, reason=f"{kind}: {detail}")
         case Finished(evidence=evidence) | Landed(evidence=evidence):
-            return replace(seen, proof=_proof(evidence))
+            return replace(seen, proof=evidence)
         case Stopped(by=by, reason=reason):
             return replace(seen, reason=f"stopped by {by}" + (f" ({reason})" if reason and reason != "stop" else ""))
         case _:
             return seen
 
 
-def _proof(evidence: Evidence) -> Proof:
-    return Proof(evidence.kind, evidence.holds, evidence.detail, evidence.base, evidence.tip)
-
-
 def _last_sign(row: Row, paths: GremlinPaths) -> float:
-    """When its process was last heard of."""
+    """Last sign of life of its process."""
     if row.record.over() and row.record.ended_at is not None:
         return row.record.ended_at.timestamp()
     moments = [row.record.updated_at.timestamp()]

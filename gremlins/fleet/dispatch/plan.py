@@ -10,7 +10,6 @@ from gremlins.fleet.beads.attempts import Attempt, Episode, Settlement, Work, ch
 from gremlins.fleet.beads.bead import Hold, Status, gremlin_id_for
 from gremlins.fleet.beads.store.interface import (
     AddAttempt,
-    Base,
     CountSpawn,
     Event,
     MarkProbe,
@@ -275,21 +274,24 @@ def _respawn(work: Work, admitted: Admit) -> Spawn:
 def _reattach(work: Work, admitted: Admit, world: World) -> Spawn:
     attempt = work.unsettled
     assert attempt is not None
-    count = CountSpawn(attempt, _base(world.seen.get(attempt.gremlin_id)), probe=bool(admitted.probe_for))
-    after = replace(attempt, spawns=attempt.spawns + 1, spawned_at=None, probe=attempt.probe or count.probe)
+    probe = attempt.probe or bool(admitted.probe_for)
+    after = replace(attempt, spawns=attempt.spawns + 1, spawned_at=None, probe=probe)
+    after = _with_base(after, world.seen.get(attempt.gremlin_id))
     event = _event(work, world.now, "reattached", f"gremlin {attempt.gremlin_id} is re-attached")
-    return Spawn(work, after, admitted, (count, *_probes(admitted, attempt), event))
+    return Spawn(work, after, admitted, (CountSpawn(after), *_probes(admitted, attempt), event))
 
 
-def _base(seen: Observation | None) -> Base:
-    return Base() if seen is None else Base(seen.spawn, seen.replies, seen.parked_seconds)
+def _with_base(attempt: Attempt, seen: Observation | None) -> Attempt:
+    """The attempt with the gremlin's figures of now as the base of its next spawn."""
+    if seen is None:
+        return replace(attempt, base_spawn=0, base_replies=0, base_parked=0.0)
+    return replace(attempt, base_spawn=seen.spawn, base_replies=seen.replies, base_parked=seen.parked_seconds)
 
 
 def _claim(work: Work, admitted: Admit, world: World) -> Spawn:
     number = work.latest.number + 1 if work.latest is not None else 1
     gremlin_id = admitted.gremlin_id or gremlin_id_for(work.project, work.id, number, world.now)
     seen = world.seen.get(gremlin_id)
-    base = _base(seen)
     attempt = Attempt(
         project=work.project,
         bead_id=work.id,
@@ -303,11 +305,9 @@ def _claim(work: Work, admitted: Admit, world: World) -> Spawn:
         probe=bool(admitted.probe_for),
         expected_usd=expected_usd(world.policy, world.dearest),
         claimed_at=world.now,
-        base_spawn=base.spawn,
-        base_replies=base.replies,
-        base_parked=base.parked,
         base_cost_usd=seen.cost_usd if seen else 0.0,
     )
+    attempt = _with_base(attempt, seen)
     how = f"gremlin {gremlin_id} is taken up again" if seen else f"gremlin {gremlin_id} is started"
     probe = " as a probe" if attempt.probe else ""
     changes: tuple[StoreChange, ...] = (

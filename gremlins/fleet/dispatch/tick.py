@@ -66,22 +66,6 @@ class TickReport:
     now: float = 0.0
     next_due: float | None = None
 
-    def beads(self, kind: str) -> list[str]:
-        """The beads that were `closed`, `failed` or `held`."""
-        return [str(notice.payload["bead"]) for notice in self.moved if notice.kind == kind]
-
-    @property
-    def closed(self) -> list[str]:
-        return self.beads("closed")
-
-    @property
-    def failed(self) -> list[str]:
-        return self.beads("failed")
-
-    @property
-    def held(self) -> list[str]:
-        return self.beads("held")
-
 
 class Dispatcher:
     """Runs ticks for one project. Keeps no state that the next tick needs."""

@@ -19,7 +19,6 @@ from gremlins.fleet.beads.attempts import Attempt, Ending, Episode, Settlement
 from gremlins.fleet.beads.bead import Bead, Dependency
 from gremlins.fleet.beads.store.interface import (
     AddAttempt,
-    Base,
     BeadStore,
     CountSpawn,
     DependencyCircle,
@@ -144,10 +143,10 @@ def test_a_late_event_of_an_earlier_spawn_changes_nothing(store: BeadStore) -> N
     put(store, "a-1")
     first = attempt("a-1")
     assert store.commit(AddAttempt(first))
-    assert store.commit(CountSpawn(first, Base(spawn=1), probe=False))
+    assert store.commit(CountSpawn(replace(first, spawns=2, base_spawn=1)))
     assert not store.commit(SettleAttempt(first, end()))
     assert not store.commit(MarkSpawned(first, NOW))
-    assert not store.commit(CountSpawn(first, Base(), probe=False))
+    assert not store.commit(CountSpawn(replace(first, spawns=2)))
     assert store.works(PROJECT, ["a-1"]).works[0].spawns == 2
 
 

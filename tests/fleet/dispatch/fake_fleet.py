@@ -11,15 +11,15 @@ from gremlins.fleet.dispatch.observation import (
     LandingRefused,
     Missing,
     Observation,
-    Proof,
     Ready,
     SpawnFailed,
     SpawnOrder,
     State,
 )
 from gremlins.outcome import FailureClass
+from gremlins.records.gremlin import Evidence
 
-COMMITS = Proof("commits", holds=True, base="a" * 40, tip="b" * 40)
+COMMITS = Evidence("commits", "a" * 40, "b" * 40, holds=True)
 
 
 @dataclass
@@ -37,7 +37,7 @@ class FakeGremlin:
     reason: str = ""
     retry_at: float | None = None
     bail: str | None = None
-    proof: Proof | None = None
+    proof: Evidence | None = None
     replies: int = 0
     cost_usd: float = 0.0
     started_ticks: float = 0.0
@@ -179,7 +179,7 @@ class FakeFleet:
         failure: FailureClass | None = None,
         reason: str = "",
         retry_at: float | None = None,
-        proof: Proof | None = None,
+        proof: Evidence | None = None,
         bail: str | None = None,
     ) -> None:
         """Its process is gone, its record says this."""

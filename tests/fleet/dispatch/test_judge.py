@@ -9,15 +9,16 @@ import pytest
 
 from gremlins.fleet.beads.attempts import Attempt, Ending, due
 from gremlins.fleet.dispatch.judge import End, Kill, Land, Reattach, Respawn, Settle, Watch, judge
-from gremlins.fleet.dispatch.observation import Observation, Proof
+from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.policy import Policy
+from gremlins.records.gremlin import Evidence
 from tests.fleet.beads.test_store import attempt
 
 NOW = 10_000.0
 POLICY = Policy(start_window=20, deadline=3600, kill_after=30)
 SPAWNED = replace(attempt("a-1"), claimed_at=0.0, spawned_at=0.0)
 PENDING = replace(SPAWNED, spawned_at=None)
-COMMITS = Proof("commits", holds=True)
+COMMITS = Evidence("commits", "", "", holds=True)
 
 
 def seen(state: str, **more: Any) -> Observation:
@@ -41,10 +42,10 @@ def seen(state: str, **more: Any) -> Observation:
         (SPAWNED, seen("bailed", bail="needs_human"), "permanent"),
         (SPAWNED, seen("bailed", bail="no_evidence"), "task"),
         (SPAWNED, seen("finished"), "task"),
-        (SPAWNED, seen("finished", proof=replace(COMMITS, holds=False)), "task"),
+        (SPAWNED, seen("finished", proof=Evidence("commits", "", "", holds=False)), "task"),
         (SPAWNED, seen("finished", proof=COMMITS), None),
         (SPAWNED, seen("landed", proof=COMMITS), None),
-        (SPAWNED, seen("finished", proof=Proof("nothing_to_do", holds=True)), None),
+        (SPAWNED, seen("finished", proof=Evidence("nothing_to_do", "", "", holds=True)), None),
         (SPAWNED, seen("detached", failure="config"), "config"),
         (replace(SPAWNED, spawns=2), seen("detached", ended_at=5.0), "start"),
         (SPAWNED, None, "canceled"),
@@ -86,7 +87,9 @@ def test_landing_comes_before_success_only_where_there_is_something_to_land() ->
     landing = replace(POLICY, land=True)
     assert isinstance(judge(SPAWNED, seen("finished", proof=COMMITS), NOW, landing), Land)
     assert isinstance(judge(SPAWNED, seen("landed", proof=COMMITS), NOW, landing), Settle)
-    assert isinstance(judge(SPAWNED, seen("finished", proof=Proof("none", holds=True)), NOW, landing), Settle)
+    assert isinstance(
+        judge(SPAWNED, seen("finished", proof=Evidence("none", "", "", holds=True)), NOW, landing), Settle
+    )
 
 
 def test_a_clock_set_back_far_ends_a_wait_and_a_little_does_not() -> None:

@@ -10,7 +10,7 @@ import pytest
 from gremlins.fleet.beads.bead import Hold
 from gremlins.fleet.beads.store.interface import PutBead
 from gremlins.fleet.dispatch.observation import Missing, Ready, SpawnFailed
-from tests.fleet.project import PROJECT, Project
+from tests.fleet.project import PROJECT, Project, moved
 
 
 def test_a_ready_bead_is_given_a_gremlin_and_closes_when_it_finishes(project: Project) -> None:
@@ -19,7 +19,7 @@ def test_a_ready_bead_is_given_a_gremlin_and_closes_when_it_finishes(project: Pr
     assert project.bead("a-1").status == "in_progress"
     project.fleet.finish(project.fleet.of("a-1"))
     report = project.tick()
-    assert report.closed == ["a-1"]
+    assert moved(report, "closed") == ["a-1"]
     assert project.bead("a-1").issue.closed_at is not None
     assert [n.kind for n in project.notices] == ["closed"]
 
@@ -30,7 +30,7 @@ def test_a_bead_closes_though_the_loop_was_down_when_its_gremlin_finished(projec
     project.clock.advance(100_000)
     project.fleet.finish(project.fleet.of("a-1"))
     project.clock.advance(100_000)
-    assert project.tick().closed == ["a-1"]
+    assert moved(project.tick(), "closed") == ["a-1"]
 
 
 def test_finishing_without_evidence_closes_nothing(project: Project) -> None:
@@ -62,7 +62,7 @@ def test_the_cap_is_reached_in_the_tick_that_sees_the_last_failure(project: Proj
     project.tick()
     project.fleet.fail(project.fleet.of("a-1"), "task", "tests fail")
     report = project.tick()
-    assert report.failed == ["a-1"]
+    assert moved(report, "failed") == ["a-1"]
     assert "tests fail" in project.notices[-1].payload["reason"]
 
 
@@ -142,7 +142,7 @@ def test_a_person_who_stops_a_gremlin_holds_its_bead_until_it_is_released(projec
     gremlin = project.fleet.of("a-1")
     project.fleet.end(gremlin, "stopped", reason="stopped by anna")
     project.clock.advance(10_000)
-    assert project.tick().held == ["a-1"]
+    assert moved(project.tick(), "held") == ["a-1"]
     assert project.tick().spawned == []
     bead = project.bead("a-1")
     assert project.store.commit(PutBead(replace(bead, hold=None), bead.generation))
@@ -155,7 +155,7 @@ def test_a_bail_that_needs_a_person_fails_at_once(project: Project, kind: str) -
     project.add("a-1")
     project.tick()
     project.fleet.end(project.fleet.of("a-1"), "bailed", bail=kind, reason=f"{kind}: which database?")
-    assert project.tick().failed == ["a-1"]
+    assert moved(project.tick(), "failed") == ["a-1"]
 
 
 def test_a_parked_gremlin_is_left_alone_however_long_it_is_silent(project: Project) -> None:
@@ -327,7 +327,7 @@ def test_a_gremlin_taken_up_again_by_a_person_is_followed_and_not_doubled(projec
     assert project.tick().spawned == []
     assert project.bead("a-1").status == "in_progress"
     project.fleet.finish(gremlin)
-    assert project.tick().closed == ["a-1"]
+    assert moved(project.tick(), "closed") == ["a-1"]
 
 
 def test_landing_comes_before_closing_and_a_refusal_is_a_task_failure(project: Project) -> None:
@@ -344,7 +344,7 @@ def test_landing_comes_before_closing_and_a_refusal_is_a_task_failure(project: P
     project.clock.advance(100)
     project.tick()
     project.fleet.finish(project.fleet.of("a-1"))
-    assert project.tick().closed == ["a-1"]
+    assert moved(project.tick(), "closed") == ["a-1"]
     assert project.fleet.of("a-1").state == "landed"
 
 
@@ -359,7 +359,7 @@ def test_a_bead_closes_when_a_person_lands_what_was_refused(project: Project) ->
     project.fleet.land = lambda gremlin_id: "landed"  # type: ignore[method-assign]
     gremlin.state = "landed"
     project.tick()
-    assert "a-1" in project.tick().closed or project.bead("a-1").status == "closed"
+    assert "a-1" in moved(project.tick(), "closed") or project.bead("a-1").status == "closed"
 
 
 def test_nothing_is_spawned_while_paused(project: Project) -> None:
@@ -460,5 +460,5 @@ def test_a_notice_is_told_though_its_beads_text_cannot_be_read(project: Project)
     project.store.db.execute("UPDATE beads SET doc = '{half' WHERE id = 'a-1'")
     loop = project.dispatcher()
     loop.task = lambda bead_id: (str(project.store.bead(PROJECT, bead_id)), "")
-    assert loop.tick().closed == ["a-1"]
+    assert moved(loop.tick(), "closed") == ["a-1"]
     assert [notice.payload["bead"] for notice in project.notices] == ["a-1"]

@@ -62,21 +62,13 @@ class SettleAttempt:
 
 
 @dataclass(frozen=True)
-class Base:
-    """A gremlin's figures when a spawn is decided. Higher figures later are results of that spawn."""
-
-    spawn: int = 0
-    replies: int = 0
-    parked: float = 0.0
-
-
-@dataclass(frozen=True)
 class CountSpawn:
-    """Count another spawn of an attempt, pending until MarkSpawned. Refused if it was counted meanwhile."""
+    """Count another spawn of an attempt, pending until MarkSpawned. `attempt` is the attempt afterwards.
+
+    Refused if the spawn was counted meanwhile.
+    """
 
     attempt: Attempt
-    base: Base
-    probe: bool
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, assert_never
 
 from gremlins.fleet.beads.attempts import Attempt, Episode
@@ -130,16 +131,10 @@ def _change_attempt(
                 "cap_usd": end.cap.usd if end.cap else None,
             }
             _update_attempt(db, attempt, values)
-        case CountSpawn(attempt, base, probe):
-            values = {
-                "spawns": attempt.spawns + 1,
-                "spawned_at": None,
-                "base_spawn": base.spawn,
-                "base_replies": base.replies,
-                "base_parked": base.parked,
-                "probe": attempt.probe or probe,
-            }
-            _update_attempt(db, attempt, values)
+        case CountSpawn(attempt):
+            names = ("spawns", "spawned_at", "base_spawn", "base_replies", "base_parked", "probe")
+            before = replace(attempt, spawns=attempt.spawns - 1)
+            _update_attempt(db, before, {name: getattr(attempt, name) for name in names})
         case MarkSpawned(attempt, at):
             _update_attempt(db, attempt, {"spawned_at": at})
         case MarkProbe(attempt):
