@@ -13,7 +13,8 @@ from typing import Any
 
 from bench.timing import clean_env
 from gremlins.simulator import Options, Simulator
-from gremlins.simulator.demo_project import TASK, make_project
+from gremlins.simulator.demo_repository import RULE, TASK, make_project
+from tests.live.tool_user import ToolUser
 
 PATIENCE = 120.0
 
@@ -91,7 +92,7 @@ def measure_lives(command: str, folder: Path, rounds: int) -> Lives:
         sizes = [pss_mb(bench.status(name)["liveness"]["pid"]) for name in names]
         for name in names:
             stops.append(timed(bench, "stop", name))
-    with Simulator(Options()) as simulator:
+    with Simulator(Options(), model=ToolUser([RULE])) as simulator:
         bench = Bench(command, folder / "whole", simulator)
         bench.run("launch", "batch", TASK, "--id", "in-batch", "--wait")
         bench.run(

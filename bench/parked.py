@@ -23,7 +23,7 @@ from gremlins.fleet.status import as_json, look
 from gremlins.paths import Home
 from gremlins.processes.locks import holder_of
 from gremlins.simulator import Options, Simulator
-from gremlins.simulator.demo_project import make_project
+from gremlins.simulator.demo_repository import make_project
 from tests.acceptance.fork_server import ForkServer
 
 COUNTS = (1, 10, 100, 200)

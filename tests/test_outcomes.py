@@ -15,7 +15,7 @@ from gremlins.clock import SystemClock
 from gremlins.fleet.status import as_json, look
 from gremlins.paths import Home
 from gremlins.records.gremlin import Finished
-from gremlins.simulator import Reply, ScriptedModel, Simulator
+from gremlins.simulator import ModelReply, ScriptedModel, Simulator
 from tests.conftest import Repo
 from tests.in_process import Lab
 
@@ -52,7 +52,7 @@ def dead(failure: str, words: str, *faults: dict[str, Any], **options: Any) -> C
 CREDIT = "Your credit balance is too low to access the Anthropic API."
 LOST = {"on": "create", "do": "drop", "when": "after"}
 HOURLY = {"GREMLINS_BATCH__RETRY_INITIAL": "3600", "GREMLINS_BATCH__RETRY_MAX": "3600"}
-PAUSES = ScriptedModel(otherwise=Reply("and so on", stop_reason="pause_turn"))
+PAUSES = ScriptedModel(otherwise=ModelReply("and so on", stop_reason="pause_turn"))
 
 CASES = {
     **{

@@ -1,4 +1,4 @@
-"""`gremlins demo` and `gremlins simulate`."""
+"""`gremlins demo`."""
 
 from __future__ import annotations
 
@@ -21,30 +21,15 @@ DEMO_LATENCY = 2.5
 """Seconds the simulated batches take: long enough to be seen parked, short enough for half a minute in all."""
 
 
-def simulate(
-    port: int = typer.Option(8787, "--port", help="0 takes a free one."),
-    latency: float = typer.Option(5.0, "--latency", metavar="S", help="Seconds a batch takes."),
-) -> int:
-    """Run a local Messages and Batches API. It is a simulator, and no model."""
-    from gremlins.simulator import Options, serve_forever  # only here is it needed
-
-    serve_forever(Options(port=port, latency=latency), announce=_announce)
-    return 0
-
-
-def _announce(text: str) -> None:
-    say(text)
-    sys.stdout.flush()
-
-
 def demo(
     folder: str = typer.Option(DEMO_FOLDER, "--folder", help="Where to make it; removed and made anew."),
 ) -> int:
     """Fix a real bug in a small real repository, in batch mode, against the simulator."""
-    from gremlins.simulator import Options, Simulator  # only here is it needed
+    from gremlins.simulator import Options, RulesModel, Simulator  # only here is it needed
+    from gremlins.simulator.demo_repository import RULE
 
     root = _fresh(Path(folder).absolute())
-    with Simulator(Options(latency=DEMO_LATENCY)) as simulator:
+    with Simulator(Options(latency=DEMO_LATENCY), model=RulesModel([RULE])) as simulator:
         env = _environment(root, simulator.url, simulator.key)
         return _play(root, env)
 
@@ -76,7 +61,7 @@ def _environment(root: Path, url: str, key: str) -> dict[str, str]:
 
 def _play(root: Path, env: dict[str, str]) -> int:
     from gremlins.cli.watch import watch_launch
-    from gremlins.simulator.demo_project import TASK, make_project, run_tests
+    from gremlins.simulator.demo_repository import TASK, make_project, run_tests
 
     project, clock = root / "orchard", SystemClock()
     say("This is a demo. The repository, the git work, the processes and the HTTP are real; the model is SIMULATED.")

@@ -34,7 +34,7 @@ VERBS = {
     "bead": Verb("bead.app", "Work items: create, list, ready, show, update, close …", is_group=True),
     "dispatch": Verb("dispatch.app", "Hand ready beads to gremlins until they are done.", is_group=True),
     "demo": Verb("demo", "A whole pipeline in batch mode against the simulator; no key needed."),
-    "simulate": Verb("demo", "Run the simulated API by hand."),
+    "simulate": Verb("simulate", "Run the simulated API by hand."),
 }
 
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from gremlins.simulator.api import Failure
-from gremlins.simulator.demo import DemoModel, FixRulesModel
+from gremlins.simulator.api import ModelError
 from gremlins.simulator.faults import Fault
-from gremlins.simulator.finding import FixRule
-from gremlins.simulator.messages import Reply
+from gremlins.simulator.messages import ModelReply
 from gremlins.simulator.model import Model, ScriptedModel
 from gremlins.simulator.options import Options, options_from_file, options_from_json
+from gremlins.simulator.rules import EditRule, RulesModel
 from gremlins.simulator.simulator import Simulator, announcement, serve_forever
 
 __all__ = [
-    "DemoModel",
-    "Failure",
+    "EditRule",
     "Fault",
-    "FixRule",
-    "FixRulesModel",
     "Model",
+    "ModelError",
+    "ModelReply",
     "Options",
-    "Reply",
+    "RulesModel",
     "ScriptedModel",
     "Simulator",
     "announcement",

@@ -20,7 +20,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--cancel-latency", type=float, metavar="S", help="seconds a cancellation takes")
     made.add_argument("--reply-latency", type=float, metavar="S", help="seconds before a live reply begins")
     made.add_argument("--state-file", type=Path, metavar="FILE", help="keep the batches there across restarts")
-    made.add_argument("--control", action="store_const", const=True, help="answer under /_simulator/")
     made.add_argument("--lenient", action="store_const", const=True, help="make up batches for unknown ids")
     return made
 

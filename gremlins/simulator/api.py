@@ -43,7 +43,7 @@ _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
 @dataclass(frozen=True)
-class Failure:
+class ModelError:
     """An error as the API words it; an HTTP answer or an `errored` result, depending on where it happens."""
 
     kind: str
@@ -62,7 +62,7 @@ class ApiError(Exception):
     """An HTTP answer that is not a success."""
 
     def __init__(
-        self, failure: Failure, *, status: int | None = None, headers: Mapping[str, str] | None = None
+        self, failure: ModelError, *, status: int | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(failure.message)
         self.failure = failure
@@ -71,11 +71,11 @@ class ApiError(Exception):
 
 
 def bad_request(message: str) -> ApiError:
-    return ApiError(Failure("invalid_request_error", message))
+    return ApiError(ModelError("invalid_request_error", message))
 
 
 def not_found(what: str) -> ApiError:
-    return ApiError(Failure("not_found_error", what))
+    return ApiError(ModelError("not_found_error", what))
 
 
 @dataclass

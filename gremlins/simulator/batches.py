@@ -15,19 +15,19 @@ from typing import Literal, assert_never
 
 from gremlins.clock import parse_time
 from gremlins.files import append_line
-from gremlins.simulator.api import Failure, Ids, Json, bad_request, not_found, timestamp
+from gremlins.simulator.api import Ids, Json, ModelError, bad_request, not_found, timestamp
 from gremlins.simulator.checks import Request
 from gremlins.simulator.options import Options
 
 Outcome = Literal["processed", "canceled", "expired"]
-Process = Callable[["Batch", Request, Outcome], Json]
+Process = Callable[["SimulatedBatch", Request, Outcome], Json]
 """Makes the `result` object of one request."""
 
 COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
 
 
 @dataclass(eq=False)
-class Batch:
+class SimulatedBatch:
     """One batch. Times are the simulator's; `due_at` None means that it does not end by itself."""
 
     id: str
@@ -73,7 +73,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Page:
+class BatchPage:
     """One page of a list, newest first, the batches serialised."""
 
     items: tuple[tuple[str, bytes], ...]
@@ -98,9 +98,9 @@ class BatchStore:
         self._base_url = base_url
         self._chance = random.Random(options().seed)
         self._lock = threading.RLock()
-        self._batches: dict[str, Batch] = {}
-        self._by_workspace: dict[str, list[Batch]] = {}
-        self._open: dict[str, Batch] = {}
+        self._batches: dict[str, SimulatedBatch] = {}
+        self._by_workspace: dict[str, list[SimulatedBatch]] = {}
+        self._open: dict[str, SimulatedBatch] = {}
         self._next_change: datetime | None = None
         self._journal: Path | None = options().state_file
         if self._journal is not None and self._journal.exists():
@@ -124,7 +124,7 @@ class BatchStore:
             now = self._now()
             usual = options.latency + self._chance.random() * options.latency_spread
             takes = usual if latency is None else latency
-            batch = Batch(
+            batch = SimulatedBatch(
                 id=self._ids.new("msgbatch"),
                 number=len(self._batches),
                 workspace=workspace,
@@ -173,7 +173,7 @@ class BatchStore:
             self._note(batch)
             return {"id": batch_id, "type": "message_batch_deleted"}
 
-    def page(self, workspace: str, *, limit: int, after_id: str | None, before_id: str | None) -> Page:
+    def page(self, workspace: str, *, limit: int, after_id: str | None, before_id: str | None) -> BatchPage:
         """A page, newest first. Raises ApiError (400) when a cursor is unknown."""
         with self._lock:
             now = self._tick()
@@ -188,17 +188,17 @@ class BatchStore:
                 older = (kept[index] for index in range(start - 1, -1, -1))
                 found = list(islice(self._listed(older, now), limit + 1))
                 page = found[:limit]
-            return Page(tuple((batch.id, self._show(batch, now)) for batch in page), len(found) > limit)
+            return BatchPage(tuple((batch.id, self._show(batch, now)) for batch in page), len(found) > limit)
 
     # -- what only the simulator's owner does
 
-    def all(self) -> list[Batch]:
+    def all(self) -> list[SimulatedBatch]:
         """Every batch ever created, oldest first, deleted ones too."""
         with self._lock:
             self._tick()
             return list(self._batches.values())
 
-    def find(self, batch_id: str) -> Batch:
+    def find(self, batch_id: str) -> SimulatedBatch:
         """A batch of any workspace. Raises ApiError (404)."""
         with self._lock:
             return self._get(batch_id, None)
@@ -222,35 +222,35 @@ class BatchStore:
 
     # -- inside
 
-    def _add(self, batch: Batch) -> None:
+    def _add(self, batch: SimulatedBatch) -> None:
         self._batches[batch.id] = batch
         self._by_workspace.setdefault(batch.workspace, []).append(batch)
         if batch.ended_at is None:
             self._open[batch.id] = batch
             self._expect(batch)
 
-    def _expect(self, batch: Batch) -> None:
+    def _expect(self, batch: SimulatedBatch) -> None:
         change = batch.next_change()
         self._next_change = change if self._next_change is None else min(self._next_change, change)
 
-    def _get(self, batch_id: str, workspace: str | None) -> Batch:
+    def _get(self, batch_id: str, workspace: str | None) -> SimulatedBatch:
         self._tick()
         batch = self._batches.get(batch_id)
         if batch is None or batch.deleted or workspace not in (None, batch.workspace):
             raise not_found(f"Message Batch {batch_id} not found.")
         return batch
 
-    def _place(self, kept: list[Batch], batch_id: str) -> int:
+    def _place(self, kept: list[SimulatedBatch], batch_id: str) -> int:
         batch = self._batches.get(batch_id)
         place = len(kept) if batch is None else bisect_left(kept, batch.number, key=lambda item: item.number)
         if place == len(kept) or kept[place] is not batch:
             raise bad_request(f"Invalid cursor: {batch_id}")
         return place
 
-    def _listed(self, batches: Iterable[Batch], now: datetime) -> Iterator[Batch]:
+    def _listed(self, batches: Iterable[SimulatedBatch], now: datetime) -> Iterator[SimulatedBatch]:
         return (batch for batch in batches if not batch.deleted and batch.listed_at <= now)
 
-    def _begin_cancel(self, batch: Batch) -> None:
+    def _begin_cancel(self, batch: SimulatedBatch) -> None:
         if batch.ended_at is None and batch.cancel_initiated_at is None:
             now = self._now()
             batch.cancel_initiated_at = now
@@ -269,7 +269,7 @@ class BatchStore:
                 self._expect(batch)
         return now
 
-    def _let_happen(self, batch: Batch, now: datetime) -> None:
+    def _let_happen(self, batch: SimulatedBatch, now: datetime) -> None:
         if batch.cancel_due_at is not None:
             if batch.cancel_due_at <= now:
                 self._settle(batch, batch.cancel_due_at, "canceled")
@@ -278,7 +278,7 @@ class BatchStore:
         elif batch.expires_at <= now:
             self._settle(batch, batch.expires_at, "expired")
 
-    def _settle(self, batch: Batch, when: datetime, outcome: Outcome) -> None:
+    def _settle(self, batch: SimulatedBatch, when: datetime, outcome: Outcome) -> None:
         if batch.ended_at is not None:
             return
         lines = [
@@ -290,20 +290,20 @@ class BatchStore:
         self._open.pop(batch.id, None)
         self._note(batch)
 
-    def _is_archived(self, batch: Batch, now: datetime) -> bool:
+    def _is_archived(self, batch: SimulatedBatch, now: datetime) -> bool:
         keep = timedelta(seconds=self._options().results_kept)
         if not batch.archived and batch.ended_at is not None and now - batch.created_at >= keep:
             batch.archived, batch.shown = True, None
         return batch.archived
 
-    def _show(self, batch: Batch, now: datetime) -> bytes:
+    def _show(self, batch: SimulatedBatch, now: datetime) -> bytes:
         if batch.ended_at is not None:
             self._is_archived(batch, now)
         if batch.shown is None:
             batch.shown = json.dumps(self._object(batch)).encode()
         return batch.shown
 
-    def _object(self, batch: Batch) -> Json:
+    def _object(self, batch: SimulatedBatch) -> Json:
         keep = timedelta(seconds=self._options().results_kept)
         ready = batch.ended_at is not None and not batch.archived
         return {
@@ -321,7 +321,7 @@ class BatchStore:
 
     # -- persistence: one line per change, the last one of each batch counts
 
-    def _note(self, batch: Batch) -> None:
+    def _note(self, batch: SimulatedBatch) -> None:
         batch.shown = None
         if self._journal is not None:
             append_line(self._journal, json.dumps(_to_json(batch)))
@@ -353,7 +353,7 @@ _TIMES = (
 )
 
 
-def _to_json(batch: Batch) -> Json:
+def _to_json(batch: SimulatedBatch) -> Json:
     """Everything but the key: files hold no secrets."""
     times = {name: getattr(batch, name) for name in _TIMES}
     requests = [{"custom_id": item.custom_id, "params": item.params} for item in batch.requests]
@@ -361,13 +361,13 @@ def _to_json(batch: Batch) -> Json:
     return same | {"requests": requests} | {name: value and timestamp(value) for name, value in times.items()}
 
 
-def _from_json(value: Json) -> Batch:
+def _from_json(value: Json) -> SimulatedBatch:
     same: Json = {name: value[name] for name in _SAME}
     times: Json = {name: value[name] and parse_time(value[name]) for name in _TIMES}
     requests = tuple(Request(item["custom_id"], item["params"]) for item in value["requests"])
-    return Batch(**same, **times, requests=requests, key="")
+    return SimulatedBatch(**same, **times, requests=requests, key="")
 
 
-def errored(failure: Failure, request_id: str) -> Json:
+def errored(failure: ModelError, request_id: str) -> Json:
     """An `errored` result: the error response of the API, wrapped."""
     return {"type": "errored", "error": failure.response(request_id)}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from gremlins.simulator.api import Failure, Json, bad_request
+from gremlins.simulator.api import Json, ModelError, bad_request
 from gremlins.simulator.catalogue import Catalogue
 
 CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -99,19 +99,19 @@ def _request(place: int, item: Any) -> Request:
     return Request(custom_id, params)
 
 
-def check_params(params: Json, *, version: str, catalogue: Catalogue, batch: bool) -> Failure | None:
+def check_params(params: Json, *, version: str, catalogue: Catalogue, batch: bool) -> ModelError | None:
     """Why the Messages API refuses these params, or None."""
     wrong = next(_wrong(params, version, batch), None)
     if wrong is not None:
-        return Failure("invalid_request_error", wrong)
+        return ModelError("invalid_request_error", wrong)
     model = params["model"]
     if not catalogue.known(model):
-        return Failure("not_found_error", f"model: {model}")
+        return ModelError("not_found_error", f"model: {model}")
     if batch and not catalogue.batch(model):
-        return Failure("invalid_request_error", f"model: {model} does not support the Message Batches API")
+        return ModelError("invalid_request_error", f"model: {model} does not support the Message Batches API")
     most = catalogue.max_tokens(model)
     if params["max_tokens"] > most:
-        return Failure(
+        return ModelError(
             "invalid_request_error",
             f"max_tokens: {params['max_tokens']} > {most}, which is the maximum allowed for {model}",
         )

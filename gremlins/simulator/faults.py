@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from gremlins.errors import GremlinsError, did_you_mean
-from gremlins.simulator.api import ENDPOINTS, ERROR_OF_STATUS, Failure, Json
+from gremlins.simulator.api import ENDPOINTS, ERROR_OF_STATUS, ModelError
 
 TRANSPORT_ACTIONS = {
     "drop": "close the connection without an answer",
@@ -95,9 +95,9 @@ class Fault:
             hint = did_you_mean(self.do, known, otherwise=f"known are {', '.join(known)}")
             raise GremlinsError(f"a fault on {self.on} cannot be `{self.do}`", hint=hint)
 
-    def failure(self) -> Failure:
+    def failure(self) -> ModelError:
         kind = self.error or (ERROR_OF_STATUS.get(self.status, "api_error"))
-        return Failure(kind, self.message or f"simulated {kind}", self.details)
+        return ModelError(kind, self.message or f"simulated {kind}", self.details)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Fault:
@@ -155,10 +155,6 @@ class FaultBook:
         """The faults that happened, in order."""
         with self._lock:
             return list(self._struck)
-
-    def report(self) -> list[Json]:
-        with self._lock:
-            return [asdict(armed.fault) | {"seen": armed.seen, "struck": armed.struck} for armed in self._armed]
 
 
 def _fits(fault: Fault, on: str, text: Callable[[], str]) -> bool:

@@ -18,7 +18,7 @@ Event = tuple[str, Json]
 
 
 @dataclass(frozen=True)
-class Reply:
+class ModelReply:
     """What a model answers. Without `blocks` its content is one block of `text`.
 
     `usage` overrides single fields of the usage that is counted, to play cache hits and the like.
@@ -61,14 +61,14 @@ def output_tokens(content: list[Json]) -> int:
     return max(1, -(-chars // CHARS_PER_TOKEN))
 
 
-def cut_off(reply: Reply, max_tokens: int) -> Reply:
+def cut_off(reply: ModelReply, max_tokens: int) -> ModelReply:
     """The reply as far as `max_tokens` allow."""
     if reply.blocks or output_tokens(reply.content()) <= max_tokens:
         return reply
     return replace(reply, text=reply.text[: max_tokens * CHARS_PER_TOKEN], stop_reason="max_tokens")
 
 
-def build_message(params: Mapping[str, Any], reply: Reply, *, tier: Tier, ids: Ids) -> Json:
+def build_message(params: Mapping[str, Any], reply: ModelReply, *, tier: Tier, ids: Ids) -> Json:
     """The full Message object."""
     reply = cut_off(reply, params["max_tokens"])
     content = reply.content()

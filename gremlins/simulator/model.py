@@ -8,21 +8,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from gremlins.errors import GremlinsError
-from gremlins.simulator.api import Failure
-from gremlins.simulator.messages import Reply
-from gremlins.simulator.reading import Prompt, read_prompt
+from gremlins.simulator.api import ModelError
+from gremlins.simulator.messages import ModelReply
+from gremlins.simulator.reading import ReadPrompt, read_prompt
 
 Params = Mapping[str, Any]
-Answer = Reply | Failure
-Scripted = str | Reply | Failure | Callable[[Params], "str | Reply | Failure"]
-Condition = str | Callable[[Prompt], bool]
+Reaction = ModelReply | ModelError
+Scripted = str | ModelReply | ModelError | Callable[[Params], "str | ModelReply | ModelError"]
+Condition = str | Callable[[ReadPrompt], bool]
 """A regular expression searched in the whole prompt (`^` and `$` are lines), or a predicate on it."""
 
 
 class Model(Protocol):
     """Answers one request. Called from many threads; may be asked the same thing twice."""
 
-    def reply(self, params: Params) -> Answer:
+    def reply(self, params: Params) -> Reaction:
         """The reply, or the error the API is to report."""
 
 
@@ -47,37 +47,37 @@ class ScriptedModel:
         self.asked: list[Params] = []
         """Every request's params, in order."""
 
-    def reply(self, params: Params) -> Answer:
+    def reply(self, params: Params) -> Reaction:
         prompt = read_prompt(params)
         with self._lock:
             self.asked.append(params)
             chosen = self._choose(prompt)
         if chosen is None:
-            return Failure("api_error", "the script has no reply left")
-        if not isinstance(chosen, (str, Reply, Failure)) and hasattr(chosen, "reply"):
-            answer: Answer = chosen.reply(params)
+            return ModelError("api_error", "the script has no reply left")
+        if not isinstance(chosen, (str, ModelReply, ModelError)) and hasattr(chosen, "reply"):
+            answer: Reaction = chosen.reply(params)
             return answer
         return as_answer(chosen, params)
 
-    def _choose(self, prompt: Prompt) -> Any:
+    def _choose(self, prompt: ReadPrompt) -> Any:
         for condition, reply in self._when:
             if holds(condition, prompt):
                 return reply
         return self._replies.pop(0) if self._replies else self._otherwise
 
 
-def holds(condition: Condition, prompt: Prompt) -> bool:
+def holds(condition: Condition, prompt: ReadPrompt) -> bool:
     if isinstance(condition, str):
         return re.search(condition, prompt.whole, re.MULTILINE) is not None
     return condition(prompt)
 
 
-def as_answer(scripted: Any, params: Params) -> Answer:
-    made = scripted if isinstance(scripted, (str, Reply, Failure)) else scripted(params)
-    return Reply(made) if isinstance(made, str) else made
+def as_answer(scripted: Any, params: Params) -> Reaction:
+    made = scripted if isinstance(scripted, (str, ModelReply, ModelError)) else scripted(params)
+    return ModelReply(made) if isinstance(made, str) else made
 
 
-def answer_from_json(value: Any) -> str | Answer:
+def answer_from_json(value: Any) -> str | Reaction:
     """A text, `{"text", "blocks", "stop_reason", "usage"}` or `{"error": {"type", "message", "details"}}`."""
     if isinstance(value, str):
         return value
@@ -85,8 +85,8 @@ def answer_from_json(value: Any) -> str | Answer:
         raise GremlinsError(f"this is no reply: {value!r}", hint="a text, or an object with `text` or `error`")
     if "error" in value:
         error = value["error"]
-        return Failure(error.get("type", "api_error"), error.get("message", ""), error.get("details"))
-    return Reply(
+        return ModelError(error.get("type", "api_error"), error.get("message", ""), error.get("details"))
+    return ModelReply(
         text=value.get("text", ""),
         blocks=tuple(value.get("blocks", ())),
         stop_reason=value.get("stop_reason", "end_turn"),

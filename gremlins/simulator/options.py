@@ -23,7 +23,7 @@ class Options:
     port: int = 0
     """0 takes a free one."""
     latency: float = 0.0
-    """From a batch's creation to its end; infinite means it ends only by cancelling, expiry or the control endpoint."""
+    """From a batch's creation to its end; infinite means it ends only by cancelling, or expiry."""
     latency_spread: float = 0.0
     """Up to this much longer, evenly spread."""
     reply_latency: float = 0.0
@@ -52,29 +52,14 @@ class Options:
     clock_offset: float = 0.0
     """How far the simulator's clock is ahead of the machine's."""
     faults: tuple[Fault, ...] = ()
-    model: Mapping[str, Any] = field(default_factory=lambda: {"kind": "demo"})
+    model: Mapping[str, Any] = field(default_factory=lambda: {"kind": "rules"})
     """Which scripted model answers, see `model_from_json`. A model given to `Simulator` itself comes first."""
-    control: bool = False
-    """Whether `/_simulator/…` answers."""
     lenient: bool = False
     """Unknown batch ids are answered with a made-up batch, cursors are ignored and every model is known: for test
     suites of clients that were written against a mock server."""
     state_file: Path | None = None
     """Batches are kept there, so that a simulator that was killed goes on where it was."""
     seed: int | None = None
-
-
-CHANGEABLE = frozenset(item.name for item in fields(Options)) - {
-    "host",
-    "port",
-    "control",
-    "state_file",
-    "seed",
-    "faults",
-    "model",
-    "clock_offset",
-}
-"""Options that may change while the simulator runs."""
 
 
 def options_from_json(value: Mapping[str, Any], base: Options | None = None) -> Options:

@@ -26,7 +26,7 @@ _PATH = re.compile(
 
 
 @dataclass(frozen=True)
-class Prompt:
+class ReadPrompt:
     """One request as a model reads it."""
 
     system: str
@@ -47,7 +47,7 @@ class Prompt:
         return list(dict.fromkeys(_PATH.findall(self.text)))
 
 
-def read_prompt(params: Mapping[str, Any]) -> Prompt:
+def read_prompt(params: Mapping[str, Any]) -> ReadPrompt:
     messages = tuple(message for message in params.get("messages", ()) if isinstance(message, dict))
     system = "\n".join(texts(params.get("system")))
     said = [text for message in messages for text in texts(message.get("content"))]
@@ -63,7 +63,7 @@ def read_prompt(params: Mapping[str, Any]) -> Prompt:
     files = dict(inlined_files(asked))
     config = params.get("output_config")
     wanted = config.get("format") if isinstance(config, dict) else None
-    return Prompt(
+    return ReadPrompt(
         system=system,
         text=_FENCED_FILE.sub("", without_diff).strip(),
         whole="\n\n".join([system, *said]),

@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from gremlins.clock import Clock
-from gremlins.simulator.api import ApiError, Failure, Ids, Json, bad_request, not_found
-from gremlins.simulator.batches import Batch, BatchStore, Outcome, errored
+from gremlins.simulator.api import ApiError, Ids, Json, ModelError, bad_request, not_found
+from gremlins.simulator.batches import BatchStore, Outcome, SimulatedBatch, errored
 from gremlins.simulator.catalogue import Catalogue
 from gremlins.simulator.checks import MAX_BYTES, Request, check_envelope, check_params
 from gremlins.simulator.faults import (
@@ -32,7 +32,7 @@ from gremlins.simulator.faults import (
 )
 from gremlins.simulator.messages import (
     Event,
-    Reply,
+    ModelReply,
     Tier,
     build_message,
     encode_event,
@@ -96,7 +96,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
     """What goes back. `stream` replaces `body`; None in it means that nothing more comes, but the connection stays."""
 
     status: int = 200
@@ -111,7 +111,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Seen:
+class LoggedRequest:
     """One request the simulator got. `status` is None when it got no answer."""
 
     endpoint: str
@@ -148,7 +148,7 @@ class Api:
         self.catalogue = Catalogue(lambda: self.options)
         self.billed: list[Billed] = []
         self.requests: Counter[str] = Counter()
-        self.seen: deque[Seen] = deque(maxlen=LOGGED_REQUESTS)
+        self.seen: deque[LoggedRequest] = deque(maxlen=LOGGED_REQUESTS)
         self._base_url = base_url
         self._wait = wait
         self._lock = threading.Lock()
@@ -164,7 +164,7 @@ class Api:
 
     # -- one call
 
-    def answer(self, call: Call) -> Answer:
+    def answer(self, call: Call) -> HttpAnswer:
         """What the call is answered with, faults included. Never raises."""
         endpoint, matched = _route(call)
         request_id = self.ids.new("req")
@@ -180,13 +180,13 @@ class Api:
         status = None if silent else answer.status
         with self._lock:
             self.requests[endpoint] += 1
-            self.seen.append(Seen(endpoint, call.method, call.path, call.key(), status))
+            self.seen.append(LoggedRequest(endpoint, call.method, call.path, call.key(), status))
         return replace(answer, headers=self._headers(request_id) | dict(answer.headers))
 
-    def _hit(self, fault: Fault, proceed: Callable[[], Answer], request_id: str) -> Answer:
+    def _hit(self, fault: Fault, proceed: Callable[[], HttpAnswer], request_id: str) -> HttpAnswer:
         match fault.do:
             case "drop" | "hang":
-                return Answer(wire=fault)
+                return HttpAnswer(wire=fault)
             case "error":
                 extra = {} if fault.retry_after is None else {"retry-after": str(fault.retry_after)}
                 return _refusal(ApiError(fault.failure(), status=fault.status, headers=extra), request_id=request_id)
@@ -196,11 +196,11 @@ class Api:
                     return proceed()
                 return replace(proceed(), wait=fault.seconds)
             case "garbage":
-                return Answer(body=b"<html><body>Bad Gateway</body></html>", content_type="text/html")
+                return HttpAnswer(body=b"<html><body>Bad Gateway</body></html>", content_type="text/html")
             case _:
                 return replace(proceed(), wire=fault)
 
-    def _plain(self, call: Call, endpoint: str, matched: Mapping[str, str], request_id: str) -> Answer:
+    def _plain(self, call: Call, endpoint: str, matched: Mapping[str, str], request_id: str) -> HttpAnswer:
         try:
             if endpoint == "other":
                 return _other(call)
@@ -213,17 +213,17 @@ class Api:
         """The workspace of the call's key. Raises ApiError (401, 403, 429, 400, 413)."""
         key = call.key()
         if key is None:
-            raise ApiError(Failure("authentication_error", "x-api-key header is required"))
+            raise ApiError(ModelError("authentication_error", "x-api-key header is required"))
         options = self.options
         if key in options.forbidden_keys:
-            raise ApiError(Failure("permission_error", "Your API key does not have permission to do this"))
+            raise ApiError(ModelError("permission_error", "Your API key does not have permission to do this"))
         workspace = "default" if options.keys is None else options.keys.get(key)
         if workspace is None:
-            raise ApiError(Failure("authentication_error", "invalid x-api-key"))
+            raise ApiError(ModelError("authentication_error", "invalid x-api-key"))
         if "anthropic-version" not in call.headers:
             raise bad_request("anthropic-version: header is required")
         if len(call.body) > MAX_BYTES:
-            raise ApiError(Failure("request_too_large", "Request exceeds the maximum size"))
+            raise ApiError(ModelError("request_too_large", "Request exceeds the maximum size"))
         if endpoint in BATCH_ENDPOINTS and options.batch_rate_limit:
             self._spend_allowance(workspace, options.batch_rate_limit)
         return workspace
@@ -238,9 +238,9 @@ class Api:
         if left < 1:
             wait = str(max(1, round((1 - left) * 60 / per_minute)))
             message = f"Number of requests to the Message Batches API has exceeded {per_minute} per minute"
-            raise ApiError(Failure("rate_limit_error", message), headers={"retry-after": wait})
+            raise ApiError(ModelError("rate_limit_error", message), headers={"retry-after": wait})
 
-    def _dispatch(self, call: Call, endpoint: str, item: str, workspace: str) -> Answer:
+    def _dispatch(self, call: Call, endpoint: str, item: str, workspace: str) -> HttpAnswer:
         match endpoint:
             case "create":
                 return self._create(call, workspace)
@@ -259,7 +259,7 @@ class Api:
 
     # -- batches
 
-    def _create(self, call: Call, workspace: str) -> Answer:
+    def _create(self, call: Call, workspace: str) -> HttpAnswer:
         requests = check_envelope(call.json())
         fault = self.faults.strike("create", call.text, among=CREATE_ACTIONS)
         shown = self.store.create(
@@ -270,9 +270,9 @@ class Api:
             latency=fault.seconds if fault and fault.do == "latency" else None,
             hidden_for=fault.seconds if fault and fault.do == "late" else 0.0,
         )
-        return Answer(body=shown)
+        return HttpAnswer(body=shown)
 
-    def _list(self, call: Call, workspace: str) -> Answer:
+    def _list(self, call: Call, workspace: str) -> HttpAnswer:
         limit = _limit(call)
         after_id, before_id = call.parameter("after_id"), call.parameter("before_id")
         if self.options.lenient:
@@ -285,15 +285,15 @@ class Api:
             items = ()
         edges = (items[0][0], items[-1][0]) if items else (None, None)
         tail = json.dumps({"has_more": page.has_more and bool(items), "first_id": edges[0], "last_id": edges[1]})
-        return Answer(body=b'{"data": [' + b", ".join(shown for _, shown in items) + b"], " + tail[1:].encode())
+        return HttpAnswer(body=b'{"data": [' + b", ".join(shown for _, shown in items) + b"], " + tail[1:].encode())
 
-    def _one_batch(self, endpoint: str, batch_id: str, workspace: str) -> Answer:
+    def _one_batch(self, endpoint: str, batch_id: str, workspace: str) -> HttpAnswer:
         try:
             match endpoint:
                 case "retrieve":
-                    return Answer(body=self.store.retrieve(batch_id, workspace))
+                    return HttpAnswer(body=self.store.retrieve(batch_id, workspace))
                 case "cancel":
-                    return Answer(body=self.store.cancel(batch_id, workspace))
+                    return HttpAnswer(body=self.store.cancel(batch_id, workspace))
                 case "delete":
                     return _json(self.store.delete(batch_id, workspace))
                 case _:
@@ -303,15 +303,15 @@ class Api:
                 return _made_up(endpoint, batch_id, self._results_base())
             raise
 
-    def _results(self, batch_id: str, workspace: str) -> Answer:
+    def _results(self, batch_id: str, workspace: str) -> HttpAnswer:
         lines = []
         for line in self.store.results(batch_id, workspace):
             fault = self.faults.strike("results", partial(str, line["custom_id"]), among=RESULTS_ACTIONS)
             lines.extend([line] if fault is None else _spoilt(line, fault))
         body = "".join(json.dumps(line) + "\n" for line in lines)
-        return Answer(body=body.encode(), content_type="application/x-jsonl")
+        return HttpAnswer(body=body.encode(), content_type="application/x-jsonl")
 
-    def _process(self, batch: Batch, request: Request, outcome: Outcome) -> Json:
+    def _process(self, batch: SimulatedBatch, request: Request, outcome: Outcome) -> Json:
         """The result of one request of a batch."""
 
         def text() -> str:
@@ -330,7 +330,7 @@ class Api:
         if fault is not None:
             return _fate(fault, self.ids.new("req"))
         reply = self._reply(request.params, "outcome", text)
-        if isinstance(reply, Failure):
+        if isinstance(reply, ModelError):
             return errored(reply, self.ids.new("req"))
         message = build_message(request.params, reply, tier="batch", ids=self.ids)
         self.billed.append(
@@ -338,19 +338,19 @@ class Api:
         )
         return {"type": "succeeded", "message": message}
 
-    def _reply(self, params: Json, on: str, text: Callable[[], str]) -> Reply | Failure:
+    def _reply(self, params: Json, on: str, text: Callable[[], str]) -> ModelReply | ModelError:
         fault = self.faults.strike(on, text, among=REPLY_ACTIONS)
         try:
             reply = self.model.reply(params)
         except Exception as error:  # noqa: BLE001  a model is a person's code; the API would answer 500 as well
-            return Failure("api_error", f"the scripted model failed: {error!r}")
-        if fault is None or isinstance(reply, Failure):
+            return ModelError("api_error", f"the scripted model failed: {error!r}")
+        if fault is None or isinstance(reply, ModelError):
             return reply
         return _bent(reply, fault)
 
     # -- live calls and models
 
-    def _messages(self, call: Call) -> Answer:
+    def _messages(self, call: Call) -> HttpAnswer:
         params = _object(call)
         refused = check_params(params, version=call.headers["anthropic-version"], catalogue=self.catalogue, batch=False)
         if refused is not None:
@@ -358,14 +358,14 @@ class Api:
         if self.options.reply_latency:
             self._wait(self.options.reply_latency)
         reply = self._reply(params, "messages", call.text)
-        if isinstance(reply, Failure):
+        if isinstance(reply, ModelError):
             raise ApiError(reply)
         message = build_message(params, reply, tier="standard", ids=self.ids)
         self.billed.append(Billed(message["model"], "standard", message["usage"], self.now()))
         if not params.get("stream"):
             return _json(message)
         fault = self.faults.strike("messages", call.text, among=STREAM_ACTIONS)
-        return Answer(stream=self._stream(message, fault), content_type="text/event-stream; charset=utf-8")
+        return HttpAnswer(stream=self._stream(message, fault), content_type="text/event-stream; charset=utf-8")
 
     def _stream(self, message: Json, fault: Fault | None) -> Iterator[bytes | None]:
         """The encoded events. A `stall` yields None, a `cut` ends as if the line had broken."""
@@ -381,11 +381,11 @@ class Api:
             if self.options.stream_delay:
                 self._wait(self.options.stream_delay)
 
-    def _models(self) -> Answer:
+    def _models(self) -> HttpAnswer:
         infos = [self.catalogue.info(model) for model in self.catalogue.ids()]
         return _json({"data": infos, "has_more": False, "first_id": infos[0]["id"], "last_id": infos[-1]["id"]})
 
-    def _model(self, model: str) -> Answer:
+    def _model(self, model: str) -> HttpAnswer:
         if not self.catalogue.known(model):
             raise not_found(f"model: {model}")
         return _json(self.catalogue.info(model))
@@ -408,21 +408,21 @@ def _route(call: Call) -> tuple[str, Mapping[str, str]]:
     return "other", {}
 
 
-def _other(call: Call) -> Answer:
+def _other(call: Call) -> HttpAnswer:
     """A path the API does not have, another method on one it has, or the probe some clients begin with."""
     if call.path == "/" and call.method in ("GET", "HEAD"):
-        return Answer()
+        return HttpAnswer()
     if any(pattern.fullmatch(call.path) for _, _, pattern in _ROUTES):
-        raise ApiError(Failure("invalid_request_error", "Method Not Allowed"), status=405)
+        raise ApiError(ModelError("invalid_request_error", "Method Not Allowed"), status=405)
     raise not_found("Not found")
 
 
-def _json(value: Json) -> Answer:
-    return Answer(body=json.dumps(value).encode())
+def _json(value: Json) -> HttpAnswer:
+    return HttpAnswer(body=json.dumps(value).encode())
 
 
-def _refusal(error: ApiError, *, request_id: str) -> Answer:
-    return Answer(
+def _refusal(error: ApiError, *, request_id: str) -> HttpAnswer:
+    return HttpAnswer(
         status=error.status,
         body=json.dumps(error.failure.response(request_id)).encode(),
         headers=error.headers,
@@ -466,17 +466,17 @@ def _fate(fault: Fault, request_id: str) -> Json:
             return {"type": other}
 
 
-def _bent(reply: Reply, fault: Fault) -> Reply:
+def _bent(reply: ModelReply, fault: Fault) -> ModelReply:
     match fault.do:
         case "max_tokens":
-            return Reply(reply.text[: len(reply.text) // 2], stop_reason="max_tokens", usage=reply.usage)
+            return ModelReply(reply.text[: len(reply.text) // 2], stop_reason="max_tokens", usage=reply.usage)
         case "refusal":
             details = {"type": "refusal", "category": None, "explanation": fault.message}
-            return Reply("", stop_reason="refusal", stop_details=details, usage=reply.usage)
+            return ModelReply("", stop_reason="refusal", stop_details=details, usage=reply.usage)
         case "pause_turn":
             return replace(reply, stop_reason="pause_turn")
         case _:
-            return Reply("", usage=reply.usage)
+            return ModelReply("", usage=reply.usage)
 
 
 def _error_event(fault: Fault) -> Event:
@@ -484,13 +484,13 @@ def _error_event(fault: Fault) -> Event:
     return "error", {"type": "error", "error": failure.error()}
 
 
-def _made_up(endpoint: str, batch_id: str, base: str) -> Answer:
+def _made_up(endpoint: str, batch_id: str, base: str) -> HttpAnswer:
     """For client test suites: an ended batch under whatever id was asked for."""
     if endpoint == "delete":
         return _json({"id": batch_id, "type": "message_batch_deleted"})
     if endpoint == "results":
         line = {"custom_id": "my-custom-id-1", "result": {"type": "canceled"}}
-        return Answer(body=(json.dumps(line) + "\n").encode(), content_type="application/x-jsonl")
+        return HttpAnswer(body=(json.dumps(line) + "\n").encode(), content_type="application/x-jsonl")
     counts = {"processing": 0, "succeeded": 0, "errored": 0, "canceled": 1, "expired": 0}
     return _json(
         {

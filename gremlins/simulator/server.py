@@ -14,14 +14,14 @@ from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 from urllib.parse import unquote
 
-from gremlins.simulator.routes import Answer, Call
+from gremlins.simulator.routes import Call, HttpAnswer
 
 IDLE_SECONDS = 75.0
 """How long a kept-alive connection may say nothing."""
 LOOK_AGAIN = 0.1
 """Seconds between two looks whether a client that is kept hanging is still there."""
 
-Respond = Callable[[Call], Answer]
+Respond = Callable[[Call], HttpAnswer]
 
 
 class _Gone(Exception):
@@ -80,12 +80,12 @@ class _Handler(BaseHTTPRequestHandler):
             pass  # trailers
         return b"".join(parts)
 
-    def _head(self, answer: Answer, **more: str) -> None:
+    def _head(self, answer: HttpAnswer, **more: str) -> None:
         lines = [f"HTTP/1.1 {answer.status} {_phrase(answer.status)}", f"Content-Type: {answer.content_type}"]
         lines += [f"{name}: {value}" for name, value in {**answer.headers, **more}.items()]
         self.wfile.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace"))
 
-    def _send(self, answer: Answer) -> None:
+    def _send(self, answer: HttpAnswer) -> None:
         self._head(answer, **{"Content-Length": str(len(answer.body))})
         body = b"" if self.command == "HEAD" else answer.body
         if answer.wire is not None and answer.wire.do == "truncate":
@@ -95,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
         self.wfile.flush()
 
-    def _send_stream(self, answer: Answer) -> None:
+    def _send_stream(self, answer: HttpAnswer) -> None:
         assert answer.stream is not None
         self._head(answer, **{"Transfer-Encoding": "chunked", "Cache-Control": "no-cache"})
         for part in answer.stream:

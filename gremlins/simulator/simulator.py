@@ -12,13 +12,12 @@ from typing import Any
 
 from gremlins.clock import Clock, SystemClock
 from gremlins.errors import GremlinsError
-from gremlins.simulator.batches import Batch, BatchStore
-from gremlins.simulator.control import answer_control, is_control
+from gremlins.simulator.batches import BatchStore, SimulatedBatch
 from gremlins.simulator.faults import Fault, FaultBook
 from gremlins.simulator.model import Model
-from gremlins.simulator.models import model_from_json
 from gremlins.simulator.options import Options
-from gremlins.simulator.routes import Answer, Api, Billed, Call, Seen
+from gremlins.simulator.routes import Api, Billed, Call, HttpAnswer, LoggedRequest
+from gremlins.simulator.rules import model_from_json
 from gremlins.simulator.server import HttpServer
 
 DEFAULT_KEY = "sk-ant-simulator"
@@ -118,7 +117,7 @@ class Simulator:
         return self.api.store
 
     @property
-    def batches(self) -> list[Batch]:
+    def batches(self) -> list[SimulatedBatch]:
         """Every batch ever created, oldest first."""
         return self.api.store.all()
 
@@ -133,7 +132,7 @@ class Simulator:
         return dict(self.api.requests)
 
     @property
-    def seen(self) -> list[Seen]:
+    def seen(self) -> list[LoggedRequest]:
         """The requests it got, oldest first."""
         return list(self.api.seen)
 
@@ -141,9 +140,7 @@ class Simulator:
     def billed(self) -> list[Billed]:
         return list(self.api.billed)
 
-    def _respond(self, call: Call) -> Answer:
-        if is_control(call.path):
-            return answer_control(self.api, call)
+    def _respond(self, call: Call) -> HttpAnswer:
         return self.api.answer(call)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gremlins.simulator import Simulator
-from gremlins.simulator.demo_project import FILES
+from gremlins.simulator import RulesModel, Simulator
+from gremlins.simulator.demo_repository import FILES, RULE
 from tests.acceptance.fork_server import ForkServer
 from tests.acceptance.sandbox import Sandbox
 from tests.conftest import make_repo
@@ -19,7 +19,7 @@ VERIFY = f"verify = ['{sys.executable} -m unittest discover -q -s tests -t .']\n
 
 @pytest.fixture
 def simulator() -> Iterator[Simulator]:
-    with Simulator(latency=0.05, control=True) as running:
+    with Simulator(latency=0.05, model=RulesModel([RULE])) as running:
         yield running
 
 

@@ -15,7 +15,7 @@ from gremlins.errors import NotFound
 from gremlins.processes.locks import holder_of
 from gremlins.records.prices import price
 from gremlins.simulator import Simulator
-from gremlins.simulator.demo_project import FILES, TASK
+from gremlins.simulator.demo_repository import FILES, TASK
 from tests.acceptance.one_batch_call import FOREVER
 from tests.acceptance.sandbox import Sandbox
 from tests.conftest import make_repo

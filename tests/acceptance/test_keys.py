@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gremlins.simulator import Simulator
-from gremlins.simulator.demo_project import TASK
+from gremlins.simulator.demo_repository import TASK
 from tests.acceptance.one_batch_call import billed_once, calls, end_batches, launch_one, park_one
 from tests.acceptance.sandbox import Ran, Sandbox
 

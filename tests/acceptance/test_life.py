@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gremlins.records.prices import price
-from gremlins.simulator.demo_project import TASK
+from gremlins.simulator.demo_repository import TASK
 from tests.acceptance.sandbox import Sandbox
 from tests.conftest import Repo
 

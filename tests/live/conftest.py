@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gremlins.simulator import Reply, ScriptedModel, Simulator
+from gremlins.simulator import ModelReply, ScriptedModel, Simulator
 from tests.clients.session_setup import SessionSetup
 from tests.conftest import Repo
 
@@ -27,10 +27,10 @@ def binary(name: str) -> str:
     return found
 
 
-def use(name: str, **given: Any) -> Reply:
+def use(name: str, **given: Any) -> ModelReply:
     """A model's reply that uses a tool."""
     block = {"type": "tool_use", "id": f"toolu_live{next(_ids):08}", "name": name, "input": given}
-    return Reply(blocks=(block,), stop_reason="tool_use")
+    return ModelReply(blocks=(block,), stop_reason="tool_use")
 
 
 class Live:

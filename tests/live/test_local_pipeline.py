@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from gremlins.simulator import FixRulesModel, Simulator
+from gremlins.simulator import EditRule, Simulator
 from tests.acceptance.sandbox import Sandbox
 from tests.conftest import make_repo
 from tests.live.conftest import binary
+from tests.live.tool_user import ToolUser
 
 pytestmark = pytest.mark.live
 
@@ -42,7 +43,7 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
     source = next(p for p in repo.path.rglob("*.py") if GOOD in p.read_text())
     source.write_text(source.read_text().replace(GOOD, BAD))
     repo.commit({"check.py": CHECK, ".gremlins/config.toml": f"verify = ['{sys.executable} check.py']\n"}, "first")
-    rules = FixRulesModel([(str(source.relative_to(repo.path)), BAD, GOOD)])
+    rules = ToolUser([EditRule(BAD, GOOD, str(source.relative_to(repo.path)))])
     with Simulator(model=rules, latency=0.05) as simulator:
         made = Sandbox(repo, tmp_path / "state", simulator, {"GREMLINS_CLAUDE_BIN": binary("claude")})
         yield made

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gremlins.clock import FakeClock
-from gremlins.simulator import Failure, Reply, ScriptedModel, Simulator
+from gremlins.simulator import ModelError, ModelReply, ScriptedModel, Simulator
 from tests.simulator.conftest import Client, Start, params
 
 NOTHING_YET = {"succeeded": 0, "errored": 0, "canceled": 0, "expired": 0}
@@ -141,7 +141,7 @@ def test_only_an_ended_batch_can_be_deleted(start: Start, clock: FakeClock) -> N
 
 
 def test_a_model_may_answer_with_an_error(start: Start) -> None:
-    failure = Failure("overloaded_error", "Overloaded", {"error_code": "x"})
+    failure = ModelError("overloaded_error", "Overloaded", {"error_code": "x"})
     api = Client(start(model=ScriptedModel([failure])).url)
     batch_id = api.create()
     error = api.result(batch_id)["error"]
@@ -152,7 +152,7 @@ def test_a_model_may_answer_with_an_error(start: Start) -> None:
 
 
 def test_a_reply_longer_than_max_tokens_is_cut_off(start: Start) -> None:
-    api = Client(start(model=ScriptedModel([Reply("word " * 100)])).url)
+    api = Client(start(model=ScriptedModel([ModelReply("word " * 100)])).url)
     message = api.result(api.create(("a", params(max_tokens=10))))["message"]
     assert message["stop_reason"] == "max_tokens"
     assert len(message["content"][0]["text"]) == 40

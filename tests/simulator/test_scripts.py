@@ -8,23 +8,23 @@ from typing import Any
 import pytest
 
 from gremlins.errors import GremlinsError
-from gremlins.simulator import DemoModel, Failure, Reply, ScriptedModel
-from gremlins.simulator.models import model_from_json
+from gremlins.simulator import ModelError, ModelReply, RulesModel, ScriptedModel
+from gremlins.simulator.rules import model_from_json
 from tests.simulator.conftest import params
 
 
 def test_replies_come_in_order_and_then_no_more() -> None:
-    model = ScriptedModel(["one", Reply("two", stop_reason="refusal")])
-    assert model.reply(params()) == Reply("one")
-    assert model.reply(params()) == Reply("two", stop_reason="refusal")
-    assert model.reply(params()) == Failure("api_error", "the script has no reply left")
+    model = ScriptedModel(["one", ModelReply("two", stop_reason="refusal")])
+    assert model.reply(params()) == ModelReply("one")
+    assert model.reply(params()) == ModelReply("two", stop_reason="refusal")
+    assert model.reply(params()) == ModelError("api_error", "the script has no reply left")
 
 
 def test_a_condition_comes_first_and_may_be_met_again() -> None:
     model = ScriptedModel(["other"], when=[("pl[ae]n", "a plan"), (lambda prompt: bool(prompt.tools), "with tools")])
     asked = [params("plan it"), params("plan it"), params("x", tools=[{"name": "t"}]), params("x")]
     assert [model.reply(item) for item in asked] == [
-        Reply(text) for text in ("a plan", "a plan", "with tools", "other")
+        ModelReply(text) for text in ("a plan", "a plan", "with tools", "other")
     ]
 
 
@@ -32,14 +32,14 @@ def test_a_reply_may_be_made_from_the_request() -> None:
     def echo(asked: Mapping[str, Any]) -> str:
         return str(asked["messages"][0]["content"])
 
-    assert ScriptedModel([echo]).reply(params("hello")) == Reply("hello")
+    assert ScriptedModel([echo]).reply(params("hello")) == ModelReply("hello")
 
 
 def test_another_model_may_answer_the_rest() -> None:
-    model = ScriptedModel(["one"], otherwise=DemoModel())
-    assert model.reply(params()) == Reply("one")
+    model = ScriptedModel(["one"], otherwise=RulesModel())
+    assert model.reply(params()) == ModelReply("one")
     rest = model.reply(params("Write the plan for x."))
-    assert isinstance(rest, Reply)
+    assert isinstance(rest, ModelReply)
     assert rest.text.startswith("# Plan")
 
 
@@ -54,13 +54,13 @@ def test_scripts_can_be_written_as_json() -> None:
     replies = ["one", busy, {"text": "x", "stop_reason": "refusal"}]
     when = [{"match": "^Q", "reply": "matched"}]
     model = model_from_json({"kind": "scripted", "replies": replies, "when": when})
-    assert model.reply(params("Q")) == Reply("matched")
-    assert model.reply(params()) == Reply("one")
-    assert model.reply(params()) == Failure("overloaded_error", "busy")
-    assert model.reply(params()) == Reply("x", stop_reason="refusal")
+    assert model.reply(params("Q")) == ModelReply("matched")
+    assert model.reply(params()) == ModelReply("one")
+    assert model.reply(params()) == ModelError("overloaded_error", "busy")
+    assert model.reply(params()) == ModelReply("x", stop_reason="refusal")
 
 
 def test_an_unknown_kind_of_model_names_the_nearest() -> None:
     with pytest.raises(GremlinsError) as caught:
-        model_from_json({"kind": "dmo"})
-    assert caught.value.hint == "did you mean `demo`?"
+        model_from_json({"kind": "rule"})
+    assert caught.value.hint == "known are rules and scripted"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gremlins.simulator import Reply, ScriptedModel, Simulator
+from gremlins.simulator import ModelReply, ScriptedModel, Simulator
 from tests.simulator.conftest import MODEL, Client, Start, params
 
 TEXT = "A reply that is longer than one delta, so that it comes in several of them, one after another."
@@ -47,7 +47,7 @@ def test_a_stream_begins_without_and_ends_with_its_outcome(start: Start) -> None
 
 
 def test_a_tool_call_is_streamed_as_partial_json(start: Start) -> None:
-    got = events(Client(start(model=ScriptedModel([Reply(blocks=(TOOL,), stop_reason="tool_use")])).url))
+    got = events(Client(start(model=ScriptedModel([ModelReply(blocks=(TOOL,), stop_reason="tool_use")])).url))
     assert got[1][1]["content_block"] == TOOL | {"input": {}}
     parts = [data["delta"]["partial_json"] for name, data in got if name == "content_block_delta"]
     assert json.loads("".join(parts)) == TOOL["input"]
@@ -60,7 +60,7 @@ def test_the_sdk_puts_a_stream_together(start: Start) -> None:
 
     thinking = {"type": "thinking", "thinking": "hm, " * 40, "signature": "sig"}
     blocks = (thinking, {"type": "text", "text": TEXT, "citations": None}, TOOL)
-    sim = start(model=ScriptedModel([Reply(blocks=blocks, stop_reason="tool_use")]))
+    sim = start(model=ScriptedModel([ModelReply(blocks=blocks, stop_reason="tool_use")]))
     with (
         Anthropic(base_url=sim.url, api_key=sim.key, max_retries=0) as client,
         client.messages.stream(model=MODEL, max_tokens=999, messages=[{"role": "user", "content": "x"}]) as stream,

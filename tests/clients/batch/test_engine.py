@@ -14,7 +14,7 @@ from gremlins.clients.transport import HttpReply, urllib_transport
 from gremlins.config import BatchSettings
 from gremlins.outcome import Bail, Failed
 from gremlins.records.calls import CallFailed, Collected, Submitted
-from gremlins.simulator import Failure, Reply, ScriptedModel
+from gremlins.simulator import ModelError, ModelReply, ScriptedModel
 from tests.clients.batch_gremlin import SETTINGS, BatchGremlin, ProcessFaults, until_killed
 from tests.clients.conftest import MakeGremlin
 from tests.kill_points import Killed
@@ -372,7 +372,7 @@ def test_a_refusal_bails_and_is_paid_for(gremlin: BatchGremlin) -> None:
 
 
 def test_a_paused_turn_goes_on_as_a_turn_of_its_own(make_gremlin: MakeGremlin) -> None:
-    replies = [Reply("the first half, ", stop_reason="pause_turn"), Reply("the second half")]
+    replies = [ModelReply("the first half, ", stop_reason="pause_turn"), ModelReply("the second half")]
     gremlin = make_gremlin(model=ScriptedModel(replies))
     assert gremlin.text() == "the first half, the second half"
     assert [r.key.turn for r in gremlin.records] == [1, 2]
@@ -381,7 +381,7 @@ def test_a_paused_turn_goes_on_as_a_turn_of_its_own(make_gremlin: MakeGremlin) -
 
 def test_a_paused_turn_with_blocks_nobody_knows_can_be_taken_up_again(make_gremlin: MakeGremlin) -> None:
     odd = {"type": "of_next_year", "x": 1e22, "y": "\ud800", "z": [[[]]]}
-    replies = [Reply(blocks=(odd,), stop_reason="pause_turn"), Reply("done")]
+    replies = [ModelReply(blocks=(odd,), stop_reason="pause_turn"), ModelReply("done")]
     gremlin = make_gremlin(model=ScriptedModel(replies))
     assert gremlin.text() == "done"
     assert gremlin.again().text() == "done"
@@ -713,7 +713,7 @@ def test_a_prompt_of_any_bytes_can_be_asked_and_taken_up_again(gremlin: BatchGre
 
 
 def test_an_error_with_an_empty_script_is_just_a_failure(make_gremlin: MakeGremlin) -> None:
-    gremlin = make_gremlin(model=ScriptedModel([Failure("invalid_request_error", "prompt is too long")]))
+    gremlin = make_gremlin(model=ScriptedModel([ModelError("invalid_request_error", "prompt is too long")]))
     outcome = outcome_of(gremlin)
     assert outcome == Failed("task", "prompt is too long")
 

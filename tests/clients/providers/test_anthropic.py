@@ -18,7 +18,7 @@ from gremlins.errors import NotReady
 from gremlins.outcome import Bail, Failed
 from gremlins.processes.interrupt import Interrupt, InterruptibleClock, Terminated
 from gremlins.records.calls import CallFailed, Collected, Intent
-from gremlins.simulator import Reply, ScriptedModel, Simulator
+from gremlins.simulator import ModelReply, ScriptedModel, Simulator
 from tests.clients.session_setup import QUICK, SessionSetup
 from tests.conftest import Repo
 
@@ -26,9 +26,9 @@ MODEL = "claude-sonnet-5-5"
 _ids = iter(range(1_000_000))
 
 
-def use(name: str, **given: Any) -> Reply:
+def use(name: str, **given: Any) -> ModelReply:
     block = {"type": "tool_use", "id": f"toolu_{next(_ids):012}", "name": name, "input": given}
-    return Reply(blocks=({"type": "text", "text": "So."}, block), stop_reason="tool_use")
+    return ModelReply(blocks=({"type": "text", "text": "So."}, block), stop_reason="tool_use")
 
 
 class World:
@@ -267,7 +267,7 @@ def test_a_reply_that_is_cut_off_is_asked_once_more_and_larger(make: Any) -> Non
 
 
 def test_a_paused_turn_goes_on_and_its_text_belongs_to_the_whole(make: Any) -> None:
-    world = make(Reply("First, ", stop_reason="pause_turn"), "then.")
+    world = make(ModelReply("First, ", stop_reason="pause_turn"), "then.")
     assert world.ask() == "First, then."
 
 

@@ -1,14 +1,21 @@
-"""The tools a request offers, whoever names them: which one reads, edits, lists, and what each has answered so far."""
+"""A scripted model that uses tools: it looks, reads, edits once and reports, whatever the tools are called."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from gremlins.simulator.api import Json
-from gremlins.simulator.reading import Prompt, texts
+from gremlins.simulator.messages import ModelReply
+from gremlins.simulator.model import Params
+from gremlins.simulator.reading import ReadPrompt, read_prompt, texts
+from gremlins.simulator.rules import FoundEdit, RulesModel
+
+Find = Callable[[Mapping[str, str]], FoundEdit | str]
 
 PATH_KEYS = ("file_path", "filePath", "path", "absolute_path", "filename", "file")
 OLD_KEYS = ("old_string", "old_str", "oldString", "old_text", "old")
@@ -62,7 +69,7 @@ class Toolbox:
     cwd: str | None = None
 
     @classmethod
-    def of(cls, prompt: Prompt) -> Toolbox:
+    def of(cls, prompt: ReadPrompt) -> Toolbox:
         found = _CWD.search(prompt.whole)
         return cls(tuple(_tool(item) for item in prompt.tools), found[1].strip().rstrip("/.") if found else None)
 
@@ -124,7 +131,7 @@ class Seen:
     turns: int = 0
 
 
-def look_back(prompt: Prompt, box: Toolbox) -> Seen:
+def look_back(prompt: ReadPrompt, box: Toolbox) -> Seen:
     seen = Seen(files=dict(prompt.files), turns=sum(m.get("role") == "assistant" for m in prompt.messages))
     for use in uses(prompt):
         path = next((str(use.input[key]) for key in PATH_KEYS if key in use.input), None)
@@ -149,7 +156,7 @@ def _apply(use: Use, path: str, files: dict[str, str]) -> None:
         files[path] = files[path].replace(old, new, 1)
 
 
-def uses(prompt: Prompt) -> Iterator[Use]:
+def uses(prompt: ReadPrompt) -> Iterator[Use]:
     """All tool calls of the conversation with their results, in order."""
     results: dict[str, Json] = {}
     blocks = [
@@ -210,3 +217,89 @@ def _some_value(key: str, schema: Json) -> Any:
             return {}
         case _:
             return "List the files" if key == "description" else "simulator"
+
+
+MAX_TURNS = 12
+READ_AT_ONCE = 8
+
+
+class ToolUser(RulesModel):
+    """The rules, carried out with whatever tools a request offers; without tools that edit it answers in text."""
+
+    def reply(self, params: Params) -> ModelReply:
+        prompt = read_prompt(params)
+        if prompt.schema is None and prompt.tools and Toolbox.of(prompt).can_edit() and not prompt.diff:
+            return _work(prompt, self.find)
+        return super().reply(params)
+
+
+def _work(prompt: ReadPrompt, find: Find) -> ModelReply:
+    """The next step of changing code."""
+    box = Toolbox.of(prompt)
+    seen = look_back(prompt, box)
+    found = find(seen.files)
+    if seen.edits:
+        return _report(seen)
+    if isinstance(found, FoundEdit):
+        return _change(box, seen, found)
+    if seen.turns >= MAX_TURNS:
+        return ModelReply(f"I have looked long enough.\n\n{found}")
+    return _look(prompt, box, seen) or ModelReply(f"I found nothing to change.\n\n{found}")
+
+
+def _change(box: Toolbox, seen: Seen, edit: FoundEdit) -> ModelReply:
+    if edit.path not in seen.read and (step := box.read(edit.path)):
+        return _step(f"I read `{edit.path}` before I change it.", [step])
+    step = box.edit(edit.path, edit.rule.old, edit.rule.new)
+    if step is None:
+        return ModelReply("None of the tools edits files.\n\nBAIL: missing_tools: no tool on offer edits a file")
+    return _step(f"`{edit.path}` holds the text of a rule.", [step])
+
+
+def _report(seen: Seen) -> ModelReply:
+    last = seen.edits[-1]
+    path = _path(last)
+    if last.failed:
+        why = " ".join((last.result or "no reason given").split())[:200]
+        return ModelReply(f"The edit of {path} was refused.\n\nBAIL: edit_refused: {why}")
+    changed = ", ".join(dict.fromkeys(f"`{_path(edit)}`" for edit in seen.edits))
+    return ModelReply(f"Changed {changed}. The tests are left to whoever verifies it.")
+
+
+def _path(use: Use) -> str:
+    return next((str(use.input[key]) for key in PATH_KEYS if key in use.input), "the file")
+
+
+def _look(prompt: ReadPrompt, box: Toolbox, seen: Seen) -> ModelReply | None:
+    """Read what the prompt names, then list the repository, then read what looks closest."""
+    named = [path for path in prompt.named_paths() if box.relative(path) not in seen.read]
+    if not seen.read and (step := _reads(box, named[:READ_AT_ONCE])):
+        return step
+    if seen.listed is None:
+        listing = box.list_files()
+        return _step("I look at what there is.", [listing]) if listing else None
+    unread = [path for path in seen.listed if path not in seen.read]
+    return _reads(box, _by_relevance(unread, prompt.text)[:READ_AT_ONCE])
+
+
+def _by_relevance(paths: Iterable[str], text: str) -> list[str]:
+    words = text.lower()
+
+    def rank(path: str) -> tuple[bool, bool, int]:
+        stem = path.rsplit("/", 1)[-1].removesuffix(".py").removeprefix("test_").lower()
+        return (stem not in words, path.rpartition("/")[2].startswith("test"), path.count("/"))
+
+    return sorted(paths, key=rank)
+
+
+def _reads(box: Toolbox, paths: list[str]) -> ModelReply | None:
+    steps = [step for path in paths if (step := box.read(path))]
+    return _step("I read what this is about.", steps) if steps else None
+
+
+def _step(said: str, steps: list[tuple[str, Json]]) -> ModelReply:
+    blocks: list[Json] = [{"type": "text", "text": said, "citations": None}]
+    for place, (name, given) in enumerate(steps):
+        mark = hashlib.sha256(f"{place}{said}{json.dumps(given)}".encode()).hexdigest()[:22]
+        blocks.append({"type": "tool_use", "id": f"toolu_01{mark}", "name": name, "input": given})
+    return ModelReply(blocks=tuple(blocks), stop_reason="tool_use")

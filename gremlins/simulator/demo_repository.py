@@ -6,6 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from gremlins.simulator.rules import EditRule
+
+RULE = EditRule(old="(len(counts) - 1)", new="len(counts)", path="harvest")
+"""The change that the scripted model makes of it."""
+
 FILES = {
     "README.md": "# orchard\n\nCounts what grows in an orchard.\n",
     "orchard/__init__.py": '"""Counts what grows in an orchard."""\n',
