@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from gremlins.simulator import Simulator
+from gremlins.simulator import RulesModel, Simulator
+from gremlins.simulator.demo_repository import RULE
 from tests import kill_points
 from tests.acceptance.crash_scenarios import CALL, EDITS, REMOVAL, STOP, ResettableSandbox, Scenario, landing
 from tests.acceptance.fork_server import ForkServer
@@ -29,7 +30,7 @@ LANDINGS = [landing(), landing("--ff"), landing("--into", "release")]
 
 @pytest.fixture
 def place(tmp_path: Path, fork_server: ForkServer) -> Iterator[ResettableSandbox]:
-    with Simulator(latency=0.0) as simulator:
+    with Simulator(latency=0.0, model=RulesModel([RULE])) as simulator:
         yield ResettableSandbox(tmp_path, simulator, fork_server.python)
 
 
