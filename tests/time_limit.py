@@ -1,14 +1,23 @@
-"""Against code that would run for ever on the wrong input. How long it takes otherwise is for the bench to say."""
+"""Limits for things that could take for ever. They are far above the time needed: tests do not judge speed."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-FOR_EVER = 60
-"""Seconds: a hundred times what the slowest of them needs."""
+DEADLINE = 150.0
+"""Seconds a real process may take for anything, on a busy machine too, before a test fails."""
+
+
+def wait_until(condition: Callable[[], bool], what: str, more: Callable[[], str] = str) -> None:
+    """Wait for something that another process or thread does. `more` adds to the message of a failure."""
+    ends = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < ends, f"never saw: {what}\n{more()}"
+        time.sleep(0.01)
 
 
 @contextmanager
@@ -19,7 +28,7 @@ def must_end() -> Iterator[None]:
         raise AssertionError("it does not end")
 
     before = signal.signal(signal.SIGALRM, hangs)
-    signal.alarm(FOR_EVER)
+    signal.alarm(int(DEADLINE))
     try:
         yield
     finally:

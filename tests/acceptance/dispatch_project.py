@@ -19,7 +19,8 @@ from gremlins.fleet.dispatch.observer import Observer
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.view import bead_json, history_json, place
 from gremlins.paths import Home
-from tests.acceptance.sandbox import DEADLINE, Sandbox
+from tests.acceptance.sandbox import Sandbox
+from tests.time_limit import DEADLINE
 
 QUICK = """
 [dispatch]

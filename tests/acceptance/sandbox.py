@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,9 +20,7 @@ from gremlins.processes.children import holders
 from gremlins.processes.locks import holder_of, work_lock_is_free
 from gremlins.simulator import Simulator
 from tests.conftest import Repo
-
-DEADLINE = 150.0
-"""Seconds a real process may take for anything, on a busy machine too, before a test fails."""
+from tests.time_limit import DEADLINE, wait_until
 
 
 @dataclass(frozen=True)
@@ -99,22 +96,20 @@ class Sandbox:
         """The same object, read without starting a process."""
         return as_json(look(Home(self.home), gremlin_id, SystemClock()))
 
-    def until(self, gremlin_id: str, *states: str, deadline: float = DEADLINE) -> dict[str, Any]:
+    def until(self, gremlin_id: str, *states: str) -> dict[str, Any]:
         """Wait until the gremlin is in one of these states. Returns its object in `status --json`."""
-        ends = time.monotonic() + deadline
-        while True:
-            state = self.peek(gremlin_id)
-            if state["liveness"]["state"] in states:
-                return state
-            assert time.monotonic() < ends, f"still {state['liveness']}\n{self.logs()}"
-            time.sleep(0.02)
+        seen: dict[str, Any] = {}
 
-    def wait_for(self, condition: Callable[[], bool], what: str, deadline: float = DEADLINE) -> None:
+        def is_there() -> bool:
+            seen.update(self.peek(gremlin_id))
+            return seen["liveness"]["state"] in states
+
+        self.wait_for(is_there, f"{gremlin_id} {' or '.join(states)}")
+        return seen
+
+    def wait_for(self, condition: Callable[[], bool], what: str) -> None:
         """Wait for something that a real process does."""
-        ends = time.monotonic() + deadline
-        while not condition():
-            assert time.monotonic() < ends, f"never saw: {what}\n{self.logs()}"
-            time.sleep(0.02)
+        wait_until(condition, what, self.logs)
 
     def kill(self, gremlin_id: str) -> None:
         """kill -9, and wait until the kernel has released its lock.

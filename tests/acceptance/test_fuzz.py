@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from gremlins.cli.door import run
-from gremlins.errors import GremlinsError
 from gremlins.simulator import Simulator
 from tests.acceptance.crash_scenarios import ASK, ResettableSandbox
 from tests.acceptance.fork_server import ForkServer
@@ -193,8 +193,7 @@ def test_whatever_a_file_holds_acting_on_it_pays_for_nothing_twice_and_loses_not
     note(f"{path.name}: {verb} said {ran.code} {ran.err}")
     assert ran.code in ANSWERS
     if ran.code == 0 and verb[0] == "rescue":
-        with contextlib.suppress(AssertionError, GremlinsError):
-            sandbox.until("g", "parked", "detached", "dead", "bailed", deadline=5.0)
+        select.select([], [], [], 0.5)  # time for the process to do something wrong; it may end in any state
     output = sandbox.home / "gremlins/g/output"
     assert "Traceback" not in ran.out + ran.err + (output.read_text(errors="replace") if output.exists() else "")
     assert not list((sandbox.home / "crashes").glob("*"))

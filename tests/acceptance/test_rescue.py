@@ -11,7 +11,8 @@ import pytest
 
 from gremlins.processes import children as proc
 from tests.acceptance.one_batch_call import billed_once, end_batches, launch_one, park_one
-from tests.acceptance.sandbox import DEADLINE, Sandbox
+from tests.acceptance.sandbox import Sandbox
+from tests.time_limit import DEADLINE
 
 WORK = """
 evidence: none

@@ -12,7 +12,8 @@ import pytest
 
 from gremlins.processes.children import start_time
 from tests.acceptance.one_batch_call import FOREVER, billed_once, calls, end_batches, launch_one, park_one
-from tests.acceptance.sandbox import DEADLINE, Sandbox
+from tests.acceptance.sandbox import Sandbox
+from tests.time_limit import DEADLINE
 
 
 def batch_is_canceled(sandbox: Sandbox, number: int = 0) -> bool:
@@ -35,7 +36,7 @@ def test_a_stop_of_a_parked_one_does_not_wait_for_its_next_poll(sandbox: Sandbox
     sandbox.simulator.change(cancel_latency=2.0)
     park_one(sandbox, GREMLINS_BATCH__POLL_INITIAL="3600", GREMLINS_BATCH__POLL_MAX="3600")
     sandbox.ok("stop", "g")
-    assert sandbox.simulator.batches[0].ended_at is not None
+    assert batch_is_canceled(sandbox)
     state = sandbox.state("g")
     assert state["liveness"]["state"] == "stopped"
     assert state["batches"] == []

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,8 +22,7 @@ from gremlins.processes.locks import (
     holder_of,
     work_lock_is_free,
 )
-
-DEADLINE = 30.0
+from tests.time_limit import DEADLINE
 
 
 @pytest.fixture
@@ -32,13 +30,6 @@ def path(tmp_path: Path) -> Path:
     folder = tmp_path / "g"
     folder.mkdir()
     return folder / "lock"
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    ends = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < ends, f"never saw: {what}"
-        time.sleep(0.01)
 
 
 def test_a_lock_is_held_by_one(path: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +22,7 @@ from gremlins.records.gremlin import (
     Stopped,
 )
 from tests.fleet.records import NOON, ago, parked_call, record
-
-PATIENCE = 20.0
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
+from tests.time_limit import wait_until
 
 
 def told(tmp_path: Path, command: str, **kwargs: Any) -> None:
@@ -41,20 +31,20 @@ def told(tmp_path: Path, command: str, **kwargs: Any) -> None:
 
 def test_the_command_gets_one_document_on_its_standard_input(tmp_path: Path) -> None:
     told(tmp_path, "cat > out.part && mv out.part out")
-    wait_for((tmp_path / "out").exists)
+    wait_until((tmp_path / "out").exists, "its file")
     assert json.loads((tmp_path / "out").read_text()) == {"event": "finished", "title": "größer"}
 
 
 def test_a_list_runs_as_it_is(tmp_path: Path) -> None:
     notify(("touch", "a file; not a shell"), {}, os.environ, tmp_path)
-    wait_for((tmp_path / "a file; not a shell").exists)
+    wait_until((tmp_path / "a file; not a shell").exists, "its file")
 
 
 def test_a_command_that_hangs_is_killed_with_all_it_started(tmp_path: Path) -> None:
-    told(tmp_path, "sleep 300 & echo $! > child; echo $$ > shell; wait", timeout=0.5)
-    wait_for(lambda: (tmp_path / "shell").exists() and (tmp_path / "shell").read_text().strip() != "")
+    told(tmp_path, "sleep 300 & echo $! > child; echo $$ > shell; wait", timeout=1.0)
+    wait_until(lambda: (tmp_path / "shell").exists() and (tmp_path / "shell").read_text().strip() != "", "its pid")
     pids = [int((tmp_path / name).read_text()) for name in ("child", "shell")]
-    wait_for(lambda: not any(_alive(pid) for pid in pids))
+    wait_until(lambda: not any(_alive(pid) for pid in pids), "the end of both")
 
 
 def _alive(pid: int) -> bool:
@@ -68,7 +58,7 @@ def test_it_is_no_child_of_ours_and_leaves_no_zombie(tmp_path: Path) -> None:
     before = _children()
     told(tmp_path, "touch out; sleep 0.2")
     assert _children() == before
-    wait_for((tmp_path / "out").exists)
+    wait_until((tmp_path / "out").exists, "its file")
     assert _children() == before
 
 
@@ -81,7 +71,7 @@ def test_it_inherits_no_descriptor_and_no_credential(tmp_path: Path, monkeypatch
     with (tmp_path / "held").open("w") as held:
         os.set_inheritable(held.fileno(), True)
         told(tmp_path, "(env; ls -l /proc/self/fd) > out.part; mv out.part out")
-        wait_for((tmp_path / "out").exists)
+        wait_until((tmp_path / "out").exists, "its file")
     text = (tmp_path / "out").read_text()
     assert "sk-ant-secret" not in text
     assert "held" not in text
@@ -94,7 +84,7 @@ def test_a_command_that_cannot_run_or_fails_is_passed_over(tmp_path: Path, setti
 
 def test_a_folder_that_is_gone_does_not_keep_it_from_running(tmp_path: Path) -> None:
     notify(f"touch '{tmp_path}/out'", {}, os.environ, tmp_path / "gone")
-    wait_for((tmp_path / "out").exists)
+    wait_until((tmp_path / "out").exists, "its file")
 
 
 PROOF = Evidence(kind="commits", base="0", tip="1", holds=True)

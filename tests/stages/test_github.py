@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,7 +24,7 @@ from tests.conftest import Repo, put_gh
 from tests.in_process import Lab
 from tests.stages.conftest import MakeScripted
 from tests.stages.test_loop import rescued
-from tests.time_limit import must_end
+from tests.time_limit import must_end, wait_until
 
 FIX = {"edits": [{"path": "calc.py", "old": "return a - b", "new": "return a + b"}], "summary": "add adds"}
 AGAIN = {"edits": [{"path": "again.txt", "content": "x\n"}], "summary": "again"}
@@ -142,8 +141,7 @@ def test_a_stop_does_not_wait_for_a_push_that_hangs(scripted: MakeScripted, hub:
 
 
 def _when(path: Path, action: Callable[[], None]) -> None:
-    while not path.exists():
-        time.sleep(0.02)
+    wait_until(path.exists, path.name)
     action()
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from tests.in_process import Lab
 from tests.kill_points import count_points, killed_at, steps
 from tests.stages.conftest import MakeScripted
 from tests.stages.test_loop import rescued
+from tests.time_limit import must_end, wait_until
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 PROMPTS = {".gremlins/prompts/one.md": "Say ONE.\n", ".gremlins/prompts/two.md": "Say TWO.\n"}
@@ -239,19 +238,24 @@ def test_one_approval_of_two_is_no_clean_review() -> None:
     assert is_clean("VERDICT: approve: ok\n\n**VERDICT**: approve: ok")
 
 
-def test_a_signal_wakes_every_branch(scripted: MakeScripted) -> None:
-    stages = (
-        "stages: [{type: parallel, branches: {a: [{type: exec, cmds: ['sleep 300']}], "
-        "b: [{type: exec, cmds: ['sleep 300']}]}}]\n"
-    )
+def test_a_signal_wakes_every_branch(scripted: MakeScripted, tmp_path: Path) -> None:
+    begun = [tmp_path / name for name in ("a", "b")]
+    branches = [f"{path.name}: [{{type: exec, cmds: ['touch {path}; sleep 300']}}]" for path in begun]
     it = scripted()
-    gremlin = it.make(stages)
+    gremlin = it.make(f"stages: [{{type: parallel, branches: {{{', '.join(branches)}}}}}]\n")
     with GremlinLock.acquire(it.home.gremlin(gremlin).lock, "runner") as lock:
         run = it.process(gremlin, lock)
-        waker = threading.Timer(1.5, run.interrupt.trigger, ("SIGTERM",))
+
+        def wake() -> None:
+            wait_until(lambda: all(path.exists() for path in begun), "both commands")
+            run.interrupt.trigger("SIGTERM")
+
+        waker = threading.Thread(target=wake, daemon=True)
         waker.start()
-        run.go()
+        with must_end():
+            run.go()
         run.close()
+        waker.join(60)
     assert isinstance(it.read(gremlin).status, Interrupted)
 
 
@@ -274,12 +278,16 @@ stages:
     it = scripted(when=[("Say ONE", "# One")], latency=60.0)
     gremlin = it.make(stages)
     thread = threading.Thread(target=it.run, args=(gremlin,))
+    seen: dict[str, Any] = {}
+
+    def works_beside_a_batch() -> bool:
+        seen.update(_status(it, gremlin))
+        return bool(seen["batches"]) and seen["liveness"]["state"] == "running"
+
     thread.start()
     try:
         # Simulated time flies while real git prepares the command; until it runs, that looks like silence.
-        seen = _until(
-            lambda: _status(it, gremlin), lambda now: bool(now["batches"]) and now["liveness"]["state"] == "running"
-        )
+        wait_until(works_beside_a_batch, "a command beside a batch")
     finally:
         flag.touch()
         thread.join(60)
@@ -294,14 +302,6 @@ stages:
 
 def _status(it: Lab, gremlin: str) -> dict[str, Any]:
     return as_json(look(it.home, gremlin, it.clock))
-
-
-def _until(look_: Callable[[], dict[str, Any]], good: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    deadline = time.monotonic() + 30
-    while not good(found := look_()):
-        assert time.monotonic() < deadline, found
-        time.sleep(0.02)
-    return found
 
 
 def test_it_is_parked_only_when_every_branch_waits_for_a_batch() -> None:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,9 +27,9 @@ from gremlins.clients.batch.waiter import NOTHING_LEARNED, NOTHING_NEW, ODD_ENDS
 from gremlins.clock import FakeClock, no_jitter
 from gremlins.retry import poll_interval
 from gremlins.simulator import Simulator
+from tests.time_limit import DEADLINE, wait_until
 
 SCRIPT = Path(gremlins.clients.batch.waiter.__file__)
-DEADLINE = 30.0
 DAY = 86_400.0
 
 
@@ -87,13 +87,6 @@ class Parked:
         return self.process.wait(DEADLINE)
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    ends = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < ends, f"never saw: {what}"
-        time.sleep(0.01)
-
-
 @contextmanager
 def parked(folder: Path, **plan: Any) -> Iterator[Parked]:
     fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -114,7 +107,7 @@ def wait_until_asleep(gremlin: Parked) -> None:
         caught = next(line for line in status.splitlines() if line.startswith("SigCgt:")).split()[1]
         return bool(int(caught, 16) & 1 << (signal.SIGTERM - 1)) and "(sleeping)" in status
 
-    until(sleeps, "it asleep")
+    wait_until(sleeps, "it asleep")
 
 
 # ── what it is ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -232,7 +225,7 @@ def asked(folder: Path) -> int:
 
 def test_it_has_a_child_ask_and_sleeps_on(tmp_path: Path) -> None:
     with parked(tmp_path, until=time.time(), poll=asking(tmp_path, NOTHING_NEW), **SOON) as gremlin:
-        until(lambda: gremlin.plan()["polls"] >= 3, "three polls")
+        wait_until(lambda: gremlin.plan()["polls"] >= 3, "three polls")
         assert not gremlin.woken
         assert gremlin.holds_its_lock
 
@@ -249,7 +242,7 @@ def test_it_wakes_when_there_is_something_to_do_or_the_child_is_not_what_it_was(
 
 def test_an_api_that_is_down_for_long_wakes_nobody(tmp_path: Path) -> None:
     with parked(tmp_path, until=time.time(), poll=asking(tmp_path, NOTHING_LEARNED), **SOON) as gremlin:
-        until(lambda: asked(tmp_path) > 2 * ODD_ENDS, "many polls")
+        wait_until(lambda: asked(tmp_path) > 2 * ODD_ENDS, "many polls")
         assert not gremlin.woken
 
 
@@ -267,14 +260,14 @@ def test_a_child_that_hangs_is_given_up(tmp_path: Path) -> None:
     plan = {**SOON, "http_timeout": -4.9}
     child = asking(tmp_path, NOTHING_NEW, then="exec sleep 1000")
     with parked(tmp_path, until=time.time(), poll=child, **plan) as gremlin:
-        until(lambda: gremlin.plan()["polls"] >= 1, "a poll that was given up")
+        wait_until(lambda: gremlin.plan()["polls"] >= 1, "a poll that was given up")
         assert not gremlin.woken
 
 
 def test_a_stop_while_a_child_is_asking_is_heard_at_once(tmp_path: Path) -> None:
     child = asking(tmp_path, NOTHING_NEW, then="exec sleep 1000")
     with parked(tmp_path, until=time.time(), poll=child, **SOON) as gremlin:
-        until(lambda: asked(tmp_path) == 1, "a child")
+        wait_until(lambda: asked(tmp_path) == 1, "a child")
         (tmp_path / "stop.json").write_text("{}")
         gremlin.process.send_signal(signal.SIGTERM)
         assert gremlin.end() == 0

@@ -30,6 +30,7 @@ from gremlins.records.calls import CallFailed, Collected, Intent
 from tests.clients.providers.fake_claude import FakeClaude, Step, answers, assistant, init, result
 from tests.clients.session_setup import QUICK, SECRET, SessionSetup
 from tests.conftest import Repo
+from tests.time_limit import DEADLINE, wait_until
 
 MODEL = "claude-sonnet-5-5"
 
@@ -540,14 +541,10 @@ def test_the_end_of_the_runner_alone_is_the_end_of_its_agent(
     claude.plan([init(), ("sleep", 60)])
     argv = [sys.executable, "-c", RUNNER, around.root, around.worktree, claude.path]
     runner = subprocess.Popen(argv, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[3])
-    until = time.monotonic() + 30
-    while not claude.starts and time.monotonic() < until:
-        time.sleep(0.02)
+    wait_until(lambda: bool(claude.starts), "the agent")
     runner.send_signal(how)
-    runner.wait(timeout=30)
-    while proc.start_time(claude.starts[0]["pid"]) and time.monotonic() < until:
-        time.sleep(0.02)
-    assert proc.start_time(claude.starts[0]["pid"]) is None
+    runner.wait(timeout=DEADLINE)
+    wait_until(lambda: proc.start_time(claude.starts[0]["pid"]) is None, "the end of the agent")
 
 
 # ── where the binary is ───────────────────────────────────────────────────────────────────────────────────────────

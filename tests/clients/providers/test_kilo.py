@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from gremlins.records.calls import CallFailed, Intent
 from tests.clients.providers.fake_kilo import BUSY, IDLE, FakeKilo, event, message, says, spent
 from tests.clients.session_setup import QUICK, SECRET, SessionSetup
 from tests.conftest import Repo
+from tests.time_limit import wait_until
 
 MODEL = "anthropic/claude-sonnet-5-5"
 
@@ -189,9 +189,7 @@ def test_a_stop_ends_session_and_server(around: SessionSetup, kilo: FakeKilo) ->
     around.more = {"interrupt_fd": interrupt.fd}
 
     def stop() -> None:
-        until = time.monotonic() + 20
-        while not kilo.posted("prompt_async") and time.monotonic() < until:
-            time.sleep(0.02)
+        wait_until(lambda: bool(kilo.posted("prompt_async")), "the prompt")
         interrupt.trigger("SIGTERM")
 
     stopper = threading.Thread(target=stop)
