@@ -15,6 +15,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec import structs
 
 from gremlins.errors import Conflict, NotFound
 from gremlins.fleet.beads.attempts import FLEET, Episode, charged
@@ -268,11 +269,11 @@ class Dispatching(RuleBasedStateMachine):
             return
         if kind == "lie":
             self.project.fleet.end(
-                gremlin, "finished", proof=data.draw(st.sampled_from([None, replace(COMMITS, holds=False)]))
+                gremlin, "finished", proof=data.draw(st.sampled_from([None, structs.replace(COMMITS, holds=False)]))
             )
             return
         self.honest.add(gremlin.id)
-        proof = COMMITS if kind == "commits" else replace(COMMITS, kind="nothing_to_do")
+        proof = COMMITS if kind == "commits" else structs.replace(COMMITS, kind="nothing_to_do")
         self.project.fleet.end(gremlin, "finished", proof=proof)
 
     @rule(data=st.data(), state=st.sampled_from(["finished", "bailed", "dead", "stopped", "detached"]))
