@@ -39,10 +39,10 @@ ALLOWED_UPWARD = {("gremlins.processes.notify", "gremlins.records.gremlin")}
 
 
 INSIDE: dict[str, list[set[str]]] = {
-    "fleet": [{"times", "observe"}, {"liveness"}, {"status"}, {"beads"}, {"stop"},
+    "fleet": [{"times", "observe"}, {"status"}, {"beads"}, {"stop"},
               {"rescue", "ack", "land", "remove", "history", "doctor"}, {"dispatch"}],
     "fleet.beads": [{"bead"}, {"attempts"}, {"store"}, {"interchange", "edit"}],
-    "fleet.beads.store": [{"interface", "schema"}, {"database"}, {"blocking"}, {"writes"}, {"reads"}, {"sqlite"}],
+    "fleet.beads.store": [{"interface", "schema"}, {"database"}, {"blocking"}, {"reads"}, {"sqlite"}],
     "fleet.dispatch": [{"policy", "observation", "locks"}, {"judge"}, {"breaker", "spending"}, {"world"}, {"admit"},
                        {"plan"}, {"observer"}, {"preflight", "ownership"}, {"local_fleet"}, {"tick"},
                        {"loop", "view"}],

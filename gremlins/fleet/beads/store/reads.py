@@ -24,7 +24,6 @@ from gremlins.fleet.beads.store.schema import (
     episode_of,
     work_of,
 )
-from gremlins.fleet.beads.store.writes import last_seq
 
 CHUNK = 500
 """Ids per query; SQLite has a limit."""
@@ -252,6 +251,12 @@ class Reader:
             with contextlib.suppress(ValueError):
                 found.setdefault(row["issue_id"], []).append(json.loads(row["doc"]))
         return found
+
+
+def last_seq(db: Database, project: str) -> int:
+    """`seq` of the project's latest settlement."""
+    sql = "SELECT MAX(settled_seq) FROM attempts WHERE project = ? AND settled_seq IS NOT NULL"
+    return int(db.value(sql, (project,)) or 0)
 
 
 def _readable(row: sqlite3.Row) -> list[Attempt]:

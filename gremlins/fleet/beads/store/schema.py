@@ -7,10 +7,11 @@ import sqlite3
 from dataclasses import fields
 from typing import Any, get_args
 
-from gremlins.fleet.beads.attempts import Attempt, Ending, Episode, Kind, Settlement, Work
+import msgspec
+
+from gremlins.fleet.beads.attempts import Attempt, Episode, Work
 from gremlins.fleet.beads.bead import STATUSES, Bead, Hold, HoldKind, Issue
 from gremlins.fleet.times import seconds_of
-from gremlins.outcome import FailureClass, SpendingCap
 
 VERSION = 1
 
@@ -92,8 +93,7 @@ _IN_COLUMNS = (
 """Issue fields with columns. Dependencies have a table; all other fields are in `doc`."""
 
 _ATTEMPT_COLUMNS = tuple(f.name for f in fields(Attempt) if f.name not in ("ending", "settled"))
-_KINDS = frozenset(get_args(Kind))
-_FAILURES = frozenset(get_args(FailureClass))
+_SETTLEMENT_COLUMNS = ("failure", "reason", "exit_code", "retry_at")
 _HOLD_KINDS = frozenset(get_args(HoldKind))
 
 
@@ -170,47 +170,18 @@ def attempt_row(attempt: Attempt) -> dict[str, Any]:
 
 
 def attempt_of(row: sqlite3.Row) -> Attempt:
-    """Raises ValueError, TypeError."""
-    if row["kind"] not in _KINDS or (row["failure"] is not None and row["failure"] not in _FAILURES):
-        raise BadRow(f"attempt {row['number']}: invalid content")
-    ending = None if row["ending_at"] is None else Ending(str(row["ending_reason"]), float(row["ending_at"]))
-    return Attempt(
-        project=row["project"],
-        bead_id=row["bead_id"],
-        number=int(row["number"]),
-        epoch=int(row["epoch"]),
-        gremlin_id=str(row["gremlin_id"]),
-        kind=row["kind"],
-        pipeline=str(row["pipeline"]),
-        mode=row["mode"],
-        scopes=tuple(str(scope) for scope in json.loads(row["scopes"])),
-        probe=bool(row["probe"]),
-        expected_usd=float(row["expected_usd"]),
-        claimed_at=float(row["claimed_at"]),
-        spawns=int(row["spawns"]),
-        spawned_at=None if row["spawned_at"] is None else float(row["spawned_at"]),
-        base_spawn=int(row["base_spawn"]),
-        base_replies=int(row["base_replies"]),
-        base_parked=float(row["base_parked"]),
-        base_cost_usd=float(row["base_cost_usd"]),
-        ending=ending,
-        settled=_settlement_of(row),
-    )
-
-
-def _settlement_of(row: sqlite3.Row) -> Settlement | None:
-    if row["settled_seq"] is None:
-        return None
-    return Settlement(
-        at=float(row["settled_at"]),
-        failure=row["failure"],
-        reason=str(row["reason"]),
-        seq=int(row["settled_seq"]),
-        exit_code=row["exit_code"],
-        retry_at=None if row["retry_at"] is None else float(row["retry_at"]),
-        cost_usd=float(row["cost_usd"] or 0.0),
-        cap=None if row["cap_name"] is None else SpendingCap(row["cap_name"], float(row["cap_usd"])),
-    )
+    """Raises BadRow."""
+    try:
+        content = dict(row) | {"scopes": json.loads(row["scopes"])}
+        if row["ending_at"] is not None:
+            content["ending"] = {"reason": row["ending_reason"], "at": row["ending_at"]}
+        if row["settled_seq"] is not None:
+            cap = None if row["cap_name"] is None else {"name": row["cap_name"], "usd": row["cap_usd"]}
+            settled = {"at": row["settled_at"], "seq": row["settled_seq"], "cost_usd": row["cost_usd"] or 0.0}
+            content["settled"] = {key: row[key] for key in _SETTLEMENT_COLUMNS} | settled | {"cap": cap}
+        return msgspec.convert(content, Attempt, strict=False)  # SQLite has no booleans
+    except (msgspec.ValidationError, ValueError, TypeError) as error:
+        raise BadRow(f"attempt {row['number']}: {_short(error)}") from error
 
 
 def episode_of(row: sqlite3.Row) -> Episode:

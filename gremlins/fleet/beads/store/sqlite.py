@@ -1,20 +1,40 @@
-"""The bead store in SQLite: one connection per process."""
+"""The bead store in SQLite: one connection per process. Each change is one statement that names the row it expects."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, assert_never
 
 from gremlins.errors import Conflict
+from gremlins.fleet.beads.attempts import Attempt, Episode
 from gremlins.fleet.beads.store import blocking
 from gremlins.fleet.beads.store.database import Database, StaleChange
-from gremlins.fleet.beads.store.interface import DependencyCircle, Notice, PutBead, StoreChange
-from gremlins.fleet.beads.store.reads import Reader
-from gremlins.fleet.beads.store.writes import Touched, apply, write_bead
+from gremlins.fleet.beads.store.interface import (
+    AddAttempt,
+    CountSpawn,
+    DependencyCircle,
+    Event,
+    MarkEnding,
+    MarkProbe,
+    MarkSpawned,
+    MoveBead,
+    Notice,
+    PutBead,
+    PutEpisode,
+    SetPaused,
+    SettleAttempt,
+    StoreChange,
+)
+from gremlins.fleet.beads.store.reads import Reader, last_seq
+from gremlins.fleet.beads.store.schema import attempt_row, bead_row, dump_hold
+
+Touched = dict[str, set[str]]
+"""Beads whose status or dependencies changed, by project."""
 
 
 class SqliteStore(Reader):
@@ -28,7 +48,7 @@ class SqliteStore(Reader):
             with self.db.transaction():
                 touched: Touched = {}
                 for change in changes:
-                    apply(self.db, change, touched)
+                    _apply(self.db, change, touched)
                 for project, ids in touched.items():
                     blocking.refresh(self.db, project, sorted(ids))
         except (StaleChange, sqlite3.IntegrityError):
@@ -38,7 +58,7 @@ class SqliteStore(Reader):
     def replace_all(self, project: str, puts: Sequence[PutBead]) -> None:
         try:
             with self.db.transaction():
-                ordering = [write_bead(self.db, put) for put in puts]
+                ordering = [_write_bead(self.db, put) for put in puts]
                 if any(ordering) and (circles := blocking.all_circles(self.db, project)):
                     raise DependencyCircle(circles[0])
                 blocking.refresh(self.db, project, [put.bead.id for put in puts])
@@ -62,3 +82,143 @@ class SqliteStore(Reader):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+def _apply(db: Database, change: StoreChange, touched: Touched) -> None:
+    """Write one change in a transaction. Raises StaleChange, sqlite3.IntegrityError or DependencyCircle."""
+    match change:
+        case PutBead(bead):
+            may_circle = _write_bead(db, change)
+            touched.setdefault(bead.project, set()).add(bead.id)
+            if may_circle and (circle := blocking.circle_through(db, bead.project, bead.id)):
+                raise DependencyCircle(circle)
+        case MoveBead(work):
+            _move(db, change)
+            touched.setdefault(work.project, set()).add(work.id)
+        case AddAttempt() | SettleAttempt() | CountSpawn() | MarkSpawned() | MarkProbe() | MarkEnding():
+            _change_attempt(db, change)
+        case PutEpisode(episode):
+            _put_episode(db, episode)
+        case Event():
+            db.insert("events", vars(change))
+        case Notice(project, at, kind, payload):
+            text = json.dumps(dict(payload), ensure_ascii=False)
+            db.insert("notices", {"project": project, "at": at, "kind": kind, "payload": text})
+        case SetPaused(project, reason):
+            db.execute("DELETE FROM pauses WHERE project = ?", (project,))
+            if reason is not None:
+                db.insert("pauses", {"project": project, "reason": reason})
+        case _:
+            assert_never(change)
+
+
+def _write_bead(db: Database, put: PutBead) -> bool:
+    """True if the bead may have closed a circle of dependencies."""
+    bead = put.bead
+    row = bead_row(bead)
+    if put.expect is None:
+        db.insert("beads", row | {"generation": 1, "blocked": 0})
+    else:
+        row["generation"] = put.expect + 1
+        db.one(
+            f"UPDATE beads SET {_assignments(row)} WHERE project = :project AND id = :id AND generation = :expect",
+            row | {"expect": put.expect},
+        )
+    key = (bead.project, bead.id)
+    known = {
+        tuple(row) for row in db.rows("SELECT depends_on_id, type FROM deps WHERE project = ? AND issue_id = ?", key)
+    }
+    db.execute("DELETE FROM deps WHERE project = ? AND issue_id = ?", key)
+    for position, dep in enumerate(bead.issue.dependencies):
+        doc = dep.model_dump(mode="json", exclude_unset=True) | {"issue_id": bead.id}
+        db.execute(
+            "INSERT OR REPLACE INTO deps VALUES (?, ?, ?, ?, ?, ?)",
+            (*key, dep.depends_on_id, dep.type, position, json.dumps(doc, ensure_ascii=False)),
+        )
+    # Other beads may already depend on a new bead.
+    news = [dep for dep in bead.issue.dependencies if dep.orders and (dep.depends_on_id, dep.type) not in known]
+    return bool(news) or put.expect is None
+
+
+def _move(db: Database, move: MoveBead) -> None:
+    work, closed = move.work, move.status == "closed"
+    db.one(
+        "UPDATE beads SET status = :status, generation = generation + 1, updated_at = :at, hold = :hold,"
+        " closed_at = :closed_at, close_reason = :reason, started_at = COALESCE(started_at, :started_at)"
+        " WHERE project = :project AND id = :id AND generation = :generation AND status = :before",
+        {
+            "status": move.status,
+            "at": move.at,
+            "hold": dump_hold(move.hold),
+            "closed_at": move.at if closed else None,
+            "reason": move.reason if closed else "",
+            "started_at": move.at if move.status == "in_progress" else None,
+            "project": work.project,
+            "id": work.id,
+            "generation": work.generation,
+            "before": work.status,
+        },
+    )
+
+
+def _change_attempt(
+    db: Database, change: AddAttempt | SettleAttempt | CountSpawn | MarkSpawned | MarkProbe | MarkEnding
+) -> None:
+    match change:
+        case AddAttempt(attempt):
+            db.insert("attempts", attempt_row(attempt))
+            db.one(
+                "UPDATE beads SET tried = ? WHERE project = ? AND id = ?",
+                (attempt.number, attempt.project, attempt.bead_id),
+            )
+        case SettleAttempt(attempt, end):
+            values = {
+                "settled_at": end.at,
+                "settled_seq": last_seq(db, attempt.project) + 1,
+                "failure": end.failure,
+                "reason": end.reason,
+                "exit_code": end.exit_code,
+                "retry_at": end.retry_at,
+                "cost_usd": end.cost_usd,
+                "cap_name": end.cap.name if end.cap else None,
+                "cap_usd": end.cap.usd if end.cap else None,
+            }
+            _update_attempt(db, attempt, values)
+        case CountSpawn(attempt):
+            names = ("spawns", "spawned_at", "base_spawn", "base_replies", "base_parked", "probe")
+            before = replace(attempt, spawns=attempt.spawns - 1)
+            _update_attempt(db, before, {name: getattr(attempt, name) for name in names})
+        case MarkSpawned(attempt, at):
+            _update_attempt(db, attempt, {"spawned_at": at})
+        case MarkProbe(attempt):
+            _update_attempt(db, attempt, {"probe": True})
+        case MarkEnding(attempt, ending):
+            _update_attempt(db, attempt, {"ending_reason": ending.reason, "ending_at": ending.at}, "ending_at IS NULL")
+        case _:
+            assert_never(change)
+
+
+def _update_attempt(db: Database, attempt: Attempt, values: dict[str, Any], expecting: str = "TRUE") -> None:
+    """Change an unsettled attempt whose spawns have not changed."""
+    where = {"p": attempt.project, "b": attempt.bead_id, "n": attempt.number, "s": attempt.spawns}
+    db.one(
+        f"UPDATE attempts SET {_assignments(values)} WHERE project = :p AND bead_id = :b AND number = :n"
+        f" AND settled_seq IS NULL AND spawns = :s AND {expecting}",
+        values | where,
+    )
+
+
+def _put_episode(db: Database, episode: Episode) -> None:
+    row = vars(episode)
+    if episode.version == 1:
+        db.insert("episodes", row)
+        return
+    db.one(
+        f"UPDATE episodes SET {_assignments(row)} WHERE project = :project AND scope = :scope AND number = :number"
+        " AND version = :version - 1",
+        row,
+    )
+
+
+def _assignments(row: dict[str, Any]) -> str:
+    return ", ".join(f"{key} = :{key}" for key in row)
