@@ -63,7 +63,7 @@ class Loop:
         key = f"{kind}\0{text}"
         if key not in self._told:
             self._told.add(key)
-            self.dispatcher.say(LoopEvent(kind.partition(" ")[0], "", None, text))
+            self.dispatcher.say(LoopEvent(kind.partition(" ")[0], "", text))
 
     def _pause(self, report: TickReport) -> float:
         longest = self.interval()

@@ -154,7 +154,9 @@ def transition(work: Work, world: World) -> tuple[StoreChange, ...]:
     if count >= world.policy.retry_cap:
         failure = last_failure(work)
         last = f", the last: {failure.settled.reason}" if failure and failure.settled else ""
-        return _move(work, "failed", world.now, f"failed after {_times(count, 'charged attempt')}{last}")
+        return _move(
+            work, "failed", world.now, f"failed after {count} charged attempt{'' if count == 1 else 's'}{last}"
+        )
     hosts = host_failures(work)
     if hosts >= world.policy.host_cap:
         reason = f"the machine failed it {hosts} times; `gremlins bead retry {work.id}` starts it over"
@@ -332,7 +334,3 @@ def next_due(
     if any(work.unsettled is not None for work in works):
         moments.append(world.now + world.policy.interval)
     return max(world.now, min(moments)) if moments else None
-
-
-def _times(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"

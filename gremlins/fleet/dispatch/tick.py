@@ -30,7 +30,6 @@ from gremlins.fleet.dispatch.observation import (
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.world import World, world_of
 
-Observations = dict[str, Observation | None]
 Order = tuple[plan.Spawn, SpawnOrder | None]
 """A spawn, with the order for a new gremlin."""
 
@@ -41,11 +40,7 @@ class LoopEvent:
 
     kind: str
     bead: str
-    gremlin: str | None
     text: str
-
-
-Say = Callable[[LoopEvent], None]
 
 
 @dataclass
@@ -67,35 +62,25 @@ class TickReport:
     next_due: float | None = None
 
 
+@dataclass
 class Dispatcher:
     """Runs ticks for one project. Keeps no state that the next tick needs."""
 
-    def __init__(
-        self,
-        store: BeadStore,
-        fleet: Fleet,
-        clock: Clock,
-        project: str,
-        policy: Callable[[], Policy],
-        *,
-        task: Callable[[str], tuple[str, str]],
-        tell: Callable[[Notice], None] = lambda notice: None,
-        say: Say = lambda happening: None,
-        claiming: Callable[[], AbstractContextManager[None]] = nullcontext,
-        draining: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """task: returns a bead's title and task text. claiming: the lock for claims."""
-        self.store = store
-        self.fleet = fleet
-        self.clock = clock
-        self.project = project
-        self.policy = policy
-        self.task = task
-        self.tell = tell
-        self.say = say
-        self.claiming = claiming
-        self.draining = draining
-        self._asked: set[str] = set()
+    store: BeadStore
+    fleet: Fleet
+    clock: Clock
+    project: str
+    policy: Callable[[], Policy]
+    task: Callable[[str], tuple[str, str]]
+    """Returns title and task text of a bead."""
+    tell: Callable[[Notice], None] = lambda notice: None
+    say: Callable[[LoopEvent], None] = lambda event: None
+    claiming: Callable[[], AbstractContextManager[None]] = nullcontext
+    """The lock for claims."""
+    draining: Callable[[], bool] = lambda: False
+    _asked: set[str] = field(default_factory=set)
+    """Attempts whose process was asked to end."""
+    _next_deferred: float | None = None
 
     def tick(self, *, everything: bool = False) -> TickReport:
         """Do everything that is due. `everything`: report where each bead stands, not only those looked at."""
@@ -187,15 +172,10 @@ class Dispatcher:
         if everything:
             known = {work.id for work in works}
             works += tuple(work for work in self.store.works(self.project).works if work.id not in known)
-        seen: Observations = {}
-        for work in works:
-            attempt = work.latest
-            if attempt is not None and (attempt.settled is None or (attempt.settled.failed and not work.terminal)):
-                seen[attempt.gremlin_id] = self.fleet.observe(attempt.gremlin_id)
         since = min((a.settled.seq for w in works for a in w.current if a.settled), default=0)
         report.bad = tuple(dict.fromkeys((*report.bad, *view.bad)))
         self._next_deferred = view.next_deferred
-        return world_of(self.store, self.fleet, self.project, policy, works, seen, now, since), works
+        return world_of(self.store, self.fleet, self.project, policy, works, now, since), works
 
     def _spawn(
         self, policy: Policy, report: TickReport, world: World, works: tuple[Work, ...], *, everything: bool
@@ -268,7 +248,7 @@ class Dispatcher:
         report.spawned.append((attempt.bead_id, attempt.gremlin_id))
         words = {"fresh": "started", "rescue": "taken up again", "reattach": "re-attached", "respawn": "started"}
         text = f"gremlin {attempt.gremlin_id} {words[spawn.admitted.how]} (attempt {attempt.number})"
-        self.say(LoopEvent("spawned", attempt.bead_id, attempt.gremlin_id, text))
+        self.say(LoopEvent("spawned", attempt.bead_id, text))
 
     def _could_not_start(self, spawn: plan.Spawn, error: SpawnFailed, report: TickReport) -> None:
         view = self.store.works(self.project, [spawn.work.id])
@@ -285,11 +265,11 @@ class Dispatcher:
             return False
         for change in changes:
             if isinstance(change, Event) and change.kind != "claimed":
-                self.say(LoopEvent(change.kind, change.bead_id, None, change.text))
+                self.say(LoopEvent(change.kind, change.bead_id, change.text))
             elif isinstance(change, Notice) and "bead" in change.payload:
                 report.moved.append(change)
             elif isinstance(change, Notice):
-                self.say(LoopEvent(change.kind, "", None, str(change.payload["reason"])))
+                self.say(LoopEvent(change.kind, "", str(change.payload["reason"])))
         return True
 
     def _tell(self, report: TickReport) -> None:

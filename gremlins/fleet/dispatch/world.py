@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gremlins.fleet.beads.attempts import Attempt, Episode, Work
+from gremlins.fleet.beads.attempts import Episode, Work
 from gremlins.fleet.beads.store.interface import BeadStore
 from gremlins.fleet.dispatch.observation import Observation, ReadOnlyFleet
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.spending import DayLedger, attempt_usd
 from gremlins.fleet.times import day_of
-
-Observations = Mapping[str, Observation | None]
 
 
 @dataclass(frozen=True)
@@ -38,16 +36,7 @@ def world_now(
     """The world for these beads. Slots count all gremlins of the project."""
     known = {work.id for work in works}
     others = [work for work in store.view(project, now, fresh=0).works if work.id not in known]
-    seen = {
-        attempt.gremlin_id: fleet.observe(attempt.gremlin_id)
-        for work in (*works, *others)
-        if (attempt := work.latest) is not None and _matters(work, attempt)
-    }
-    return world_of(store, fleet, project, policy, (*works, *others), seen, now)
-
-
-def _matters(work: Work, attempt: Attempt) -> bool:
-    return attempt.settled is None or (attempt.settled.failed and not work.terminal)
+    return world_of(store, fleet, project, policy, (*works, *others), now)
 
 
 def world_of(
@@ -56,11 +45,16 @@ def world_of(
     project: str,
     policy: Policy,
     works: Sequence[Work],
-    seen: Observations,
     now: float,
     since_seq: int = 0,
 ) -> World:
-    """The world, from the store and from observations."""
+    """The world, if these are all beads under way. `since_seq`: leaves out episodes that closed before."""
+    seen = {
+        attempt.gremlin_id: fleet.observe(attempt.gremlin_id)
+        for work in works
+        if (attempt := work.latest) is not None
+        and (attempt.settled is None or (attempt.settled.failed and not work.terminal))
+    }
     under_way = [a for w in works if (a := w.unsettled) is not None]
     parked = sum(_is_parked(seen.get(a.gremlin_id)) for a in under_way)
     over = sum(_is_over(seen.get(a.gremlin_id)) for a in under_way)

@@ -544,8 +544,7 @@ class Dispatching(RuleBasedStateMachine):
     def _standing(self) -> dict[str, Standing]:
         project = self.project
         works = project.store.works(PROJECT).works
-        seen = {a.gremlin_id: project.fleet.observe(a.gremlin_id) for w in works if (a := w.latest) is not None}
-        world = world_of(project.store, project.fleet, PROJECT, CAPS, works, seen, project.now)
+        world = world_of(project.store, project.fleet, PROJECT, CAPS, works, project.now)
         return {work.id: standing(work, world) for work in works}
 
     @invariant()
