@@ -9,7 +9,7 @@ from gremlins.clients.account import find_account
 from gremlins.clients.base import Answer, BatchSupport, Client, PromptSource, Session
 from gremlins.clients.batch.api import AnthropicBatchApi, BatchApi
 from gremlins.clients.batch.engine import BatchEngine, prompt_of
-from gremlins.clients.batch.next_step import AskLive
+from gremlins.clients.next_step import AskLive
 from gremlins.config import Settings
 from gremlins.records.gremlin import Mode
 

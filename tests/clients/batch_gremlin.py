@@ -15,7 +15,7 @@ from gremlins.clients.account import Account
 from gremlins.clients.base import Answer, Session, Wait
 from gremlins.clients.batch.api import AnthropicBatchApi, Batch, BatchApi, Page
 from gremlins.clients.batch.engine import BatchEngine
-from gremlins.clients.batch.next_step import AskLive
+from gremlins.clients.next_step import AskLive
 from gremlins.clients.transport import Transport, urllib_transport
 from gremlins.clock import FakeClock, no_jitter
 from gremlins.config import BatchSettings, Settings

@@ -25,11 +25,9 @@ from gremlins.clients.base import (
 )
 from gremlins.clients.batch.api import Batch, BatchApi
 from gremlins.clients.batch.booking import Books
-from gremlins.clients.batch.next_step import Ask, AskLive, Give, Next, Policy, Stop, after
-from gremlins.clients.batch.reconcile import Reconciler
+from gremlins.clients.batch.lost import GONE, NO_ACCESS, Reconciler, Search, SecondBatches
 from gremlins.clients.batch.results import NotThere, Succeeded, classify, classify_status, find_result, reply_of
-from gremlins.clients.batch.search import GONE, NO_ACCESS, Search
-from gremlins.clients.batch.second import SecondBatches
+from gremlins.clients.next_step import Ask, AskLive, BatchStep, Give, RetryPolicy, Stop, after_batch
 from gremlins.clients.transport import ApiFailure
 from gremlins.outcome import Failed, FailureClass
 from gremlins.records.calls import (
@@ -67,7 +65,7 @@ LARGER = 2
 MODEL_CEILING = 64_000
 """Output tokens every current model allows; asked of the API first, used where it does not say."""
 REFUSED_FETCHES = 12
-"""How often a final "no" to fetching results is asked again: right after the end it may come too early."""
+"""How often a final "no" to fetching results is asked again: right after_batch the end it may come too early."""
 TORN_FETCHES = 150
 """How often results that come incomplete are fetched again, which takes about a day: they were paid for, and a proxy
 that answers with a page of its own may do so for hours. Counted, for a clock may jump."""
@@ -112,7 +110,7 @@ class BatchEngine:
             return AskLive(last)
         if last.settled:
             tries = [record for record in records if isinstance(record, BatchCall)]
-            return self._follow(after(tries, self._policy()), last)
+            return self._follow(after_batch(tries, self._policy()), last)
         return self.advance(last)
 
     def records(self, label: str, revision: int) -> list[CallRecord]:
@@ -133,9 +131,9 @@ class BatchEngine:
             case _:
                 assert_never(record.status)
 
-    def _policy(self) -> Policy:
+    def _policy(self) -> RetryPolicy:
         session = self.session
-        return Policy(
+        return RetryPolicy(
             settings=session.settings.batch,
             spawn=session.spawn,
             live_available=self.live_available,
@@ -143,10 +141,10 @@ class BatchEngine:
             jitter=session.jitter,
         )
 
-    def _follow(self, step: Next, last: BatchCall) -> Answer | AskLive | None:
+    def _follow(self, step: BatchStep, last: BatchCall) -> Answer | AskLive | None:
         match step:
             case Give():
-                return Answer(step.text, step.record)
+                return Answer(step.reply.text, step.record)
             case Ask():
                 self._intend(self._enlarged(step) if step.larger else step.request, step, last)
                 return None

@@ -14,7 +14,7 @@ import msgspec
 from gremlins.clients.account import find_account
 from gremlins.clients.base import Wait
 from gremlins.clients.batch import waiter
-from gremlins.clients.batch.shared_poll import Account
+from gremlins.clients.batch.shared_poll import AccountPoll
 from gremlins.config import BatchSettings
 from gremlins.errors import NotReady
 from gremlins.files import make_private_dir, write_replacing
@@ -31,14 +31,14 @@ TURN_SECONDS = 30.0
 Hibernate = Callable[[GremlinPaths, Wait, BatchSettings, GremlinLock], None]
 
 
-def account_here(paths: GremlinPaths, env: Mapping[str, str] | None = None) -> Account | None:
+def account_here(paths: GremlinPaths, env: Mapping[str, str] | None = None) -> AccountPoll | None:
     """Where those who wait on this environment's account meet, or None without credentials."""
     try:
         fingerprint = find_account(os.environ if env is None else env).fingerprint
     except NotReady:
         return None
     home = Home(paths.root.parent.parent)
-    return Account(home.polls / fingerprint)
+    return AccountPoll(home.polls / fingerprint)
 
 
 def leave_account(paths: GremlinPaths, gremlin_id: str) -> None:

@@ -33,7 +33,7 @@ TOO_MANY = 429
 
 
 @dataclass(frozen=True)
-class Account:
+class AccountPoll:
     """The files in which those who wait on one account meet."""
 
     folder: Path
@@ -89,7 +89,9 @@ class Account:
         return found
 
 
-def ask(account: Account, api: BatchApi, gremlin_id: str, mine: dict[str, float], fresh: float, clock: Clock) -> bool:
+def ask(
+    account: AccountPoll, api: BatchApi, gremlin_id: str, mine: dict[str, float], fresh: float, clock: Clock
+) -> bool:
     """Bring the shared answer up to date for `mine`. True when one of them has ended or the runner should look.
 
     Raises ApiFailure where nothing could be learned.
@@ -109,13 +111,13 @@ def ask(account: Account, api: BatchApi, gremlin_id: str, mine: dict[str, float]
 
 
 def _share(
-    account: Account, api: BatchApi, gremlin_id: str, mine: dict[str, float], fresh: float, now: float
+    account: AccountPoll, api: BatchApi, gremlin_id: str, mine: dict[str, float], fresh: float, now: float
 ) -> dict[str, str]:
     """Statuses of `mine`, from a fresh answer or from the API, left behind for everybody else."""
     answer = _fresh_answer(account, now, fresh)
     if answer is None:
         others = account.others(gremlin_id, now)
-        answer = Answer(now, _list(api, {**others, **mine}) if others else {})
+        answer = PollAnswer(now, _list(api, {**others, **mine}) if others else {})
     missing = [batch_id for batch_id in mine if batch_id not in answer.batches]
     answer.batches.update(_retrieve(api, missing))
     # Its date stays: what it says of the others is no fresher for our having asked about ours.
@@ -124,17 +126,17 @@ def _share(
 
 
 @dataclass(frozen=True)
-class Answer:
+class PollAnswer:
     """What was learned of an account's batches, and when (epoch)."""
 
     at: float
     batches: dict[str, str]
 
 
-def _fresh_answer(account: Account, now: float, fresh: float) -> Answer | None:
+def _fresh_answer(account: AccountPoll, now: float, fresh: float) -> PollAnswer | None:
     try:
         answer = json.loads(account.answer.read_bytes())
-        found = Answer(float(answer["at"]), dict(answer["batches"]))
+        found = PollAnswer(float(answer["at"]), dict(answer["batches"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return found if -1.0 <= now - found.at <= fresh else None
@@ -180,7 +182,7 @@ def main(argv: list[str]) -> int:
     if plan is None:
         return NOTHING_LEARNED
     mine = {call.batch_id: call.submitted_at for call in plan.calls}
-    account = Account(Path(plan.answer).parent)
+    account = AccountPoll(Path(plan.answer).parent)
     try:
         api = AnthropicBatchApi(find_account(os.environ), timeout=plan.http_timeout)
         over = ask(account, api, argv[1], mine, plan.poll_initial * FRESH_SHARE, SystemClock())

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, assert_never
 
 from gremlins.clients.base import Answer, CallUnsuccessful, PromptSource, Session
-from gremlins.clients.live.records import Again, Booked, Close, LiveRecords, Over, Use, outcome_of
+from gremlins.clients.live.records import Booked, LiveRecords
+from gremlins.clients.next_step import Again, Close, Give, Stop
 from gremlins.processes.interrupt import Terminated
 from gremlins.records.calls import CallFailed, Collected, LiveCall, Reply
 
@@ -71,12 +72,12 @@ class LiveEngine:
         while True:
             self.session.check()
             match self.records.step():
-                case Use(record, reply):
+                case Give(record, reply):
                     return Answer(reply.text, record)
                 case Close(record):
                     self.records.close(record)
-                case Over(status):
-                    raise CallUnsuccessful(outcome_of(status))
+                case Stop(outcome):
+                    raise CallUnsuccessful(outcome)
                 case Again() as again:
                     if not self.records.wait(again):
                         request = again.previous.request if again.previous else None

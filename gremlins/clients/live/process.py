@@ -52,7 +52,7 @@ class Exit:
     returncode: int
     stderr: str = ""
     dropped: int = 0
-    """Lines that were longer than any event."""
+    """LineBuffer that were longer than any event."""
 
 
 def bound_to_us(argv: Sequence[str]) -> list[str]:
@@ -78,7 +78,7 @@ class NotStarted(Exception):
     """The program could not be started at all."""
 
 
-class Lines:
+class LineBuffer:
     """Bytes to lines, in bounded memory."""
 
     def __init__(self, limit: int = LINE_LIMIT) -> None:
@@ -156,7 +156,7 @@ class _Following:
         self.child = child
         self.hear = hear
         self.finished = finished
-        self.lines = Lines()
+        self.lines = LineBuffer()
         self.stderr = b""
         self.heard_at = self.passed_on_at = session.clock.monotonic()
         self.done_at: float | None = None

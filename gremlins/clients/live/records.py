@@ -1,10 +1,9 @@
-"""The records of one live call: what was tried, what follows from it, and the one writer of the next try."""
+"""Reads and writes the records of one live call."""
 
 from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,16 +13,10 @@ from msgspec.structs import replace
 
 from gremlins.clients.agent_env import Redactor
 from gremlins.clients.base import Session, Wait
-from gremlins.clients.batch.next_step import MAX_TRIES
-from gremlins.outcome import KEEPS_ATTEMPT, Bail, Failed
+from gremlins.clients.next_step import INTERRUPTED, Again, LiveStep, after_live, is_retried, live_failures_in_a_row
 from gremlins.records.calls import CallFailed, CallKey, Collected, Cost, Intent, LiveCall, Reply, Usage, hash_request
-from gremlins.retry import RETRY_AFTER_CEILING, honoured
+from gremlins.retry import honoured
 
-STALLED = "stalled"
-NO_SESSION = "no_session"
-INTERRUPTED = "interrupted"
-UNSENT = "unsent"
-REFUSAL = "refusal"
 RAW_LIMIT = 64 * 2**20
 """Bytes of raw output that are kept of one try."""
 
@@ -35,110 +28,6 @@ class Booked:
     cost: Cost | None = None
     usage: Usage | None = None
     session_id: str | None = None
-
-
-@dataclass(frozen=True)
-class Use:
-    """The call has its reply."""
-
-    record: LiveCall
-    reply: Reply
-
-
-@dataclass(frozen=True)
-class Again:
-    """Ask, for the first time or as the next try."""
-
-    previous: LiveCall | None = None
-    not_before: datetime | None = None
-    resume: str | None = None
-
-
-@dataclass(frozen=True)
-class Close:
-    """A try that a dead process left behind: book it as failed, and look again."""
-
-    record: LiveCall
-
-
-@dataclass(frozen=True)
-class Over:
-    """The call is over without a reply."""
-
-    status: CallFailed
-
-
-Step = Use | Again | Close | Over
-
-
-def next_step(records: Sequence[LiveCall], *, spawn: int, retries: int, now: datetime) -> Step:
-    """What follows from the live records of one revision, and one turn, of a call, in order."""
-    if not records:
-        return Again()
-    last = records[-1]
-    match last.status:
-        case Collected():
-            return Use(last, last.status.reply)
-        case CallFailed():
-            return _after_failure(records, last.status, spawn=spawn, retries=retries, now=now)
-        case _:
-            return Close(last)
-
-
-def _after_failure(records: Sequence[LiveCall], failed: CallFailed, *, spawn: int, retries: int, now: datetime) -> Step:
-    last = records[-1]
-    if len(records) >= MAX_TRIES:
-        return Over(failed)
-    if failed.kind == NO_SESSION:
-        return Again(last)
-    if failed.kind == INTERRUPTED:
-        return Again(last, resume=last.session_id)
-    if last.spawn < spawn and (failed.failure in KEEPS_ATTEMPT or failed.failure == "canceled"):
-        return Again(last, resume=last.session_id)
-    again_at = failed.retry_at if is_retried(failed) and failures_in_a_row(records, spawn) <= retries else None
-    if again_at is None or again_at - now > timedelta(seconds=RETRY_AFTER_CEILING):
-        return Over(failed)
-    return Again(last, not_before=again_at, resume=last.session_id)
-
-
-def takes_up(records: Sequence[LiveCall], *, spawn: int) -> bool:
-    """Whether asking now goes on with a session whose work may stand in the worktree, or with a reply that is there.
-
-    `records` are one call's. Otherwise the agent, should it be asked, starts over, and wants a clean tree.
-    """
-    if not records:
-        return False
-    last = records[-1]
-    match last.status:
-        case Collected():
-            return True
-        case CallFailed():
-            step = _after_failure([last], last.status, spawn=spawn, retries=1, now=last.updated_at)
-            return isinstance(step, Again) and step.resume is not None
-        case _:
-            return last.session_id is not None
-
-
-def is_retried(failed: CallFailed) -> bool:
-    """Whether the same spawn asks again by itself: what time heals, and a stall."""
-    return failed.failure == "capacity" or failed.kind in (STALLED, UNSENT)
-
-
-def failures_in_a_row(records: Sequence[LiveCall], spawn: int) -> int:
-    """How many of the latest tries of this spawn ended in a way that time heals."""
-    count = 0
-    for record in reversed(records):
-        if record.spawn != spawn or not isinstance(record.status, CallFailed) or not is_retried(record.status):
-            break
-        count += 1
-    return count
-
-
-def outcome_of(failed: CallFailed) -> Failed | Bail:
-    """What a failed call means for its stage."""
-    if failed.kind == REFUSAL:
-        return Bail("refused", failed.message)
-    return Failed(failed.failure, failed.message, retry_at=failed.retry_at)
 
 
 class LiveRecords:
@@ -160,8 +49,8 @@ class LiveRecords:
     def of_turn(self, turn: int) -> list[LiveCall]:
         return [record for record in self.all() if record.key.turn == turn]
 
-    def step(self, turn: int = 1) -> Step:
-        return next_step(
+    def step(self, turn: int = 1) -> LiveStep:
+        return after_live(
             self.of_turn(turn),
             spawn=self.session.spawn,
             retries=len(self.session.settings.live.resume_backoff),
@@ -233,7 +122,7 @@ class LiveRecords:
         used up."""
         waits, now = self.session.settings.live.resume_backoff, self.session.clock.now()
         earlier = [r for r in self.of_turn(record.key.turn) if r.key != record.key]
-        before = failures_in_a_row(earlier, self.session.spawn)
+        before = live_failures_in_a_row(earlier, self.session.spawn)
         if before >= len(waits):
             return None
         wish = (asked - now).total_seconds() if asked else None

@@ -14,7 +14,8 @@ from gremlins.clients.base import Answer, CallUnsuccessful, PromptSource, Sessio
 from gremlins.clients.batch.engine import build_request
 from gremlins.clients.claude import BatchCapable
 from gremlins.clients.live.interruptible import patiently, run_interruptibly
-from gremlins.clients.live.records import Again, Close, LiveRecords, Over, RawFile, Use, outcome_of
+from gremlins.clients.live.records import LiveRecords, RawFile
+from gremlins.clients.next_step import Again, Close, Give, Stop, outcome_of
 from gremlins.clients.providers.anthropic_tools import worktree_tools
 from gremlins.clients.providers.anthropic_turns import (
     MAX_LIVE_TURNS,
@@ -69,18 +70,18 @@ class Conversation:
         while True:
             self.session.check()
             match self.turns.step():
-                case Use(record, reply) if not _goes_on(reply.stop_reason, record.key.turn):
+                case Give(record, reply) if not _goes_on(reply.stop_reason, record.key.turn):
                     failed = final_failure(reply)
                     if failed is not None:
                         raise CallUnsuccessful(outcome_of(failed))
                     return Answer(self.turns.text(), record)
                 case Close(record):
                     self.turns.records.close(record)
-                case Over(status):
-                    raise CallUnsuccessful(outcome_of(status))
+                case Stop(outcome):
+                    raise CallUnsuccessful(outcome)
                 case Again() as again if self.turns.records.wait(again):
                     continue
-                case Use() | Again():
+                case Give() | Again():
                     self._converse(prompt, max_tokens)
                 case other:
                     assert_never(other)
@@ -188,7 +189,7 @@ class _Exchange:
         body = json.loads(request.content)
         turn = self.first + sum(m["role"] == "assistant" for m in body["messages"][self.already :])
         step = self.turns.step_of(turn)
-        if isinstance(step, Use):
+        if isinstance(step, Give):
             data = b"".join(replay(step.record, step.reply))
             return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=data, request=request)
         try:

@@ -15,10 +15,11 @@ from gremlins.clients.base import Session
 from gremlins.clients.batch.booking import usage_of
 from gremlins.clients.batch.engine import failure_class
 from gremlins.clients.batch.results import reply_of
-from gremlins.clients.live.records import REFUSAL, STALLED, Again, Booked, LiveRecords, Step, Use
+from gremlins.clients.live.records import Booked, LiveRecords
+from gremlins.clients.next_step import REFUSAL, STALLED, Again, Give, LiveStep
 from gremlins.clients.transport import ApiFailure
 from gremlins.processes.interrupt import Terminated
-from gremlins.records.calls import CallFailed, Collected, Cost, LiveCall, Reply
+from gremlins.records.calls import CallFailed, CallRecord, Collected, Cost, LiveCall, Reply
 
 MAX_LIVE_TURNS = 200
 """Whatever the model does, a conversation ends."""
@@ -38,15 +39,15 @@ class Turns:
         every = self.records.all()
         return every[-1] if every else None
 
-    def step(self) -> Step:
+    def step(self) -> LiveStep:
         """What follows from the records as they are."""
         latest = self.latest()
         return self.step_of(latest.key.turn) if latest else Again()
 
-    def step_of(self, turn: int) -> Step:
+    def step_of(self, turn: int) -> LiveStep:
         """What follows at one turn. A reply that was cut off is asked once more, larger."""
         step = self.records.step(turn)
-        if isinstance(step, Use) and step.reply.stop_reason == "max_tokens" and self._cuts(turn) == 1:
+        if isinstance(step, Give) and step.reply.stop_reason == "max_tokens" and self._cuts(turn) == 1:
             return Again(step.record)
         return step
 
@@ -105,7 +106,7 @@ class Turns:
         parts: list[str] = []
         for turn in sorted({r.key.turn for r in self.records.all()}, reverse=True):
             step = self.records.step(turn)
-            if not isinstance(step, Use) or (parts and step.reply.stop_reason != "pause_turn"):
+            if not isinstance(step, Give) or (parts and step.reply.stop_reason != "pause_turn"):
                 break
             parts.insert(0, step.reply.text)
         return "".join(parts)
@@ -137,7 +138,7 @@ def stalled() -> CallFailed:
     return CallFailed(failure="task", kind=STALLED, message="the API fell silent in the middle of a reply")
 
 
-def replay(record: LiveCall, reply: Reply) -> Iterator[bytes]:
+def replay(record: CallRecord, reply: Reply) -> Iterator[bytes]:
     """The reply of a record as the API would stream it, for the SDK to go on from."""
     usage = record.usage.raw if record.usage else {}
     usage = {"input_tokens": 0, "output_tokens": 0, **usage}

@@ -9,7 +9,7 @@ from typing import Any
 from gremlins.clients.batch.results import classify_status
 from gremlins.clients.live.process import Exit
 from gremlins.clients.live.process_agent import short, without_result
-from gremlins.clients.live.records import NO_SESSION
+from gremlins.clients.next_step import NO_SESSION
 from gremlins.outcome import FailureClass
 from gremlins.records.calls import CallFailed, Reply, Usage
 

@@ -13,7 +13,8 @@ from gremlins.clients.batch.engine import build_request, prompt_of
 from gremlins.clients.live.agents import AgentClient, reply_text, whole_text
 from gremlins.clients.live.engine import Heard, Order
 from gremlins.clients.live.process_agent import CONTINUE, MAX_TURNS
-from gremlins.clients.live.records import NO_SESSION, STALLED, Booked
+from gremlins.clients.live.records import Booked
+from gremlins.clients.next_step import NO_SESSION, STALLED
 from gremlins.clients.providers.kilo_run import KiloRun, used
 from gremlins.clients.providers.kilo_server import RUNNING_VARIABLE, EventFeed, Kilo, KiloFailure, find_kilo, server
 from gremlins.config import Settings

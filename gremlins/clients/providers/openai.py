@@ -18,7 +18,8 @@ from gremlins.clients.live.agents import AgentClient, reply_text, whole_text
 from gremlins.clients.live.engine import Heard, Order
 from gremlins.clients.live.interruptible import patiently, run_interruptibly
 from gremlins.clients.live.process_agent import short
-from gremlins.clients.live.records import REFUSAL, STALLED, UNSENT, Booked
+from gremlins.clients.live.records import Booked
+from gremlins.clients.next_step import REFUSAL, STALLED, UNSENT
 from gremlins.clients.providers.anthropic_tools import worktree_tools
 from gremlins.config import Settings
 from gremlins.errors import NotReady

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from gremlins.clients.base import Answer, Prompt
 from gremlins.clients.batch.engine import prompt_of
-from gremlins.clients.live.records import takes_up
+from gremlins.clients.next_step import takes_up
 from gremlins.outcome import Bail, Failed
 from gremlins.records.calls import LiveCall
 from gremlins.repository.worktree import (

@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from gremlins.clients.base import Answer, CallUnsuccessful, Detach, Wait
-from gremlins.clients.batch.next_step import AskLive
+from gremlins.clients.next_step import AskLive
 from gremlins.clock import FakeClock
 from gremlins.paths import Home
 from gremlins.records.calls import CallRecord, Ledger

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gremlins.clients.base import Answer, CallUnsuccessful, Detach, Wait
-from gremlins.clients.batch.next_step import AskLive
+from gremlins.clients.next_step import AskLive
 from gremlins.clients.transport import HttpReply, urllib_transport
 from gremlins.config import BatchSettings
 from gremlins.outcome import Bail, Failed

@@ -16,7 +16,7 @@ import pytest
 
 from gremlins.clients.account import find_account
 from gremlins.clients.batch.api import AnthropicBatchApi
-from gremlins.clients.batch.shared_poll import Account, ask
+from gremlins.clients.batch.shared_poll import AccountPoll, ask
 from gremlins.clients.batch.waiter import NOTHING_LEARNED, NOTHING_NEW, SOMETHING_TO_DO
 from gremlins.clients.transport import ApiFailure
 from gremlins.clock import FakeClock
@@ -30,7 +30,7 @@ class Poll:
     """An account with its simulator."""
 
     def __init__(self, folder: Path, simulator: Simulator, clock: FakeClock) -> None:
-        self.account = Account(folder / "account")
+        self.account = AccountPoll(folder / "account")
         self.simulator = simulator
         self.clock = clock
         self.api = AnthropicBatchApi(find_account(simulator.env), timeout=5)

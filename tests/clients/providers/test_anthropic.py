@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from gremlins.clients.base import CallUnsuccessful, Prompt
-from gremlins.clients.live.records import INTERRUPTED
+from gremlins.clients.next_step import INTERRUPTED
 from gremlins.clients.providers.anthropic import AnthropicClient
 from gremlins.clients.providers.anthropic_tools import sandboxed
 from gremlins.config import LiveSettings

@@ -1,4 +1,4 @@
-"""What follows once a try of a call is over: a pure function over its records. The outcome table, second half."""
+"""The next step of a call: pure functions over its records, one for batch calls and one for live calls."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, assert_never
 
+from msgspec.structs import replace
+
 from gremlins.clients.batch.results import RESUBMIT
 from gremlins.clock import Jitter, no_jitter
 from gremlins.config import BatchSettings
 from gremlins.outcome import KEEPS_ATTEMPT, Bail, Failed
-from gremlins.records.calls import BatchCall, CallFailed, CallKey, CallRecord, Collected
-from gremlins.retry import exponential
+from gremlins.records.calls import BatchCall, CallFailed, CallKey, CallRecord, Collected, LiveCall, Reply
+from gremlins.retry import RETRY_AFTER_CEILING, exponential
 
+STALLED = "stalled"
+NO_SESSION = "no_session"
+INTERRUPTED = "interrupted"
+UNSENT = "unsent"
+REFUSAL = "refusal"
+"""Kinds of failure of our own."""
 MAX_RESUBMITS = 2
 MAX_TURNS = 12
 MAX_TRIES = 40
@@ -22,10 +30,10 @@ MAX_TRIES = 40
 
 @dataclass(frozen=True)
 class Give:
-    """The call has its reply."""
+    """The call has its reply; the text of every turn is in `reply`."""
 
-    record: BatchCall
-    text: str
+    record: CallRecord
+    reply: Reply
 
 
 @dataclass(frozen=True)
@@ -57,11 +65,11 @@ class Stop:
     outcome: Failed | Bail
 
 
-Next = Give | Ask | AskLive | Stop
+BatchStep = Give | Ask | AskLive | Stop
 
 
 @dataclass(frozen=True)
-class Policy:
+class RetryPolicy:
     """What settings and surroundings say about trying again."""
 
     settings: BatchSettings
@@ -71,7 +79,7 @@ class Policy:
     jitter: Jitter = no_jitter
 
 
-def after(records: Sequence[BatchCall], policy: Policy) -> Next:
+def after_batch(records: Sequence[BatchCall], policy: RetryPolicy) -> BatchStep:
     """What to do after the last of a call's records, which is collected or failed.
 
     `records` are one revision of one call, in order of turn and try.
@@ -88,7 +96,7 @@ def after(records: Sequence[BatchCall], policy: Policy) -> Next:
             raise AssertionError(f"a call that is {other.state} has no outcome yet")
 
 
-def _after_reply(records: Sequence[BatchCall], status: Collected) -> Next:
+def _after_reply(records: Sequence[BatchCall], status: Collected) -> BatchStep:
     last = records[-1]
     match status.reply.stop_reason:
         case "refusal":
@@ -103,10 +111,10 @@ def _after_reply(records: Sequence[BatchCall], status: Collected) -> Next:
         case "max_tokens" | "model_context_window_exceeded":
             return _after_cut(records, last)
         case _:
-            return Give(last, "".join(_texts(records)))
+            return Give(last, replace(status.reply, text="".join(_texts(records))))
 
 
-def _after_cut(records: Sequence[BatchCall], last: BatchCall) -> Next:
+def _after_cut(records: Sequence[BatchCall], last: BatchCall) -> BatchStep:
     """A reply cut off at the ceiling was paid for; one larger try, and its text is kept either way."""
     cut = [r for r in records if r.key.turn == last.key.turn and _stop_reason(r) == "max_tokens"]
     if len(cut) == 1 and _stop_reason(last) == "max_tokens":
@@ -117,7 +125,7 @@ def _after_cut(records: Sequence[BatchCall], last: BatchCall) -> Next:
     )
 
 
-def _after_failure(records: Sequence[BatchCall], failed: CallFailed, policy: Policy) -> Next:
+def _after_failure(records: Sequence[BatchCall], failed: CallFailed, policy: RetryPolicy) -> BatchStep:
     last = records[-1]
     if failed.kind == "canceled":  # by us, for a stop; whoever asks again wants it no longer
         return Ask(_next_try(last), last.request, anew=True, why="it had been stopped; asked again")
@@ -143,7 +151,7 @@ def _after_failure(records: Sequence[BatchCall], failed: CallFailed, policy: Pol
     return Stop(Failed(failed.failure, failed.message, retry_at=failed.retry_at))
 
 
-def _after_expiry(records: Sequence[BatchCall], failed: CallFailed, policy: Policy) -> Next:
+def _after_expiry(records: Sequence[BatchCall], failed: CallFailed, policy: RetryPolicy) -> BatchStep:
     last = records[-1]
     match choice := _on_expired(policy):
         case "live":
@@ -158,7 +166,7 @@ def _after_expiry(records: Sequence[BatchCall], failed: CallFailed, policy: Poli
             assert_never(choice)
 
 
-def _on_expired(policy: Policy) -> Literal["live", "resubmit", "fail"]:
+def _on_expired(policy: RetryPolicy) -> Literal["live", "resubmit", "fail"]:
     wanted = policy.settings.on_expired
     return "resubmit" if wanted == "live" and not policy.live_available else wanted
 
@@ -192,3 +200,94 @@ def _texts(records: Sequence[BatchCall]) -> list[str]:
 
 def _short(text: str) -> str:
     return " ".join(text.split())[:300]
+
+
+# ── live calls ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Again:
+    """Ask the agent, for the first time or as the next try; `resume` names the session to go on with."""
+
+    previous: CallRecord | None = None
+    not_before: datetime | None = None
+    resume: str | None = None
+
+
+@dataclass(frozen=True)
+class Close:
+    """Book the try of a dead process as failed, then decide again."""
+
+    record: LiveCall
+
+
+LiveStep = Give | Again | Close | Stop
+
+
+def after_live(records: Sequence[LiveCall], *, spawn: int, retries: int, now: datetime) -> LiveStep:
+    """The next step of a live call. `records` are its tries of one revision and one turn, in order."""
+    if not records:
+        return Again()
+    last = records[-1]
+    match last.status:
+        case Collected():
+            return Give(last, last.status.reply)
+        case CallFailed():
+            return _after_live_failure(records, last.status, spawn=spawn, retries=retries, now=now)
+        case _:
+            return Close(last)
+
+
+def _after_live_failure(
+    records: Sequence[LiveCall], failed: CallFailed, *, spawn: int, retries: int, now: datetime
+) -> LiveStep:
+    last = records[-1]
+    if len(records) >= MAX_TRIES:
+        return Stop(outcome_of(failed))
+    if failed.kind == NO_SESSION:
+        return Again(last)
+    if failed.kind == INTERRUPTED:
+        return Again(last, resume=last.session_id)
+    if last.spawn < spawn and (failed.failure in KEEPS_ATTEMPT or failed.failure == "canceled"):
+        return Again(last, resume=last.session_id)
+    again_at = failed.retry_at if is_retried(failed) and live_failures_in_a_row(records, spawn) <= retries else None
+    if again_at is None or again_at - now > timedelta(seconds=RETRY_AFTER_CEILING):
+        return Stop(outcome_of(failed))
+    return Again(last, not_before=again_at, resume=last.session_id)
+
+
+def takes_up(records: Sequence[LiveCall], *, spawn: int) -> bool:
+    """True if the next call resumes a session or has its reply; if False, the caller cleans the worktree first."""
+    if not records:
+        return False
+    last = records[-1]
+    match last.status:
+        case Collected():
+            return True
+        case CallFailed():
+            step = _after_live_failure([last], last.status, spawn=spawn, retries=1, now=last.updated_at)
+            return isinstance(step, Again) and step.resume is not None
+        case _:
+            return last.session_id is not None
+
+
+def is_retried(failed: CallFailed) -> bool:
+    """True if the same spawn asks again by itself: a passing fault, or a stall."""
+    return failed.failure == "capacity" or failed.kind in (STALLED, UNSENT)
+
+
+def live_failures_in_a_row(records: Sequence[LiveCall], spawn: int) -> int:
+    """Number of the latest tries of this spawn that ended in a passing fault."""
+    count = 0
+    for record in reversed(records):
+        if record.spawn != spawn or not isinstance(record.status, CallFailed) or not is_retried(record.status):
+            break
+        count += 1
+    return count
+
+
+def outcome_of(failed: CallFailed) -> Failed | Bail:
+    """The outcome of a stage whose call failed."""
+    if failed.kind == REFUSAL:
+        return Bail("refused", failed.message)
+    return Failed(failed.failure, failed.message, retry_at=failed.retry_at)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from gremlins.clients.live.process import Lines
-from gremlins.clients.live.records import Again, Close, Over, Step, Use, next_step, outcome_of, takes_up
+from gremlins.clients.live.process import LineBuffer
+from gremlins.clients.next_step import Again, Close, Give, LiveStep, Stop, after_live, outcome_of, takes_up
 from gremlins.outcome import Bail, Failed, FailureClass
 from gremlins.records.calls import CallFailed, CallKey, CallStatus, Collected, Intent, LiveCall, Reply, hash_request
 
@@ -38,8 +38,8 @@ def failed(failure: FailureClass, kind: str = "x", *, in_seconds: float | None =
     return CallFailed(failure=failure, kind=kind, message="m", retry_at=at)
 
 
-def step(*records: LiveCall) -> Step:
-    return next_step(records, spawn=SPAWN, retries=3, now=NOW)
+def step(*records: LiveCall) -> LiveStep:
+    return after_live(records, spawn=SPAWN, retries=3, now=NOW)
 
 
 def test_nothing_on_record_is_asked() -> None:
@@ -49,7 +49,7 @@ def test_nothing_on_record_is_asked() -> None:
 def test_a_reply_is_used_whatever_came_before() -> None:
     reply = Reply(text="ok")
     done = record(Collected(reply=reply), try_=2)
-    assert step(record(failed("capacity")), done) == Use(done, reply)
+    assert step(record(failed("capacity")), done) == Give(done, reply)
 
 
 def test_an_intent_is_what_a_dead_process_left() -> None:
@@ -71,12 +71,12 @@ def test_a_session_that_is_gone_is_not_resumed_again() -> None:
 def test_what_keeps_the_attempt_is_asked_again_by_a_later_spawn_only(cls: FailureClass) -> None:
     earlier = record(failed(cls), spawn=SPAWN - 1)
     assert step(earlier) == Again(earlier, resume="s")
-    assert isinstance(step(record(failed(cls))), Over)
+    assert isinstance(step(record(failed(cls))), Stop)
 
 
 @pytest.mark.parametrize("cls", ["task", "permanent"])
 def test_the_tasks_own_failure_is_final_in_every_spawn(cls: FailureClass) -> None:
-    assert isinstance(step(record(failed(cls), spawn=SPAWN - 1)), Over)
+    assert isinstance(step(record(failed(cls), spawn=SPAWN - 1)), Stop)
 
 
 @pytest.mark.parametrize("failure", [failed("capacity", in_seconds=60), failed("task", "stalled", in_seconds=60)])
@@ -89,20 +89,19 @@ def test_what_time_heals_is_asked_again_at_its_time(failure: CallFailed) -> None
 def test_after_so_many_times_it_is_over() -> None:
     tries = [record(failed("capacity", in_seconds=0), try_=n) for n in range(1, 5)]
     assert isinstance(step(*tries[:3]), Again)
-    assert isinstance(step(*tries), Over)
+    assert isinstance(step(*tries), Stop)
 
 
 def test_a_time_beyond_an_hour_is_not_waited_for_but_told() -> None:
     over = step(record(failed("capacity", in_seconds=3601)))
-    assert isinstance(over, Over)
-    outcome = outcome_of(over.status)
-    assert isinstance(outcome, Failed)
-    assert outcome.retry_at == NOW + timedelta(seconds=3601)
+    assert isinstance(over, Stop)
+    assert isinstance(over.outcome, Failed)
+    assert over.outcome.retry_at == NOW + timedelta(seconds=3601)
 
 
 def test_nothing_loops_for_ever() -> None:
     cut = [record(failed("host", "interrupted"), try_=n, spawn=n) for n in range(1, 41)]
-    assert isinstance(step(*cut), Over)
+    assert isinstance(step(*cut), Stop)
 
 
 TAKEN_UP: list[tuple[CallStatus, int, bool]] = [
@@ -131,7 +130,7 @@ def test_a_refusal_is_a_bail() -> None:
 
 @given(st.lists(st.binary(max_size=40), max_size=20), st.integers(1, 30))
 def test_lines_are_the_same_however_the_bytes_are_cut(chunks: list[bytes], limit: int) -> None:
-    lines = Lines(limit)
+    lines = LineBuffer(limit)
     seen = [line for chunk in chunks for line in lines.feed(chunk)] + list(lines.close())
     whole = [line for line in b"".join(chunks).split(b"\n") if line.strip()]
     assert seen == [line for line in whole if len(line) <= limit]
@@ -139,7 +138,7 @@ def test_lines_are_the_same_however_the_bytes_are_cut(chunks: list[bytes], limit
 
 
 def test_a_line_without_end_is_never_held() -> None:
-    lines = Lines(1000)
+    lines = LineBuffer(1000)
     for _ in range(10_000):
         assert list(lines.feed(b"x" * 1000)) == []
     assert lines.dropped == 1

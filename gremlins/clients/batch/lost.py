@@ -1,0 +1,374 @@
+"""Lost batches: was a batch made by a POST whose reply was lost?
+
+The API has no idempotency key and lists no custom_ids. A candidate holds one request, was created between the POST and
+its failure (with some slack) and is claimed by no other record; only the custom_id in its results proves it ours. A
+batch that is not proven ours is never canceled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from msgspec.structs import replace
+
+from gremlins.clients.base import Detach, Session, Wait
+from gremlins.clients.batch.api import Batch, BatchApi, pages
+from gremlins.clients.batch.booking import Books
+from gremlins.clients.batch.results import NotThere, Result, Succeeded, find_result
+from gremlins.clients.transport import ApiFailure
+from gremlins.records.calls import BatchCall, BatchRef, CallFailed, Cost, Intent, Send, Submitted, Waste
+from gremlins.retry import exponential, honoured, parse_retry_after, poll_interval
+
+SLACK = timedelta(seconds=60)
+"""Between the server's clock in its Date header and the one that dates its batches."""
+TORN_LOOKS = 40
+"""How often results that come incomplete are fetched before they are taken for what they are: some hours."""
+WITNESSES = 3
+"""Earlier batches that are retrieved to prove that another key sees the same workspace."""
+NO_ACCESS = (401, 403)
+GONE = (404, 410)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search brought. `record` holds what was learned on the way; `at` is the server's time of the search, ours
+    where it does not say.
+    """
+
+    record: BatchCall
+    proven: tuple[Batch, ...]
+    open: tuple[Batch, ...]
+    """Not ended, so that nothing tells whose they are."""
+    unreadable: tuple[Batch, ...]
+    """Ended, and their results never come whole."""
+    at: datetime
+
+
+class Search:
+    """Looks through the account for the batches of a call."""
+
+    def __init__(self, session: Session, api: BatchApi, books: Books) -> None:
+        self.session = session
+        self.api = api
+        self.books = books
+
+    def __call__(self, record: BatchCall) -> Found:
+        """One look. Raises ApiFailure when the account cannot be looked through to the end."""
+        listed, at = self._listed(record)
+        record = self._close_open_sends(record, at)
+        taken = self.session.claimed(record.created_at) | self._claimed_here(record)
+        candidates = [batch for batch in listed if batch.id not in taken and _may_be(batch, record)]
+        return self._prove(record, candidates, at)
+
+    def _listed(self, record: BatchCall) -> tuple[list[Batch], datetime]:
+        """Every batch from the newest down to what there was before the first POST."""
+        seen: list[Batch] = []
+        at: datetime | None = None
+        lost = lost_sends(record)
+        dated = all(send.server_clock for send in lost)
+        earliest = min((send.began for send in lost), default=record.created_at) - SLACK
+        for page in pages(self.api):
+            at = at or page.server_time or self.session.clock.now()
+            for batch in page.batches:
+                if batch.id == record.newest_before or (dated and batch.created_at and batch.created_at < earliest):
+                    return seen, at
+                seen.append(batch)
+        return seen, at or self.session.clock.now()
+
+    def _close_open_sends(self, record: BatchCall, at: datetime) -> BatchCall:
+        """A killed process left no time of failure: it is the server's time when somebody first looks."""
+        if all(send.outcome is not None for send in record.sends):
+            return record
+        end = {"outcome": "ambiguous", "failed": at}
+        sends = tuple(s if s.outcome is not None else replace(s, **end) for s in record.sends)
+        return self.books.put(record, sends=sends)
+
+    def _claimed_here(self, record: BatchCall) -> frozenset[str]:
+        """Batches of the gremlin's own other calls."""
+        others = (call for call in self.session.ledger.batch_calls() if call.key != record.key)
+        return frozenset(batch_id for other in others for batch_id in batches_of(other))
+
+    def _prove(self, record: BatchCall, candidates: Iterable[Batch], at: datetime) -> Found:
+        """Sort candidates by what their results say; what is proven foreign is remembered."""
+        proven: list[Batch] = []
+        undecided: list[Batch] = []
+        unreadable: list[Batch] = []
+        rejected: list[str] = []
+        torn: list[str] = []
+        for batch in candidates:
+            match self._whose(record, batch):
+                case "ours":
+                    proven.append(batch)
+                case "foreign":
+                    rejected.append(batch.id)
+                case "open":
+                    undecided.append(batch)
+                case "torn" if record.torn.count(batch.id) >= TORN_LOOKS:
+                    unreadable.append(batch)
+                case "torn":
+                    torn.append(batch.id)
+                    undecided.append(batch)
+        if rejected or torn:
+            record = self.books.put(record, rejected=(*record.rejected, *rejected), torn=(*record.torn, *torn))
+        return Found(record, tuple(proven), tuple(undecided), tuple(unreadable), at)
+
+    def _whose(self, record: BatchCall, batch: Batch) -> Literal["ours", "foreign", "open", "torn"]:
+        """Whether a batch carries the call, as far as anything can tell. Raises ApiFailure when the key is refused."""
+        if not batch.has_ended:
+            return "open"
+        try:
+            result = find_result(self.api.results(batch.id), record.custom_id)
+        except ApiFailure as failure:
+            if failure.status in NO_ACCESS:
+                raise
+            return "foreign" if failure.status in GONE else "open"  # gone: nothing will ever prove it ours
+        if isinstance(result, NotThere):
+            return "torn" if result.torn else "foreign"
+        return "ours"
+
+
+def lost_sends(record: BatchCall) -> list[Send]:
+    """POSTs that may have made a batch which the record does not know."""
+    return [send for send in record.sends if send.outcome in (None, "ambiguous", "absent")]
+
+
+def batches_of(record: BatchCall) -> list[str]:
+    """Every batch a record has claimed."""
+    own = [record.batch.batch_id] if record.batch else []
+    return own + [waste.batch_id for waste in record.waste]
+
+
+def _may_be(batch: Batch, record: BatchCall) -> bool:
+    """Whether a batch could have been made by one of the record's lost POSTs."""
+    if batch.requests not in (None, 1) or batch.id in record.rejected or batch.id in batches_of(record):
+        return False
+    return any(_in_time(batch, send) for send in lost_sends(record))
+
+
+def _in_time(batch: Batch, send: Send) -> bool:
+    if batch.created_at is None or not send.server_clock:
+        return True
+    return send.began - SLACK <= batch.created_at and (send.failed is None or batch.created_at <= send.failed + SLACK)
+
+
+class Reconciler:
+    """Settles calls that may have been sent."""
+
+    def __init__(self, session: Session, api: BatchApi, books: Books, search: Search) -> None:
+        self.session = session
+        self.api = api
+        self.books = books
+        self.search = search
+
+    def look(self, record: BatchCall) -> Wait | None:
+        """One look through the account for a call that may have been sent.
+
+        Adopts its batch when one is proven, waits while one may be it, and gives the call free to be sent again when
+        none can be and the grace period for slow lists has passed. Raises Detach when this key sees another account.
+        """
+        try:
+            doubt = self._doubt(record)
+            found = self.search(record)
+        except ApiFailure as failure:
+            if failure.status in (*NO_ACCESS, *GONE):
+                why = f"a batch may have been sent, and the account cannot be searched: {failure.message}"
+                raise Detach(why, "config", (record.parked(),)) from failure
+            return self._look_again(record, f"looking failed: {failure.message}", failure=failure)
+        record = found.record
+        if found.proven:
+            self._adopt(record, found.proven)
+            return None
+        if doubt is not None:
+            raise Detach(doubt, "config", (record.parked(),))
+        if record.looked_since is None:
+            record = self.books.put(record, looked_since=found.at)
+        if found.open:
+            return self._look_again(record, f"{found.open[0].id} may be it", age_of=found.open[0])
+        if found.unreadable:
+            self._unreadable(record, found.unreadable[0])
+            return None
+        return self._absent(record, found, record.looked_since or found.at)
+
+    # ── another key ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _doubt(self, record: BatchCall) -> str | None:
+        """Why this key may see another workspace than the POST's, or None. Raises ApiFailure if that cannot be told.
+
+        With another key only a batch from before, seen with this one too, proves that they share a workspace.
+        """
+        if record.account in (None, self.api.fingerprint):
+            return None
+        why = "nothing proves that this key sees the same workspace"
+        for batch_id in self._witnesses(record):
+            try:
+                self.api.retrieve(batch_id)
+            except ApiFailure as failure:
+                if failure.status not in (*NO_ACCESS, *GONE):
+                    raise
+                why = f"this one cannot see {batch_id}: {failure.message}"
+            else:
+                return None
+        return f"a batch may have been sent with another key, and {why}"
+
+    def _witnesses(self, record: BatchCall) -> list[str]:
+        """Batches that the POST's key has seen."""
+        known = [record.newest_before] if record.newest_before else []
+        for other in reversed(self.session.ledger.batch_calls()):
+            if other.account == record.account and other.batch is not None:
+                known.append(other.batch.batch_id)
+        return known[:WITNESSES]
+
+    # ── what was found ────────────────────────────────────────────────────────────────────────────────────────
+
+    def _adopt(self, record: BatchCall, proven: tuple[Batch, ...]) -> None:
+        """Make the oldest proven batch the call's; any other is waste. Locked, against another process's claim."""
+        now = self.session.clock.now()
+        first, *others = sorted(proven, key=lambda b: b.created_at or now)
+        second = tuple(Waste(batch_id=b.id, note="a second batch of the same call") for b in others)
+        with self.session.adopting():
+            if first.id in self.session.claimed(record.created_at):
+                return
+            self.books.put(
+                record,
+                batch=BatchRef(batch_id=first.id, submitted_at=first.created_at or now, expires_at=first.expires_at),
+                sends=_found(record.sends),
+                waste=(*record.waste, *second),
+                account=self.api.fingerprint,
+                looked_since=None,
+                status=Submitted(),
+            )
+        self.session.log(f"{record.key.stage}: found its batch {first.id}; nothing is sent again")
+
+    def _unreadable(self, record: BatchCall, batch: Batch) -> None:
+        """It may be ours and nothing will prove it: asking again could pay twice, so a person decides."""
+        message = f"{batch.id} may be this call, and its results cannot be read; rescue it to ask again"
+        status = CallFailed(failure="unknown", kind="results_unreadable", message=message)
+        self.books.put(record, status=status, cost=Cost(usd=None))
+
+    def _absent(self, record: BatchCall, found: Found, since: datetime) -> Wait | None:
+        """None can be ours. After the grace period the call may be sent again, under the same custom_id."""
+        settings = self.session.settings.batch
+        if found.at < since:  # a clock that was set back must not stretch the grace
+            since = found.at
+            record = self.books.put(record, looked_since=since)
+        looked = (found.at - since).total_seconds()
+        if (left := settings.reconcile_grace - looked) > 0:
+            return self._look_again(record, "not in the list so far", at_most=left)
+        sends = tuple(replace(s, outcome="absent") if s.outcome == "ambiguous" else s for s in record.sends)
+        backoff = exponential(
+            len(sends), initial=settings.retry_initial, maximum=settings.retry_max, jitter=self.session.jitter
+        )
+        retry_at = self.session.clock.now() + timedelta(seconds=max(0.0, backoff - looked))
+        self.books.put(record, sends=sends, status=Intent(retry_at=retry_at), looked_since=None)
+        self.session.log(f"{record.key.stage}: no batch was made; it is sent again")
+        return None
+
+    def _look_again(
+        self,
+        record: BatchCall,
+        why: str,
+        *,
+        at_most: float | None = None,
+        age_of: Batch | None = None,
+        failure: ApiFailure | None = None,
+    ) -> Wait:
+        settings, now = self.session.settings.batch, self.session.clock.now()
+        seconds = poll_interval(
+            _age(age_of, now), initial=settings.poll_initial, maximum=settings.poll_max, jitter=self.session.jitter
+        )
+        if at_most is not None:
+            seconds = min(seconds, at_most)
+        seconds = honoured(seconds, parse_retry_after(failure.retry_after, now) if failure else None)
+        return Wait(
+            now + timedelta(seconds=seconds),
+            calls=(record.parked(),),
+            why=f"{record.key.stage}: looking for a batch it may have sent ({why})",
+            pollable=False,
+        )
+
+
+def _age(batch: Batch | None, now: datetime) -> float:
+    return (now - batch.created_at).total_seconds() if batch and batch.created_at else 0.0
+
+
+def _found(sends: tuple[Send, ...]) -> tuple[Send, ...]:
+    """The sends once their batch was found: none of them is open any more."""
+    return tuple(replace(s, outcome="accepted") if s.outcome in (None, "ambiguous") else s for s in sends)
+
+
+class SecondBatches:
+    """Finds second batches of a call, and settles them."""
+
+    def __init__(self, session: Session, api: BatchApi, books: Books, search: Search) -> None:
+        self.session = session
+        self.api = api
+        self.books = books
+        self.search = search
+
+    def look(self, record: BatchCall) -> BatchCall:
+        """For a call that was sent twice: did an earlier POST make a batch after all? Raises ApiFailure.
+
+        The one that ends first is used. What may be one, and has not ended, is only remembered.
+        """
+        found = self.search(record)
+        record = found.record
+        for number, batch in enumerate(sorted(found.proven, key=lambda b: b.created_at or found.at)):
+            record = self._instead(record, batch) if number == 0 else self._add(record, batch.id)
+        suspects = tuple(batch.id for batch in found.open)
+        return self.books.put(record, suspects=suspects) if suspects != record.suspects else record
+
+    def _instead(self, record: BatchCall, ended: Batch) -> BatchCall:
+        """A batch that has ended with our request in it. While the record's own has not ended, it takes its place."""
+        own = record.batch
+        if own is None or not isinstance(record.status, Submitted):
+            return self._add(record, ended.id)
+        ref = BatchRef(
+            batch_id=ended.id, submitted_at=ended.created_at or own.submitted_at, expires_at=ended.expires_at
+        )
+        self.session.log(f"{record.key.stage}: {ended.id} was made after all; {own.batch_id} is canceled")
+        return self._add(record, own.batch_id, batch=ref)
+
+    def _add(self, record: BatchCall, batch_id: str, **changes: BatchRef) -> BatchCall:
+        second = Waste(batch_id=batch_id, note="a second batch of the same call")
+        return self.books.put(record, waste=(*record.waste, second), **changes)
+
+    def settle(self, record: BatchCall) -> BatchCall:
+        """One step towards the end of second batches: canceled where they are at work, booked where they have ended.
+
+        They are proven ours: their ids came from our own POST, or our request was in their results.
+        """
+        for waste in record.unsettled_waste:
+            record = self._settle(record, waste)
+        return record
+
+    def _settle(self, record: BatchCall, waste: Waste) -> BatchCall:
+        try:
+            batch = self.api.retrieve(waste.batch_id)
+            if batch.status == "in_progress":
+                batch = self.api.cancel(waste.batch_id)
+            if not batch.has_ended:
+                return record
+            result = find_result(self.api.results(waste.batch_id), record.custom_id)
+        except ApiFailure as failure:
+            if failure.status in (*NO_ACCESS, *GONE):
+                return self._settled(record, waste, Cost(usd=None), f"its cost is unknown: {failure.message}")
+            return record
+        if isinstance(result, NotThere) and result.torn:
+            if record.torn.count(waste.batch_id) < TORN_LOOKS:
+                return self.books.put(record, torn=(*record.torn, waste.batch_id))
+            return self._settled(record, waste, Cost(usd=None), "its cost is unknown: its results cannot be read")
+        return self._book(record, waste, result, batch.created_at or record.created_at)
+
+    def _book(self, record: BatchCall, waste: Waste, result: Result, at: datetime) -> BatchCall:
+        if isinstance(result, Succeeded):
+            cost, _ = self.books.price(record, result.message, at)
+            return self._settled(record, waste, cost, waste.note)
+        return self._settled(record, waste, None, f"{waste.note}, not billed")
+
+    def _settled(self, record: BatchCall, waste: Waste, cost: Cost | None, note: str) -> BatchCall:
+        self.session.log(f"{record.key.stage}: {waste.batch_id} was {note}")
+        done = replace(waste, cost=cost, note=note, settled=True)
+        return self.books.put(record, waste=tuple(done if w.batch_id == waste.batch_id else w for w in record.waste))
