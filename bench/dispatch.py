@@ -26,7 +26,7 @@ from gremlins.fleet.dispatch.observation import Missing, Observation, Ready, Spa
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.tick import Dispatcher
 from gremlins.fleet.times import text_of
-from gremlins.processes.exits import wait_for_end
+from gremlins.processes.ending import wait_for_end
 
 PROJECT = "/bench/project"
 STAMP = "2026-11-21T10:00:00Z"

@@ -32,9 +32,10 @@ from gremlins.paths import Home
 from gremlins.pipeline.freezing import FrozenLaunch, read_frozen
 from gremlins.processes.interrupt import Interrupt, InterruptibleClock, Terminated, nothing_to_check
 from gremlins.processes.locks import LOCK_FD_VARIABLE, GremlinLock, hold_work_lock
-from gremlins.processes.notify import event_of, notify
+from gremlins.processes.notify import notify
 from gremlins.records.calls import Cost, Ledger
 from gremlins.records.caps import cap_reached
+from gremlins.records.ending_event import ending_event
 from gremlins.records.gremlin import (
     Bailed,
     Evidence,
@@ -110,7 +111,7 @@ class Run:
 
     def _notify(self) -> None:
         """Tell a person who has asked to be told; it is never waited for."""
-        if (event := event_of(self.record, self.clock.now())) is not None:
+        if (event := ending_event(self.record, self.clock.now())) is not None:
             notify(self.frozen.settings.notify, event, self.env, Path(self.record.project))
 
     def close(self) -> None:
@@ -275,7 +276,7 @@ class Run:
             check=self.interrupt.check,
             guard=self._guard,
             claimed=lambda since: claimed_batches(self.home, besides=self.gremlin_id, since=since),
-            adopting=lambda: adoption_lock(self.home),
+            adopting=lambda: adoption_lock(self.home, self.clock),
             work_fd=self.work_fd,
             interrupt_fd=self.interrupt.fd,
             activity=self.paths.activity.touch,
@@ -536,7 +537,7 @@ def _crashed(home: Home, gremlin_id: str, lock: GremlinLock, clock: Clock) -> in
     written = store.write(replace(record, status=status), lock)
     with contextlib.suppress(GremlinsError):  # what was frozen may be the very thing that cannot be read
         settings = read_frozen(store.paths(gremlin_id).frozen).settings
-        if (event := event_of(written, clock.now())) is not None:
+        if (event := ending_event(written, clock.now())) is not None:
             notify(settings.notify, event, os.environ, Path(record.project))
     return INTERNAL_ERROR
 

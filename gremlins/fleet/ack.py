@@ -10,9 +10,9 @@ from gremlins.clock import Clock
 from gremlins.errors import Conflict
 from gremlins.fleet.status import look
 from gremlins.paths import Home
+from gremlins.processes.ending import end_worktree_processes
 from gremlins.processes.locks import GremlinLock
 from gremlins.processes.spawn import spawn_runner
-from gremlins.processes.survivors import end_leftovers
 from gremlins.records.gremlin import Bailed, Gremlin, Queued, RunStore
 from gremlins.records.journal import Journal
 from gremlins.records.stop_request import clear_stop
@@ -29,7 +29,7 @@ def acknowledge(home: Home, gremlin_id: str, *, clock: Clock, env: Mapping[str, 
         record = store.read(gremlin_id)
         if not isinstance(record.status, Bailed):
             raise Conflict(f"{gremlin_id} has gone on meanwhile")
-        end_leftovers(paths, clock)
+        end_worktree_processes(paths, clock)
         clear_stop(paths)  # one that came while it was bailing
         stage = record.status.stage or record.stage
         store.write(_accepted(record, stage, clock), lock)

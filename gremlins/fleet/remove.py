@@ -12,8 +12,8 @@ from gremlins.errors import Conflict, CorruptRecord, GremlinsError
 from gremlins.fleet.status import Row, look
 from gremlins.fleet.stop import await_stop, request_stop
 from gremlins.paths import Home
+from gremlins.processes.ending import end_worktree_processes
 from gremlins.processes.locks import GremlinLock
-from gremlins.processes.survivors import end_leftovers
 from gremlins.records.gremlin import Gremlin, Landed, RunStore
 from gremlins.records.spend import archive
 from gremlins.repository.git import Git
@@ -51,7 +51,7 @@ def remove_gremlin(
         record = store.read(gremlin_id)
         if not force:
             refuse_to_lose_commits(record)
-        end_leftovers(home.gremlin(gremlin_id), clock)
+        end_worktree_processes(home.gremlin(gremlin_id), clock)
         _remove(home, record, settle_bead, delete_branch=True)
 
 

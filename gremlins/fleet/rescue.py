@@ -22,9 +22,9 @@ from gremlins.fleet.stop import await_stop, request_stop
 from gremlins.outcome import KEEPS_ATTEMPT
 from gremlins.paths import GremlinPaths, Home
 from gremlins.pipeline.freezing import FrozenLaunch, read_frozen
+from gremlins.processes.ending import end_worktree_processes
 from gremlins.processes.locks import GremlinLock
 from gremlins.processes.spawn import spawn_runner
-from gremlins.processes.survivors import end_leftovers
 from gremlins.records.calls import BatchCall, Intent, Ledger
 from gremlins.records.gremlin import Bailed, FailedGremlin, Gremlin, Queued, RunStore, StageRun
 from gremlins.records.liveness import RESCUABLE
@@ -104,7 +104,7 @@ def _revive(
     ledger = Ledger(paths)
     open_calls = [call for call in ledger.batch_calls() if not call.settled]
     _prove_key(open_calls, env, frozen)
-    end_leftovers(paths, clock)
+    end_worktree_processes(paths, clock)
     for folder in (paths.calls, paths.artifacts):  # not its own folder: others write their wish to stop there
         sweep_drafts(folder)
     detail = _found(open_calls, record)

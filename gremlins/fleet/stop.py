@@ -13,9 +13,9 @@ from gremlins.clock import Clock
 from gremlins.errors import Conflict
 from gremlins.fleet.status import Row, look
 from gremlins.paths import Home
+from gremlins.processes.ending import end_worktree_processes
 from gremlins.processes.locks import GremlinLock, work_lock_is_free
 from gremlins.processes.spawn import spawn_runner
-from gremlins.processes.survivors import end_leftovers
 from gremlins.records.stop_request import StopIntention, read_stop, write_stop
 
 LOOK_EVERY = 0.03
@@ -71,7 +71,7 @@ def _end_what_is_left(home: Home, gremlin_id: str, clock: Clock) -> None:
     except Conflict:
         return  # somebody is bringing it back, and ends it first
     with lock:
-        end_leftovers(paths, clock)
+        end_worktree_processes(paths, clock)
 
 
 def _settle_in_its_place(home: Home, gremlin_id: str, clock: Clock, env: Mapping[str, str]) -> None:
@@ -82,7 +82,7 @@ def _settle_in_its_place(home: Home, gremlin_id: str, clock: Clock, env: Mapping
     except Conflict:
         return  # somebody else came to life meanwhile, and reads the intention
     try:
-        end_leftovers(paths, clock)
+        end_worktree_processes(paths, clock)
         spawn_runner(paths, lock, env)
     except BaseException:
         lock.release()

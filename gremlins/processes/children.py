@@ -1,4 +1,4 @@
-"""Child processes: run one, start one in a group of its own, end a group, and tell a live pid from a recycled one."""
+"""Child processes: runs and starts them in groups of their own, signals and ends groups, says which pids are alive."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from gremlins.clock import Clock
 
 PROC = Path("/proc")
 ATTENTION = 0.3
-"""Seconds between two looks whether somebody wants a child to be ended."""
+"""Seconds between two calls of `check` while a child runs."""
 
 _CREDENTIALS = re.compile(
     r"""ANTHROPIC_.*(KEY|TOKEN|TOKEN_FILE|SECRET|HEADERS)
@@ -25,7 +26,7 @@ _CREDENTIALS = re.compile(
       | AWS_BEARER_TOKEN_BEDROCK
       | (OPENAI|CODEX|KILO|KILOCODE|COPILOT|GEMINI|OPENROUTER|MISTRAL)_.*(KEY|TOKEN|SECRET)
       | (GH|GITHUB|GH_ENTERPRISE|GITHUB_ENTERPRISE|COPILOT_GITHUB)_TOKEN
-      | GREMLINS_(?!HOME$).*                # ours; the state root stays, so that a command sees the same gremlins
+      | GREMLINS_(?!HOME$).*                # the state root stays: a command sees the same gremlins
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -47,7 +48,7 @@ class Completed:
 
     @property
     def stdout(self) -> str:
-        """What it printed, bytes that are not UTF-8 replaced."""
+        """Decoded; bytes that are not UTF-8 are replaced."""
         return self.stdout_bytes.decode(errors="replace")
 
     @property
@@ -75,11 +76,10 @@ def run(
     shielded: bool = False,
     check: Callable[[], None] | None = None,
 ) -> Completed:
-    """Run a child to its end, in a group of its own so that Ctrl-C at our terminal is not also its Ctrl-C.
+    """Run a child to its end, in a group of its own, which Ctrl-C at our terminal does not reach.
 
-    Interrupted, the child is killed; a `shielded` one is waited for first, for it must not be cut in the middle.
-    `check` is called now and then meanwhile, and interrupts by raising.
-    Raises OSError where it cannot be started, `TimedOut` after `timeout` seconds.
+    On an exception here the child is killed; a `shielded` one is waited for first. `check` is called every 0.3 s
+    and interrupts by raising. Raises OSError if the child cannot start, `TimedOut` after `timeout` seconds.
     """
     data = input.encode() if isinstance(input, str) else input
     child = start(
@@ -106,7 +106,7 @@ def run(
 
 
 def _attended(child: subprocess.Popen[bytes], timeout: float | None, check: Callable[[], None]) -> tuple[bytes, bytes]:
-    """`communicate`, in short pieces."""
+    """`communicate` in short pieces, with `check` before each."""
     left = float("inf") if timeout is None else timeout
     while True:
         check()
@@ -136,10 +136,7 @@ def start(
     stderr: int | IO[bytes] = subprocess.DEVNULL,
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a child as the leader of a session and group of its own: its pid is also its group's id.
-
-    It inherits the descriptors in `pass_fds` and no others. Raises OSError.
-    """
+    """Start a child that leads its own session and group and inherits only `pass_fds`. Raises OSError."""
     return subprocess.Popen(
         list(argv),
         cwd=cwd,
@@ -161,9 +158,9 @@ def terminate_group(
     alive: Callable[[int], bool] | None = None,
     poll: float = 0.05,
 ) -> bool:
-    """End a process group: TERM, `grace` seconds, KILL. True when nothing of it is left.
+    """End a process group: SIGTERM, then SIGKILL after `grace` seconds. True when no process of it runs.
 
-    Whoever started the leader still has to wait for it; a zombie counts as gone.
+    The parent of the leader still has to reap it; a zombie counts as ended.
     """
     if pgid <= 1 or pgid == os.getpgrp():
         raise ValueError(f"refusing to signal process group {pgid}")
@@ -185,86 +182,77 @@ def terminate_group(
     return False
 
 
+def signal_process(pid: int, number: int) -> None:
+    """Signal a process, and its whole group if it leads one. A process that is gone is no error."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if os.getpgid(pid) == pid:
+            os.killpg(pid, number)
+        else:
+            os.kill(pid, number)
+
+
+def is_alive(pid: int) -> bool:
+    """True if a process with this pid runs. A zombie does not."""
+    import psutil  # 50 ms that few commands need
+
+    try:
+        return pid > 0 and psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
 def group_alive(pgid: int) -> bool:
-    """Whether a process group has a member that still runs (zombies do not)."""
+    """True if a process group has a member that runs. Zombies do not."""
+    import psutil
+
     try:
         os.killpg(pgid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    members = [stat for pid in _pids() if (stat := _stat(pid)) and stat.group == pgid]
-    return not PROC.is_dir() or any(not member.over for member in members)
+    return any(_group_of(pid) == pgid and is_alive(pid) for pid in psutil.pids())
 
 
-@dataclass(frozen=True)
-class _Stat:
-    state: str
-    group: int
-    started: str
-    """Clock ticks since boot."""
-
-    @property
-    def over(self) -> bool:
-        return self.state in "ZXx"
-
-
-def _pids() -> list[int]:
+def _group_of(pid: int) -> int | None:
     try:
-        return [int(name) for name in os.listdir(PROC) if name.isdigit()]
-    except OSError:
-        return []
-
-
-def _stat(pid: int) -> _Stat | None:
-    try:
-        text = (PROC / str(pid) / "stat").read_text(errors="replace")
+        return os.getpgid(pid)
     except OSError:
         return None
-    # The second field is the command in parentheses and may itself hold spaces and parentheses: proc(5).
-    fields = text[text.rfind(")") + 1 :].split()
-    return _Stat(fields[0], int(fields[2]), fields[19]) if len(fields) > 19 else None
 
 
-def start_time(pid: int) -> str | None:
-    """A word that tells this process from a later one with the same pid, also across reboots. None: it is over."""
-    if pid <= 0:
+def uptime() -> float | None:
+    """Seconds since the machine booted; None where the system does not say."""
+    boottime = getattr(time, "CLOCK_BOOTTIME", None)
+    return None if boottime is None else time.clock_gettime(boottime)
+
+
+def age_of(pid: int) -> float | None:
+    """Seconds since a process started, whatever the wall clock was set to since. None: unknown, or not running."""
+    import psutil
+
+    up = uptime()
+    if up is None or not is_alive(pid):
         return None
-    if PROC.is_dir():
-        stat = _stat(pid)
-        return None if stat is None or stat.over else f"{_boot()}:{stat.started}"
     try:
-        shown = run(
-            ["ps", "-o", "stat=,lstart=", "-p", str(pid)],
-            cwd=Path("/"),
-            env={**os.environ, "LC_ALL": "C"},
-            timeout=10,
-        )
-    except (OSError, TimedOut):
+        return max(0.0, up - (psutil.Process(pid).create_time() - psutil.boot_time()))
+    except psutil.Error:
         return None
-    state, _, started = shown.stdout.strip().partition(" ")
-    return started.strip() if started and not state.startswith("Z") else None
-
-
-def _boot() -> str:
-    try:
-        return (PROC / "sys/kernel/random/boot_id").read_text().strip()[:8]
-    except OSError:
-        return "boot"
-
-
-def is_running(pid: int, started: str | None) -> bool:
-    """Whether `pid` still is the process that had this `start_time`."""
-    return started is not None and start_time(pid) == started
 
 
 def holders(path: Path) -> list[int]:
-    """The pids, ours left out, that hold a file open. Empty where the system cannot say (only Linux can)."""
+    """The pids, ours left out, that hold a file open. Empty except on Linux.
+
+    Not by psutil, which asks for the status of every open file: a dead network mount would block that.
+    """
     try:
         wanted = os.stat(path)
+        pids = [int(name) for name in os.listdir(PROC) if name.isdigit()]
     except OSError:
         return []
-    return [pid for pid in _pids() if pid != os.getpid() and _holds(pid, path.name, wanted)]
+    return [pid for pid in pids if pid != os.getpid() and _holds(pid, path.name, wanted)]
 
 
 def _holds(pid: int, name: str, wanted: os.stat_result) -> bool:
@@ -274,19 +262,17 @@ def _holds(pid: int, name: str, wanted: os.stat_result) -> bool:
     except OSError:
         return False
     for number in numbers:
-        with contextlib.suppress(OSError):  # closed meanwhile, or not ours to see
-            # The name first: reading a link never blocks, asking a dead network mount for its status does.
+        with contextlib.suppress(OSError):  # closed meanwhile, or another user's
+            # The name first: reading a link never blocks.
             target = os.readlink(folder / number).removesuffix(" (deleted)")
-            if target.rsplit("/", 1)[-1] == name:
-                found = os.stat(folder / number)
-                if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
-                    return True
+            if target.rsplit("/", 1)[-1] == name and os.path.samestat(os.stat(folder / number), wanted):
+                return True
     return False
 
 
 def command_env(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a project's own commands: without our credentials, without variables that point git at
-    another repository, and without `GREMLINS_*` except the state root.
+    """The environment for a project's own commands: no credentials, no variables that name another git repository,
+    no `GREMLINS_*` except the state root.
     """
     return {
         name: value
@@ -296,5 +282,5 @@ def command_env(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _has_password(name: str, value: str) -> bool:
-    """A gateway's address may carry `user:password@`."""
+    """True for a gateway's address with `user:password@`."""
     return name.startswith("ANTHROPIC_") and "://" in value and "@" in value

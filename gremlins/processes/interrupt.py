@@ -1,4 +1,4 @@
-"""SIGTERM as something a gremlin notices at points of its own choosing, never in the middle of a write."""
+"""Turns SIGTERM, SIGINT and SIGHUP into checks at chosen points, so that no write is interrupted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
 class Terminated(BaseException):
-    """The process was asked to end. Not an Exception: nothing that handles failures may swallow it."""
+    """A signal asked the process to end. Not an Exception, so that no failure handler catches it."""
 
     def __init__(self, signal_name: str) -> None:
         super().__init__(signal_name)
@@ -22,7 +22,7 @@ class Terminated(BaseException):
 
 
 class Interrupt:
-    """Remembers that a signal came, and wakes every wait of every thread when it does."""
+    """Records the first signal and wakes the waits of every thread."""
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
@@ -30,7 +30,7 @@ class Interrupt:
         os.set_blocking(self._write, False)
 
     def install(self) -> None:
-        """Handle SIGTERM, SIGINT and SIGHUP, and let them in: an exec may have blocked them on the way here."""
+        """Handle the signals and unblock them: they may be blocked from before an exec."""
         for number in SIGNALS:
             signal.signal(number, self._handle)
         self.let_in()
@@ -41,17 +41,17 @@ class Interrupt:
     def trigger(self, signal_name: str) -> None:
         if self.signal_name is None:
             self.signal_name = signal_name
-            os.write(self._write, b"!")  # never read: it stays readable, for every thread
+            os.write(self._write, b"!")  # not read until `clear`: it stays readable for every thread
 
     def hold(self) -> None:
-        """Keep further signals back: they are delivered after `let_in`, or to whatever this process becomes."""
+        """Block signals until `let_in`, or until the program that this process becomes unblocks them."""
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     def let_in(self) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def clear(self) -> None:
-        """Go on after a signal that has been dealt with."""
+        """Forget a signal that was handled."""
         self.signal_name = None
         os.read(self._read, 4096)
 
@@ -61,12 +61,12 @@ class Interrupt:
             raise Terminated(self.signal_name)
 
     def wait(self, seconds: float) -> bool:
-        """Wait, at most so long; True at once when a signal came."""
+        """Wait up to `seconds`. Returns True as soon as a signal has come."""
         return bool(select.select([self._read], [], [], max(0.0, seconds))[0])
 
     @property
     def fd(self) -> int:
-        """Readable once a signal came."""
+        """A descriptor that is readable once a signal has come."""
         return self._read
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class Interrupt:
 
 
 class InterruptibleClock(SystemClock):
-    """The real clock, whose sleep ends with Terminated when a signal comes."""
+    """The system clock; a signal ends `sleep` with Terminated."""
 
     def __init__(self, interrupt: Interrupt) -> None:
         self.interrupt = interrupt
@@ -86,7 +86,7 @@ class InterruptibleClock(SystemClock):
 
 
 def nothing_to_check() -> None:
-    """An interrupt check for those who cannot be interrupted."""
+    """No-op interrupt check."""
 
 
 Check = Callable[[], None]

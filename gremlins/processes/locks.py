@@ -1,7 +1,7 @@
-"""Who may write a gremlin's record: a kernel lock on its lock file, freed by the kernel when its holder dies.
+"""File locks: `flock` with a deadline, and the lock that gives one process the right to write a gremlin's record.
 
-The descriptor is handed from launcher to child and kept across exec, so there is no moment between start and end
-at which the lock is free; no agent or command inherits it. The file's text names the holder; only the lock counts.
+The kernel frees a lock when its holder dies. A launcher hands a gremlin's lock to the child as a descriptor, which is
+kept across exec, so the lock is never free between start and end; no agent or command inherits it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,47 @@ from gremlins.clock import Clock, SystemClock
 from gremlins.errors import Conflict
 
 Role = Literal["runner", "keeper"]
-"""A runner is the gremlin, alive. A keeper is a command that writes the record where nobody lives."""
+"""A runner is the gremlin's own process. A keeper is a command that writes the record of a gremlin without one."""
 
 LOCK_FD_VARIABLE = "GREMLINS_LOCK_FD"
 
 
+def open_lock(path: Path) -> int:
+    """Open a lock file, made if missing. No child inherits the descriptor."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def try_flock(fd: int, kind: int = fcntl.LOCK_EX) -> bool:
+    """Take a lock if it is free. kind: `fcntl.LOCK_EX` or `fcntl.LOCK_SH`."""
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def flock_until(fd: int, kind: int, *, clock: Clock, patience: float, poll: float = 0.02) -> bool:
+    """Take a lock, trying every `poll` seconds for at most `patience` seconds. False: another process kept it."""
+    deadline = clock.monotonic() + patience
+    while not try_flock(fd, kind):
+        if clock.monotonic() >= deadline:
+            return False
+        clock.sleep(poll)
+    return True
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, clock: Clock, patience: float, kind: int = fcntl.LOCK_EX) -> Iterator[bool]:
+    """Hold the lock of a file for the block. Yields False if it was not free within `patience` seconds."""
+    fd = open_lock(path)
+    try:
+        yield flock_until(fd, kind, clock=clock, patience=patience)
+    finally:
+        os.close(fd)
+
+
 class Holder(NamedTuple):
-    """Who holds a lock, as far as its file says. `pid` is null in the moment between start and first breath."""
+    """The process that holds a gremlin's lock. `pid` is None until a new runner has signed."""
 
     role: Role
     pid: int | None
@@ -38,37 +72,29 @@ class GremlinLock:
 
     @classmethod
     def acquire(cls, path: Path, role: Role, *, clock: Clock | None = None, patience: float = 1.0) -> Self:
-        """Take the lock or raise Conflict. `patience` (seconds) outlasts those who only look (see `holder_of`)."""
-        clock = clock or SystemClock()
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = clock.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if clock.monotonic() >= deadline:
-                    os.close(fd)
-                    raise Conflict(f"{path.parent.name} is being worked on by another process") from None
-                clock.sleep(0.02)
-                continue
-            lock = cls(fd)
-            lock.sign(role, None if role == "runner" else os.getpid())
-            return lock
+        """Take the lock or raise Conflict. `patience` (seconds) outlasts the checks of `holder_of`."""
+        fd = open_lock(path)
+        if not flock_until(fd, fcntl.LOCK_EX, clock=clock or SystemClock(), patience=patience):
+            os.close(fd)
+            raise Conflict(f"{path.parent.name} is being worked on by another process")
+        lock = cls(fd)
+        lock.sign(role, None if role == "runner" else os.getpid())
+        return lock
 
     @classmethod
     def inherited(cls, fd: int) -> Self:
-        """The lock a parent, or this process before an exec, already holds."""
+        """The lock that the parent, or this process before an exec, already holds."""
         os.set_inheritable(fd, False)
         return cls(fd)
 
     def sign(self, role: Role, pid: int | None) -> None:
-        """Write into the file who holds it. In place: the inode carries the lock."""
+        """Write the holder into the file, in place because the inode carries the lock."""
         text = json.dumps({"role": role, "pid": pid}).encode()
         os.ftruncate(self.fd, 0)
         os.pwrite(self.fd, text, 0)
 
     def release(self) -> None:
-        """Give the lock up, or only this process's copy of it where a child has another."""
+        """Close this process's descriptor. The lock stays held where a child has inherited it."""
         with contextlib.suppress(OSError):
             os.close(self.fd)
 
@@ -80,23 +106,19 @@ class GremlinLock:
 
 
 def holder_of(path: Path | str) -> Holder | None:
-    """Who holds the lock now, or None. Looks through a shared lock held for microseconds; never creates the file."""
+    """The current holder of a gremlin's lock. Takes a shared lock for microseconds; never creates the file."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _signature(os.pread(fd, 4096, 0))
-        return None
+        return None if try_flock(fd, fcntl.LOCK_SH) else _signature(os.pread(fd, 4096, 0))
     finally:
         os.close(fd)
 
 
 def _signature(text: bytes) -> Holder:
-    """A half-written signature still means that somebody holds the lock."""
+    """A half-written signature still means that a process holds the lock."""
     try:
         found = json.loads(text)
         return Holder(role="keeper" if found["role"] == "keeper" else "runner", pid=found["pid"])
@@ -105,46 +127,19 @@ def _signature(text: bytes) -> Holder:
 
 
 def hold_work_lock(path: Path) -> int:
-    """Open the lock that agents and commands inherit, and hold it in this process too. Returns the descriptor."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Hold the lock that agents and commands inherit. Returns the descriptor."""
+    fd = open_lock(path)
     fcntl.flock(fd, fcntl.LOCK_SH)
     return fd
 
 
 def work_lock_is_free(path: Path) -> bool:
-    """Whether nothing that a gremlin started in its worktree is left."""
+    """True if no agent or command of the gremlin is left."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return True
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(fd)
-    return True
-
-
-@contextlib.contextmanager
-def brief_lock(path: Path, *, clock: Clock, patience: float) -> Iterator[bool]:
-    """Hold a lock for a moment; False when it could not be had within `patience` seconds.
-
-    For the shared poll only, whose process must start quickly; elsewhere locks are `filelock`'s.
-    """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = clock.monotonic() + patience
-    try:
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                held = True
-                break
-            except BlockingIOError:
-                if clock.monotonic() >= deadline:
-                    held = False
-                    break
-            clock.sleep(0.05)
-        yield held
+        return try_flock(fd)
     finally:
         os.close(fd)

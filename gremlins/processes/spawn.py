@@ -1,4 +1,4 @@
-"""Starting a gremlin's process: detached, in a session of its own, with its lock already in its hands."""
+"""Starts a gremlin's process, detached in its own session, and hands it the gremlin's lock."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from gremlins.processes.locks import LOCK_FD_VARIABLE, GremlinLock
 
 
 def spawn_runner(paths: GremlinPaths, lock: GremlinLock, env: Mapping[str, str]) -> int:
-    """Start the runner and hand it the lock; our own copy is closed. Returns the pid.
+    """Start the runner with the lock and close our descriptor of it. Returns the pid. Raises GremlinsError.
 
-    The environment is the caller's of this moment, so that a rotated key reaches it. Raises GremlinsError.
+    env: the environment of now, so that a rotated key reaches the runner.
     """
-    home = str(paths.root.parent.parent)  # ours may have been relative, and the child starts elsewhere
+    home = str(paths.root.parent.parent)  # absolute: the child has another working directory
     child_env = {**env, "GREMLINS_HOME": home, LOCK_FD_VARIABLE: str(lock.fd)}
     out = os.open(paths.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     lock.sign("runner", None)
@@ -36,6 +36,6 @@ def spawn_runner(paths: GremlinPaths, lock: GremlinLock, env: Mapping[str, str])
         raise GremlinsError(f"the process could not be started: {error.strerror}") from error
     finally:
         os.close(out)
-    child.returncode = 0  # it outlives us on purpose; nobody here waits for it
+    child.returncode = 0  # it outlives us: no warning that it was not reaped
     lock.release()
     return child.pid

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from filelock import FileLock
-
+from gremlins.clock import Clock
 from gremlins.files import make_private_dir
 from gremlins.paths import Home
+from gremlins.processes.locks import locked
 
 SLACK = timedelta(days=1)
 """A record that claims a batch was written after the batch was made; our clock may have jumped meanwhile."""
@@ -41,7 +41,12 @@ def _claims(record: Any) -> Iterator[str]:
         yield str(waste["batch_id"])
 
 
-def adoption_lock(home: Home) -> FileLock:
-    """Held while a batch that was found is written into a record. Raises filelock.Timeout after a minute."""
+@contextlib.contextmanager
+def adoption_lock(home: Home, clock: Clock) -> Iterator[None]:
+    """Held while a batch that was found is written into a record. Raises TimeoutError after a minute."""
     make_private_dir(home.polls)
-    return FileLock(home.polls / "adopt.lock", timeout=60)
+    path = home.polls / "adopt.lock"
+    with locked(path, clock=clock, patience=60) as held:
+        if not held:
+            raise TimeoutError(f"another process holds {path}")
+        yield

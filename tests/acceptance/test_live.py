@@ -52,7 +52,7 @@ def test_a_stop_leaves_no_agent_and_a_rescue_takes_its_session_up(sandbox: Sandb
     pid = at_work(sandbox, claude)
     sandbox.ok("stop", "g")
     assert sandbox.life("g") == "stopped"
-    assert proc.start_time(pid) is None
+    assert not proc.is_alive(pid)
     assert sandbox.state("g")["cost"]["live_usd"] > 0
     sandbox.ok("rescue", "g")
     sandbox.until("g", "finished")
@@ -68,7 +68,7 @@ def test_after_kill_9_a_rescue_ends_what_is_left_of_the_agent_and_goes_on_in_its
     sandbox.kill("g")
     assert sandbox.life("g") == "dead"
     sandbox.ok("rescue", "g")
-    assert proc.start_time(pid) is None
+    assert not proc.is_alive(pid)
     sandbox.until("g", "finished")
     session = claude.starts[0]["argv"][claude.starts[0]["argv"].index("--session-id") + 1]
     assert claude.starts[1]["argv"][claude.starts[1]["argv"].index("--resume") + 1] == session
@@ -79,7 +79,7 @@ def test_a_shutdown_ends_the_agent_too(sandbox: Sandbox, claude: FakeClaude) -> 
     pid = at_work(sandbox, claude)
     os.kill(sandbox.state("g")["liveness"]["pid"], signal.SIGTERM)
     sandbox.until("g", "dead")
-    assert proc.start_time(pid) is None
+    assert not proc.is_alive(pid)
 
 
 def test_a_silent_agent_is_resumed_in_the_same_attempt(sandbox: Sandbox, claude: FakeClaude) -> None:

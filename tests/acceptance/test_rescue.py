@@ -151,14 +151,14 @@ def killed_at_work(sandbox: Sandbox, pids: Path) -> list[int]:
     sandbox.kill("g")
     assert sandbox.life("g") == "dead"
     left = [int(line) for line in pids.read_text().split()]
-    assert all(proc.start_time(pid) for pid in left), "the command should have outlived its gremlin"
+    assert all(proc.is_alive(pid) for pid in left), "the command should have outlived its gremlin"
     return left
 
 
 def test_a_command_that_outlived_its_gremlin_is_ended_before_it_goes_on(sandbox: Sandbox, tmp_path: Path) -> None:
     left = killed_at_work(sandbox, tmp_path / "pids")
     sandbox.ok("rescue", "g")
-    assert [pid for pid in left if proc.start_time(pid)] == []
+    assert [pid for pid in left if proc.is_alive(pid)] == []
     sandbox.until("g", "finished")
 
 
@@ -178,7 +178,7 @@ def test_what_a_killed_command_had_half_made_is_kept_aside_and_not_mixed_in(sand
 def test_a_stop_of_a_dead_one_ends_what_it_left(sandbox: Sandbox, tmp_path: Path) -> None:
     left = killed_at_work(sandbox, tmp_path / "pids")
     sandbox.ok("stop", "g")
-    assert [pid for pid in left if proc.start_time(pid)] == []
+    assert [pid for pid in left if proc.is_alive(pid)] == []
 
 
 def record(sandbox: Sandbox) -> dict[str, int]:

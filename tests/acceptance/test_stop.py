@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from gremlins.processes.children import start_time
+from gremlins.processes.children import is_alive
 from tests.acceptance.one_batch_call import FOREVER, billed_once, calls, end_batches, launch_one, park_one
 from tests.acceptance.sandbox import Sandbox
 from tests.time_limit import DEADLINE
@@ -171,7 +171,7 @@ def test_a_command_at_work_is_ended_with_its_children(sandbox: Sandbox) -> None:
     sandbox.wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2, "the command")
     sandbox.ok("stop", "g")
     assert sandbox.life("g") == "stopped"
-    assert [pid for pid in pids.read_text().split() if start_time(int(pid))] == []
+    assert [pid for pid in pids.read_text().split() if is_alive(int(pid))] == []
 
 
 def test_stop_all_stops_all_and_what_is_over_is_no_error(sandbox: Sandbox) -> None:

@@ -1,4 +1,4 @@
-"""Who may write a gremlin's record: one at a time, freed by the kernel, and no gap between launcher and child."""
+"""One process at a time holds a gremlin's lock; the kernel frees it; it is never free between launcher and child."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from gremlins.processes.locks import (
     LOCK_FD_VARIABLE,
     GremlinLock,
     Holder,
-    brief_lock,
     hold_work_lock,
     holder_of,
+    locked,
     work_lock_is_free,
 )
 from tests.time_limit import DEADLINE
@@ -45,21 +45,21 @@ def test_its_file_names_its_holder(path: Path) -> None:
     assert holder_of(path) is None
 
 
-def test_a_runner_has_no_pid_before_its_first_breath(path: Path) -> None:
+def test_a_runner_has_no_pid_before_it_signs(path: Path) -> None:
     with GremlinLock.acquire(path, "runner") as lock:
         assert holder_of(path) == Holder("runner", None)
         lock.sign("runner", 4242)
         assert holder_of(path) == Holder("runner", 4242)
 
 
-def test_what_a_dead_holder_left_in_the_file_counts_for_nothing(path: Path) -> None:
+def test_the_signature_of_a_dead_holder_is_ignored(path: Path) -> None:
     GremlinLock.acquire(path, "keeper").release()
     assert path.read_bytes()
     assert holder_of(path) is None
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"role": 1}', b"\xff"])
-def test_a_half_written_name_still_means_that_somebody_holds_it(path: Path, text: bytes) -> None:
+def test_a_half_written_name_still_means_that_it_is_held(path: Path, text: bytes) -> None:
     with GremlinLock.acquire(path, "runner") as lock:
         os.ftruncate(lock.fd, 0)
         os.pwrite(lock.fd, text, 0)
@@ -75,7 +75,7 @@ def test_looking_makes_no_file_and_takes_nothing(path: Path) -> None:
     GremlinLock.acquire(path, "keeper", patience=0).release()
 
 
-def test_whoever_only_looks_never_keeps_a_writer_out(path: Path) -> None:
+def test_a_look_never_keeps_a_writer_out(path: Path) -> None:
     GremlinLock.acquire(path, "keeper").release()
     over = threading.Event()
 
@@ -143,7 +143,7 @@ def test_no_command_that_is_started_inherits_it(path: Path) -> None:
         assert not os.get_inheritable(GremlinLock.inherited(lock.fd).fd)
 
 
-def test_many_who_want_it_get_it_one_after_another(path: Path) -> None:
+def test_many_processes_get_it_one_after_another(path: Path) -> None:
     inside, most = 0, 0
 
     def work() -> None:
@@ -180,15 +180,15 @@ def test_the_work_lock_is_held_by_what_a_dead_gremlin_left_running(tmp_path: Pat
     assert work_lock_is_free(path)
 
 
-# ── the shared poll's ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── any file's lock ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_brief_lock_is_waited_for_and_then_gone_without(tmp_path: Path) -> None:
+def test_a_lock_is_waited_for_until_its_deadline(tmp_path: Path) -> None:
     clock = FakeClock()
-    with brief_lock(tmp_path / "l", clock=clock, patience=1) as first:
+    with locked(tmp_path / "l", clock=clock, patience=1) as first:
         assert first
-        with brief_lock(tmp_path / "l", clock=clock, patience=1) as second:
+        with locked(tmp_path / "l", clock=clock, patience=1) as second:
             assert not second
     assert clock.ticks >= 1
-    with brief_lock(tmp_path / "l", clock=SystemClock(), patience=1) as third:
+    with locked(tmp_path / "l", clock=SystemClock(), patience=1) as third:
         assert third

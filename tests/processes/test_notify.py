@@ -1,4 +1,4 @@
-"""A person's command is told how a gremlin ended; whatever it does, nobody waits and nothing is harmed."""
+"""The `notify` command gets its document; a command that hangs or fails blocks and harms nothing."""
 
 from __future__ import annotations
 
@@ -9,19 +9,8 @@ from typing import Any
 
 import pytest
 
-from gremlins.processes.notify import event_of, notify
-from gremlins.records.gremlin import (
-    Bailed,
-    Evidence,
-    FailedGremlin,
-    Finished,
-    Interrupted,
-    Parked,
-    Running,
-    Status,
-    Stopped,
-)
-from tests.fleet.records import NOON, ago, parked_call, record
+from gremlins.processes.children import is_alive
+from gremlins.processes.notify import notify
 from tests.time_limit import wait_until
 
 
@@ -44,14 +33,7 @@ def test_a_command_that_hangs_is_killed_with_all_it_started(tmp_path: Path) -> N
     told(tmp_path, "sleep 300 & echo $! > child; echo $$ > shell; wait", timeout=1.0)
     wait_until(lambda: (tmp_path / "shell").exists() and (tmp_path / "shell").read_text().strip() != "", "its pid")
     pids = [int((tmp_path / name).read_text()) for name in ("child", "shell")]
-    wait_until(lambda: not any(_alive(pid) for pid in pids), "the end of both")
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    wait_until(lambda: not any(is_alive(pid) for pid in pids), "the end of both")
 
 
 def test_it_is_no_child_of_ours_and_leaves_no_zombie(tmp_path: Path) -> None:
@@ -85,28 +67,3 @@ def test_a_command_that_cannot_run_or_fails_is_passed_over(tmp_path: Path, setti
 def test_a_folder_that_is_gone_does_not_keep_it_from_running(tmp_path: Path) -> None:
     notify(f"touch '{tmp_path}/out'", {}, os.environ, tmp_path / "gone")
     wait_until((tmp_path / "out").exists, "its file")
-
-
-PROOF = Evidence(kind="commits", base="0", tip="1", holds=True)
-ENDINGS: list[tuple[Status, str, str | None]] = [
-    (Finished(since=ago(1), evidence=PROOF), "finished", None),
-    (Bailed(since=ago(1), stage="plan", kind="unclear", detail="which?"), "bailed", "unclear: which?"),
-    (FailedGremlin(since=ago(1), stage="verify", failure="task", reason="3 fail", exit_code=2), "dead", "3 fail"),
-    (Interrupted(since=ago(1), signal="SIGTERM"), "dead", "ended by SIGTERM"),
-    (Parked(since=ago(1), calls=(parked_call(),), reason="bad key", failure="config"), "detached", "bad key"),
-]
-
-
-@pytest.mark.parametrize(("status", "event", "reason"), ENDINGS)
-def test_what_is_told_of_an_ending(status: Status, event: str, reason: str | None) -> None:
-    found = event_of(record(status=status), NOON)
-    assert found is not None
-    assert (found["event"], found["reason"], found["id"]) == (event, reason, "fix-add")
-    json.dumps(found)
-
-
-@pytest.mark.parametrize(
-    "status", [Running(since=ago(1)), Parked(since=ago(1), calls=()), Stopped(since=ago(1), by="a person")]
-)
-def test_nothing_is_told_of_what_goes_on_or_was_stopped(status: Status) -> None:
-    assert event_of(record(status=status), NOON) is None

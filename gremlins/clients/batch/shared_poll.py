@@ -20,7 +20,7 @@ from gremlins.clients.transport import ApiFailure
 from gremlins.clock import Clock, SystemClock
 from gremlins.errors import GremlinsError
 from gremlins.files import make_private_dir, write_replacing
-from gremlins.processes.locks import brief_lock
+from gremlins.processes.locks import locked
 from gremlins.records.wait import read_wait
 from gremlins.retry import RETRY_AFTER_CEILING, parse_retry_after
 
@@ -97,7 +97,7 @@ def ask(
     Raises ApiFailure where nothing could be learned.
     """
     make_private_dir(account.folder)
-    with brief_lock(account.lock, clock=clock, patience=LOCK_PATIENCE) as held:
+    with locked(account.lock, clock=clock, patience=LOCK_PATIENCE) as held:
         now = clock.now().timestamp()
         if account.must_pause(now):
             raise ApiFailure("the API asked to be left alone for a while", phase="unsent")

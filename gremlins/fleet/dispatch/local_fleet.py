@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import shutil
 import signal
 from collections.abc import Callable, Collection, Mapping
@@ -30,8 +29,8 @@ from gremlins.fleet.stop import request_stop
 from gremlins.launcher import start
 from gremlins.outcome import FailureClass
 from gremlins.paths import Home
-from gremlins.processes.children import holders
-from gremlins.processes.exits import wait_for_end
+from gremlins.processes.children import holders, signal_process
+from gremlins.processes.ending import wait_for_end
 from gremlins.processes.locks import GremlinLock, holder_of
 from gremlins.repository.git import HostGitError
 from gremlins.repository.landing import NothingToLand
@@ -109,7 +108,7 @@ class LocalFleet:
         holder = holder_of(paths.lock)
         pids = [holder.pid] if holder is not None and holder.role == "runner" and holder.pid else []
         for pid in [*pids, *holders(paths.work_lock)]:
-            _kill(pid)
+            signal_process(pid, signal.SIGKILL)
 
     def land(self, gremlin_id: str) -> str:
         if holder_of(self.home.gremlin(gremlin_id).lock) is not None:
@@ -142,15 +141,6 @@ def failure_of(error: BaseException) -> FailureClass:
             return "host"
         cause = cause.__cause__
     return "start"
-
-
-def _kill(pid: int) -> None:
-    """Kill a process, or the group that it leads."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if os.getpgid(pid) == pid:
-            os.killpg(pid, signal.SIGKILL)
-        else:
-            os.kill(pid, signal.SIGKILL)
 
 
 def _sentence(error: GremlinsError | OSError) -> str:

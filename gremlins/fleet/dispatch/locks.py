@@ -16,9 +16,12 @@ from gremlins.clock import Clock
 from gremlins.errors import Conflict
 from gremlins.files import make_private_dir
 from gremlins.paths import Home
+from gremlins.processes.locks import locked, open_lock, try_flock
 
 LOOK_EVERY = 0.02
 ONCE_PATIENCE = 30.0
+LOOP_START = 0.5
+"""Seconds. A second loop holds the lock for microseconds before it gives up."""
 CLAIM_PATIENCE = 300.0
 """Seconds. The holder starts a few gremlins at most."""
 
@@ -34,11 +37,11 @@ def claim_lock(home: Home, project: str) -> Path:
 @contextlib.contextmanager
 def only_loop(path: Path, clock: Clock) -> Iterator[None]:
     """Hold the loop's lock. Waits for single ticks. Raises Conflict if another loop runs."""
-    fd = _open(path)
+    fd = open_lock(path)
     try:
         deadline = clock.monotonic() + ONCE_PATIENCE
-        while not _try(fd, fcntl.LOCK_EX):
-            if not _try(fd, fcntl.LOCK_SH) or clock.monotonic() > deadline:
+        while not try_flock(fd):
+            if not try_flock(fd, fcntl.LOCK_SH) or clock.monotonic() > deadline:
                 raise _second_loop()
             fcntl.flock(fd, fcntl.LOCK_UN)
             clock.sleep(LOOK_EVERY)
@@ -52,31 +55,19 @@ def only_loop(path: Path, clock: Clock) -> Iterator[None]:
 @contextlib.contextmanager
 def beside_no_loop(path: Path, clock: Clock) -> Iterator[None]:
     """Share the loop's lock for a single tick. Raises Conflict if a loop runs."""
-    fd = _open(path)
-    try:
-        deadline = clock.monotonic() + 0.5  # a second loop holds the lock for microseconds before it gives up
-        while not _try(fd, fcntl.LOCK_SH):
-            if clock.monotonic() > deadline:
-                raise _second_loop()
-            clock.sleep(LOOK_EVERY)
+    with locked(path, clock=clock, patience=LOOP_START, kind=fcntl.LOCK_SH) as held:
+        if not held:
+            raise _second_loop()
         yield
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager
 def claiming(path: Path, clock: Clock) -> Iterator[None]:
     """Hold the lock for claims and spawns. A claim without a gremlin then means that its process has died."""
-    fd = _open(path)
-    try:
-        deadline = clock.monotonic() + CLAIM_PATIENCE
-        while not _try(fd, fcntl.LOCK_EX):
-            if clock.monotonic() > deadline:
-                raise Conflict("another process has been starting gremlins for minutes", hint="see `gremlins status`")
-            clock.sleep(LOOK_EVERY)
+    with locked(path, clock=clock, patience=CLAIM_PATIENCE) as held:
+        if not held:
+            raise Conflict("another process has been starting gremlins for minutes", hint="see `gremlins status`")
         yield
-    finally:
-        os.close(fd)
 
 
 def loop_pid(path: Path) -> int | None:
@@ -86,7 +77,7 @@ def loop_pid(path: Path) -> int | None:
     except OSError:
         return None
     try:
-        if _try(fd, fcntl.LOCK_SH):
+        if try_flock(fd, fcntl.LOCK_SH):
             return None
         text = os.pread(fd, 32, 0).decode(errors="replace").strip()
         return int(text) if text.isdigit() else None
@@ -95,20 +86,9 @@ def loop_pid(path: Path) -> int | None:
 
 
 def _file(home: Home, project: str, kind: str) -> Path:
-    return home.root / "dispatch" / f"{hashlib.sha256(project.encode()).hexdigest()[:16]}.{kind}.lock"
-
-
-def _open(path: Path) -> int:
-    make_private_dir(path.parent)
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
-def _try(fd: int, kind: int) -> bool:
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    folder = home.root / "dispatch"
+    make_private_dir(folder)
+    return folder / f"{hashlib.sha256(project.encode()).hexdigest()[:16]}.{kind}.lock"
 
 
 def _second_loop() -> Conflict:

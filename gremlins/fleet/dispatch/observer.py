@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from gremlins.errors import CorruptRecord, GremlinsError, NotFound
 from gremlins.fleet.dispatch.observation import Observation, State
 from gremlins.fleet.status import Row, look
 from gremlins.paths import GremlinPaths, Home
-from gremlins.processes.children import start_time
+from gremlins.processes.children import age_of, uptime
 from gremlins.processes.locks import holder_of
 from gremlins.records.calls import CallRecord, Collected, Ledger, read_call
 from gremlins.records.gremlin import (
@@ -30,7 +29,6 @@ from gremlins.repository.git import Git
 
 JUST_NOW = 10.0
 """Seconds. A gremlin that was seen alive this recently and is dead now died just now."""
-UPTIME = Path("/proc/uptime")
 
 
 @dataclass
@@ -68,7 +66,7 @@ class Observer:
             alive=alive,
             reason=row.life.reason or "",
             exit_code=row.life.exit_code,
-            age_seconds=_age(row.life.pid) if alive else None,
+            age_seconds=age_of(row.life.pid) if alive and row.life.pid else None,
             parked_seconds=record.parked_seconds,
             waits=alive and _waits(record, self.clock),
             ended_at=self._ended(row, paths, alive),
@@ -185,25 +183,8 @@ def _last_sign(row: Row, paths: GremlinPaths) -> float:
     return max(moments)
 
 
-def _uptime() -> float | None:
-    """Seconds since the machine booted."""
-    try:
-        return float(UPTIME.read_text().split()[0])
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def _age(pid: int | None) -> float | None:
-    """Age of a process in seconds, independent of the wall clock. None: unknown."""
-    up, word = _uptime(), start_time(pid) if pid else None
-    ticks = (word or "").rpartition(":")[2]
-    if up is None or not ticks.isdigit():
-        return None
-    return max(0.0, up - int(ticks) / os.sysconf("SC_CLK_TCK"))
-
-
 def _rebooted(record: Gremlin, clock: Clock) -> bool:
-    up = _uptime()
+    up = uptime()
     return up is not None and record.updated_at.timestamp() < clock.now().timestamp() - up
 
 

@@ -201,7 +201,7 @@ class ScheduleRun:
     def _actor(self, number: int, ends: list[End]) -> Actor:
         home = Home(self.folder / f"home{number % self.schedule.homes}")
         name = f"g{number}"
-        more = {"adopting": lambda: adoption_lock(home)}
+        more = {"adopting": lambda: adoption_lock(home, self.clock)}
         gremlin = BatchGremlin(
             home.gremlins, self.simulator, self.clock, key=KEYS[0], gremlin_id=name, more=more, http=self.http
         )

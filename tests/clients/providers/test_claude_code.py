@@ -207,7 +207,7 @@ def test_bad_output_is_a_failure_with_its_class(
     assert outcome.failure == cls
     assert failed_status(around).kind == kind
     assert len(claude.starts) == 1
-    assert proc.start_time(claude.starts[0]["pid"]) is None
+    assert not proc.is_alive(claude.starts[0]["pid"])
 
 
 def test_a_line_without_end_leaves_the_rest_readable(around: SessionSetup, claude: FakeClaude) -> None:
@@ -290,7 +290,7 @@ def test_an_agent_that_never_comes_to_an_end_is_ended(around: SessionSetup, clau
     assert isinstance(outcome, Failed)
     assert (outcome.failure, "200 turns" in outcome.reason) == ("task", True)
     assert around.ledger.total().total_usd == pytest.approx(201 * 0.0045)
-    assert proc.start_time(claude.starts[0]["pid"]) is None
+    assert not proc.is_alive(claude.starts[0]["pid"])
 
 
 def test_a_full_disk_is_the_hosts_fault_and_leaves_no_agent(around: SessionSetup, claude: FakeClaude) -> None:
@@ -301,7 +301,7 @@ def test_a_full_disk_is_the_hosts_fault_and_leaves_no_agent(around: SessionSetup
     around.more = {"price": full}
     with pytest.raises(OSError, match="No space"):
         ask(around)
-    assert proc.start_time(claude.starts[0]["pid"]) is None
+    assert not proc.is_alive(claude.starts[0]["pid"])
 
 
 # ── what it has cost ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -360,7 +360,7 @@ def test_a_silent_agent_is_ended_and_its_session_resumed(around: SessionSetup, c
     assert second["argv"][second["argv"].index("--resume") + 1] == session
     assert "Do it." not in second["stdin"]
     assert around.ledger.total().total_usd == pytest.approx(0.5 + 1000 * 3e-6 + 100 * 15e-6)
-    assert proc.start_time(first["pid"]) is None
+    assert not proc.is_alive(first["pid"])
 
 
 def test_rubbish_without_end_is_no_sign_of_life(around: SessionSetup, claude: FakeClaude) -> None:
@@ -458,7 +458,7 @@ def test_a_stop_ends_the_agent_books_it_and_the_next_spawn_takes_it_up(
 ) -> None:
     claude.plan([init(), assistant(), ("sleep", 60)], answers("After all."))
     assert stopped_at_work(around, claude) < 5
-    assert proc.start_time(claude.starts[0]["pid"]) is None
+    assert not proc.is_alive(claude.starts[0]["pid"])
     assert failed_status(around).failure == "canceled"
     assert around.ledger.total().live_usd == pytest.approx(0.0045)
     assert ask(around.respawned()) == "After all."
@@ -468,7 +468,7 @@ def test_a_stop_ends_the_agent_books_it_and_the_next_spawn_takes_it_up(
 def test_an_agent_that_ignores_sigterm_is_killed(around: SessionSetup, claude: FakeClaude) -> None:
     claude.plan([("ignore_term", None), init(), assistant(), ("sleep", 60)])
     stopped_at_work(around, claude)
-    assert proc.start_time(claude.starts[0]["pid"]) is None
+    assert not proc.is_alive(claude.starts[0]["pid"])
 
 
 @pytest.mark.skipif(not proc.PROC.is_dir(), reason="only /proc tells whose a process is that left its group")
@@ -476,7 +476,7 @@ def test_an_agent_that_ignores_sigterm_is_killed(around: SessionSetup, claude: F
 def test_what_an_agent_left_behind_is_ended_too(around: SessionSetup, claude: FakeClaude, holds_the_pipe: bool) -> None:
     claude.plan([("child", holds_the_pipe), *answers()])
     assert ask(around) == "Done."
-    assert proc.start_time(claude.child) is None
+    assert not proc.is_alive(claude.child)
 
 
 def test_a_try_of_a_killed_process_is_taken_up_by_its_session(around: SessionSetup, claude: FakeClaude) -> None:
@@ -544,7 +544,7 @@ def test_the_end_of_the_runner_alone_is_the_end_of_its_agent(
     wait_until(lambda: bool(claude.starts), "the agent")
     runner.send_signal(how)
     runner.wait(timeout=DEADLINE)
-    wait_until(lambda: proc.start_time(claude.starts[0]["pid"]) is None, "the end of the agent")
+    wait_until(lambda: not proc.is_alive(claude.starts[0]["pid"]), "the end of the agent")
 
 
 # ── where the binary is ───────────────────────────────────────────────────────────────────────────────────────────

@@ -55,7 +55,7 @@ def test_the_text_and_kilos_own_cost_are_taken_and_the_server_ended(around: Sess
     assert record.session_id == "ses_1"
     assert kilo.posted("prompt_async")[0]["parts"] == [{"type": "text", "text": "Do it."}]
     (start,) = kilo.notes("start")
-    assert proc.start_time(start["pid"]) is None
+    assert not proc.is_alive(start["pid"])
 
 
 def test_the_persons_address_and_token_reach_the_child(around: SessionSetup, kilo: FakeKilo) -> None:
@@ -198,7 +198,7 @@ def test_a_stop_ends_session_and_server(around: SessionSetup, kilo: FakeKilo) ->
         ask(around)
     stopper.join(timeout=30)
     interrupt.close()
-    assert proc.start_time(kilo.notes("start")[0]["pid"]) is None
+    assert not proc.is_alive(kilo.notes("start")[0]["pid"])
     assert kilo.posted("/abort")
     status = around.records[0].status
     assert isinstance(status, CallFailed)

@@ -23,7 +23,7 @@ from gremlins.fleet.dispatch.observation import Missing, Ready
 from gremlins.fleet.dispatch.policy import LiveSettings
 from gremlins.fleet.dispatch.tick import TickReport
 from gremlins.paths import Home
-from gremlins.processes.exits import wait_for_end
+from gremlins.processes.ending import wait_for_end
 from gremlins.processes.interrupt import Interrupt
 from tests.fleet.project import Project
 

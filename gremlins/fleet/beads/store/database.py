@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from gremlins.clock import SystemClock
 from gremlins.errors import Conflict, CorruptRecord, GremlinsError
 from gremlins.files import make_private_dir
 from gremlins.fleet.beads.store.schema import TABLES, VERSION
+from gremlins.processes.locks import locked
 
 BUSY_SECONDS = 60.0
 
@@ -96,16 +96,15 @@ class Database:
         return int(self.value("PRAGMA user_version"))
 
     def _create(self) -> None:
-        try:
-            # Switching to WAL ignores the busy timeout.
-            with FileLock(self.path.with_name(self.path.name + ".lock"), timeout=BUSY_SECONDS, mode=0o600):
-                if self._version() > VERSION:
-                    raise GremlinsError(f"{self.path} was written by a newer gremlins", hint="upgrade this one")
-                if self._version() < VERSION:
-                    self.connection.execute("PRAGMA journal_mode = WAL")
-                    self.connection.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
-        except Timeout:
-            raise Conflict(f"{self.path} is being created by another process", hint="try again") from None
+        # A lock of our own: switching to WAL ignores the busy timeout.
+        with locked(self.path.with_name(self.path.name + ".lock"), clock=SystemClock(), patience=BUSY_SECONDS) as held:
+            if not held:
+                raise Conflict(f"{self.path} is being created by another process", hint="try again")
+            if self._version() > VERSION:
+                raise GremlinsError(f"{self.path} was written by a newer gremlins", hint="upgrade this one")
+            if self._version() < VERSION:
+                self.connection.execute("PRAGMA journal_mode = WAL")
+                self.connection.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
