@@ -103,7 +103,7 @@ def repo(tmp_path: Path) -> Repo:
 
 
 def put_gh(folder: Path) -> None:
-    """The stand-in `gh` as an executable, started without what an interpreter looks for first: it is called often."""
+    """Write the fake `gh` as an executable. It is called often, so its interpreter starts without site packages."""
     script = Path(__file__).with_name("fake_gh.py")
     (folder / "gh").write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -E "{script}" "$@"\n')
     (folder / "gh").chmod(0o755)

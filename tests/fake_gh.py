@@ -1,6 +1,4 @@
-"""A stand-in for GitHub's command `gh`, for tests. It answers what gremlins asks, from a folder of JSON files.
-
-What it does, as the real one does it:
+"""A fake of GitHub's command `gh`. It answers the calls that gremlins makes, from a folder of JSON files, as `gh` does:
 
 - `gh auth status`: exit 0, or 1 with "You are not logged into any GitHub hosts" while `logged-out` exists.
 - `gh issue view N|URL [--repo O/R] --json …`: the object in `issue.json`, or exit 1 "Could not resolve to an Issue".
@@ -16,7 +14,7 @@ What it does, as the real one does it:
 - `gh run view ID --log-failed`: `run-ID.log`, or exit 1.
 - Exit 1 "HTTP 502" for everything but `auth` while `down` exists. Anything else: exit 2, so that a test fails.
 
-Every call is appended to `calls`. The folder is in STAND_IN_GH.
+Every call is appended to `calls`. The folder is in FAKE_GH.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-HERE = Path(os.environ["STAND_IN_GH"])
+HERE = Path(os.environ["FAKE_GH"])
 
 
 def fail(text: str, code: int = 1) -> NoReturn:
@@ -131,7 +129,7 @@ def main(args: list[str]) -> None:
             path = HERE / f"run-{number}.log"
             print(path.read_text()) if path.exists() else fail("run not found")
         case _:
-            fail(f"the stand-in does not know: gh {' '.join(args)}", 2)
+            fail(f"the fake does not know: gh {' '.join(args)}", 2)
 
 
 main(sys.argv[1:])

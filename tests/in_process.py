@@ -1,5 +1,5 @@
-"""A gremlin run inside the test's own process: the real launcher, runner, stages, git and SDK, the simulator on a
-socket, and a clock that only moves when the gremlin sleeps. Where the real process would become the waiter, it naps."""
+"""Runs gremlins inside the test's own process: the real launcher, runner, stages, git and SDK, and the simulator on a
+socket. The clock only moves when a gremlin sleeps; in place of becoming the waiter it moves the clock."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from gremlins.runner import Run
 from gremlins.simulator import Simulator
 from tests.conftest import Repo
 
-MOST_NAPS = 200
+MOST_WAITS = 200
 
 
 @dataclass
-class Lab:
+class InProcessSandbox:
     """One repository, one state root, one simulator."""
 
     repo: Repo
@@ -43,9 +43,9 @@ class Lab:
 
     def make(self, stages: str, task: str = "Do it.", env: Mapping[str, str] | None = None, **request: Any) -> str:
         """A gremlin with its worktree, not yet run. `stages` is a pipeline's YAML."""
-        self.repo.write({".gremlins/pipelines/lab.yaml": stages})
+        self.repo.write({".gremlins/pipelines/work.yaml": stages})
         env = {**self.env, **(env or {})}
-        asked = LaunchRequest(pipeline="lab", cwd=self.repo.path, task=task, **request)
+        asked = LaunchRequest(pipeline="work", cwd=self.repo.path, task=task, **request)
         prepared = prepare(asked, self.home, env)
         store = RunStore(self.home, self.clock)
         gremlin_id = asked.gremlin_id or new_id(asked, self.home)
@@ -53,10 +53,10 @@ class Lab:
             _make(prepared, gremlin_id, self.home, store, lock, self.clock)
         return gremlin_id
 
-    def run(self, gremlin_id: str, env: Mapping[str, str] | None = None, naps: int = MOST_NAPS) -> Gremlin:
-        """Run it to its end, or until it has napped so often."""
+    def run(self, gremlin_id: str, env: Mapping[str, str] | None = None, waits: int = MOST_WAITS) -> Gremlin:
+        """Run it to its end, or until it has waited so often."""
         paths = self.home.gremlin(gremlin_id)
-        for _ in range(naps):
+        for _ in range(waits):
             with GremlinLock.acquire(paths.lock, "runner") as lock:
                 run = self.process(gremlin_id, lock, env)
                 with _exported({**self.env, **(env or {})}):
@@ -69,9 +69,11 @@ class Lab:
 
     def process(self, gremlin_id: str, lock: GremlinLock, env: Mapping[str, str] | None = None) -> Run:
         known = {**self.env, **(env or {})}
-        return Run(self.home, gremlin_id, lock, self.clock, known, self._nap, make_client, Interrupt(), no_jitter)
+        return Run(
+            self.home, gremlin_id, lock, self.clock, known, self._move_clock, make_client, Interrupt(), no_jitter
+        )
 
-    def _nap(self, paths: GremlinPaths, wait: Wait, settings: BatchSettings, lock: GremlinLock) -> None:
+    def _move_clock(self, paths: GremlinPaths, wait: Wait, settings: BatchSettings, lock: GremlinLock) -> None:
         self.waits.append(wait)
         seconds = max(0.0, (wait.until - self.clock.now()).total_seconds())
         self.clock.advance(seconds)
@@ -94,7 +96,7 @@ class Lab:
 
 
 class _exported:  # a context manager used like a function
-    """The environment that the SDK reads by itself."""
+    """Sets the variables that the SDK reads by itself."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self.env = {k: v for k, v in env.items() if k.startswith("ANTHROPIC_")}

@@ -17,7 +17,7 @@ from gremlins.paths import Home
 from gremlins.records.gremlin import Finished
 from gremlins.simulator import ModelReply, ScriptedModel, Simulator
 from tests.conftest import Repo
-from tests.in_process import Lab
+from tests.in_process import InProcessSandbox
 
 ASK = "evidence: none\nstages: [{type: agent, name: summary, prompt: .gremlins/prompts/summary.md, mode: batch}]\n"
 ALWAYS = {"times": 0}
@@ -105,20 +105,22 @@ CASES = {
 
 
 @pytest.fixture
-def lab(repo: Repo, tmp_path: Path) -> Iterator[Callable[..., Lab]]:
+def sandbox(repo: Repo, tmp_path: Path) -> Iterator[Callable[..., InProcessSandbox]]:
     running: list[Simulator] = []
 
-    def make(**options: Any) -> Lab:
+    def make(**options: Any) -> InProcessSandbox:
         running.append(Simulator(**options).start())
         repo.write({".gremlins/prompts/summary.md": "Say in one line what this project does.\n"})
-        return Lab(repo, Home(tmp_path / "state"), running[-1])
+        return InProcessSandbox(repo, Home(tmp_path / "state"), running[-1])
 
     yield make
     for simulator in running:
         simulator.stop()
 
 
-def told(it: Lab, gremlin: str, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> dict[str, Any]:
+def told(
+    it: InProcessSandbox, gremlin: str, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch
+) -> dict[str, Any]:
     """What `status` says of it; `show` must say the same."""
     found = as_json(look(it.home, gremlin, SystemClock()))["liveness"]
     patch.setenv("GREMLINS_HOME", str(it.home.root))
@@ -129,15 +131,18 @@ def told(it: Lab, gremlin: str, capsys: pytest.CaptureFixture[str], patch: pytes
     return dict(found)
 
 
-def failure_of(it: Lab, gremlin: str) -> str | None:
+def failure_of(it: InProcessSandbox, gremlin: str) -> str | None:
     return getattr(it.read(gremlin).status, "failure", None)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 def test_how_it_ends_is_told(
-    lab: Callable[..., Lab], case: Case, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    sandbox: Callable[..., InProcessSandbox],
+    case: Case,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    it = lab(**case.options)
+    it = sandbox(**case.options)
     for fault in case.faults:
         it.simulator.fault(**fault)
     gremlin = it.make(ASK, env=case.env)
@@ -149,8 +154,8 @@ def test_how_it_ends_is_told(
 
 
 @pytest.mark.parametrize("fault", ["duplicate", "extra"])
-def test_lines_too_many_and_out_of_order_are_no_matter(lab: Callable[..., Lab], fault: str) -> None:
-    it = lab()
+def test_lines_too_many_and_out_of_order_are_no_matter(sandbox: Callable[..., InProcessSandbox], fault: str) -> None:
+    it = sandbox()
     it.simulator.fault("results", fault)
     assert isinstance(it.run(it.make(ASK)).status, Finished)
 
@@ -158,22 +163,22 @@ def test_lines_too_many_and_out_of_order_are_no_matter(lab: Callable[..., Lab], 
 # ── what changes between two processes ────────────────────────────────────────────────────────────────────────────
 
 
-def parked(it: Lab) -> str:
+def parked(it: InProcessSandbox) -> str:
     """Its batch is out, and the process is gone."""
     it.simulator.change(latency=1e9)
     gremlin = it.make(ASK)
-    it.run(gremlin, naps=1)
+    it.run(gremlin, waits=1)
     it.simulator.change(latency=0.0)
     assert len(it.simulator.batches) == 1
     return gremlin
 
 
 def test_without_a_key_what_is_outstanding_stays_so(
-    lab: Callable[..., Lab], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    sandbox: Callable[..., InProcessSandbox], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    it = lab()
+    it = sandbox()
     gremlin = parked(it)
-    it.run(gremlin, env={"ANTHROPIC_API_KEY": ""}, naps=1)
+    it.run(gremlin, env={"ANTHROPIC_API_KEY": ""}, waits=1)
     found = told(it, gremlin, capsys, monkeypatch)
     assert found["state"] == "detached"
     assert "no credentials" in found["reason"]
@@ -181,27 +186,27 @@ def test_without_a_key_what_is_outstanding_stays_so(
 
 
 def test_another_workspaces_key_is_named_as_the_reason(
-    lab: Callable[..., Lab], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    sandbox: Callable[..., InProcessSandbox], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    it = lab(keys={"sk-ant-ours-000": "ours", "sk-ant-theirs-0": "theirs"})
+    it = sandbox(keys={"sk-ant-ours-000": "ours", "sk-ant-theirs-0": "theirs"})
     gremlin = parked(it)
-    it.run(gremlin, env={"ANTHROPIC_API_KEY": "sk-ant-theirs-0"}, naps=1)
+    it.run(gremlin, env={"ANTHROPIC_API_KEY": "sk-ant-theirs-0"}, waits=1)
     found = told(it, gremlin, capsys, monkeypatch)
     assert found["state"] == "detached"
     assert "cannot be followed with this key" in found["reason"]
     it.simulator.advance(1e6)
-    assert it.run(gremlin, naps=3).status.state in ("finished", "failed")  # followed again; it may have expired
+    assert it.run(gremlin, waits=3).status.state in ("finished", "failed")  # followed again; it may have expired
     assert len(it.simulator.batches) <= 2
 
 
 def test_a_call_of_a_newer_program_is_not_guessed_at(
-    lab: Callable[..., Lab], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    sandbox: Callable[..., InProcessSandbox], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    it = lab()
+    it = sandbox()
     gremlin = parked(it)
     [path] = it.home.gremlin(gremlin).calls.glob("*.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 2}))
-    it.run(gremlin, naps=1)
+    it.run(gremlin, waits=1)
     found = told(it, gremlin, capsys, monkeypatch)
     assert found["state"] in ("dead", "detached")
     assert "newer gremlins" in found["reason"]

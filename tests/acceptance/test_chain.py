@@ -65,7 +65,7 @@ def test_a_wait_for_checks_outlives_a_kill_and_the_pull_request_is_landed(sandbo
     sandbox.repo.git("remote", "add", "origin", str(bare))
     (folder / "remote").write_text(str(bare))
     put_gh(folder)
-    sandbox.env.update({"PATH": f"{folder}:{sandbox.env['PATH']}", "STAND_IN_GH": str(folder)})
+    sandbox.env.update({"PATH": f"{folder}:{sandbox.env['PATH']}", "FAKE_GH": str(folder)})
     sandbox.pipeline("pr", "mode: batch\nstages: [implement, open_pr, {type: wait_ci, poll: 0.2, timeout: 60}]\n")
     gremlin = sandbox.ok("launch", "pr", "The average in orchard/harvest.py is wrong. Fix it.").strip()
     sandbox.wait_for(lambda: "waiting for" in json.dumps(sandbox.state(gremlin)), "the wait for checks")

@@ -12,7 +12,7 @@ from gremlins.paths import Home
 from gremlins.records.gremlin import FailedGremlin, Finished
 from gremlins.simulator import ScriptedModel, Simulator
 from tests.conftest import Repo
-from tests.in_process import Lab
+from tests.in_process import InProcessSandbox
 
 TWO = """
 mode: batch
@@ -23,39 +23,39 @@ stages:
 
 
 @pytest.fixture
-def lab(repo: Repo, tmp_path: Path) -> Iterator[Lab]:
+def sandbox(repo: Repo, tmp_path: Path) -> Iterator[InProcessSandbox]:
     repo.write({"ask.md": "Say something.\n"})
     with Simulator(model=ScriptedModel(["first", "second", "third", "fourth"])) as simulator:
-        yield Lab(repo, Home(tmp_path / "state"), simulator)
+        yield InProcessSandbox(repo, Home(tmp_path / "state"), simulator)
 
 
-def test_a_gremlin_at_its_cap_asks_nothing_more_and_says_so(lab: Lab) -> None:
-    gremlin = lab.make(TWO)
-    status = lab.run(gremlin, env={"GREMLINS_SPEND__PER_ATTEMPT": "0.000001"}).status
+def test_a_gremlin_at_its_cap_asks_nothing_more_and_says_so(sandbox: InProcessSandbox) -> None:
+    gremlin = sandbox.make(TWO)
+    status = sandbox.run(gremlin, env={"GREMLINS_SPEND__PER_ATTEMPT": "0.000001"}).status
     assert isinstance(status, FailedGremlin)
     assert status.failure == "credit"
     assert "spend.per_attempt" in status.reason
-    assert len(lab.simulator.batches) == 1
+    assert len(sandbox.simulator.batches) == 1
 
 
-def test_a_day_counts_every_gremlin_and_begins_anew_at_midnight(lab: Lab) -> None:
+def test_a_day_counts_every_gremlin_and_begins_anew_at_midnight(sandbox: InProcessSandbox) -> None:
     cap = {"GREMLINS_SPEND__PER_DAY": "0.000001"}
-    assert isinstance(lab.run(lab.make(TWO)).status, Finished)
-    status = lab.run(lab.make(TWO), env=cap).status
+    assert isinstance(sandbox.run(sandbox.make(TWO)).status, Finished)
+    status = sandbox.run(sandbox.make(TWO), env=cap).status
     assert isinstance(status, FailedGremlin)
     assert status.retry_at is not None
-    assert status.retry_at > lab.clock.now()
+    assert status.retry_at > sandbox.clock.now()
     assert status.cap == SpendingCap("spend.per_day", 0.000001)
-    assert len(lab.simulator.batches) == 2
+    assert len(sandbox.simulator.batches) == 2
 
 
-def test_an_unpriced_call_counts_as_the_dearest(lab: Lab) -> None:
-    gremlin = lab.make(TWO, client="claude:claude-nobody-9")
-    status = lab.run(gremlin, env={"GREMLINS_SPEND__PER_ATTEMPT": "0.000001"}).status
+def test_an_unpriced_call_counts_as_the_dearest(sandbox: InProcessSandbox) -> None:
+    gremlin = sandbox.make(TWO, client="claude:claude-nobody-9")
+    status = sandbox.run(gremlin, env={"GREMLINS_SPEND__PER_ATTEMPT": "0.000001"}).status
     assert isinstance(status, FailedGremlin)
     assert status.failure == "credit"
 
 
-def test_below_its_caps_nothing_is_held_up(lab: Lab) -> None:
+def test_below_its_caps_nothing_is_held_up(sandbox: InProcessSandbox) -> None:
     roomy = {f"GREMLINS_SPEND__PER_{what}": "100" for what in ("ATTEMPT", "BEAD", "DAY")}
-    assert isinstance(lab.run(lab.make(TWO), env=roomy).status, Finished)
+    assert isinstance(sandbox.run(sandbox.make(TWO), env=roomy).status, Finished)

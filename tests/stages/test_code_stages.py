@@ -13,33 +13,33 @@ from gremlins.paths import Home
 from gremlins.records.gremlin import Bailed, FailedGremlin, Finished
 from gremlins.simulator import ScriptedModel, Simulator
 from tests.conftest import Repo
-from tests.in_process import Lab
+from tests.in_process import InProcessSandbox
 
 FIX = {"edits": [{"path": "calc.py", "old": "return a - b", "new": "return a + b"}], "summary": "add adds"}
 WRONG = {"edits": [{"path": "calc.py", "old": "return a % b", "new": "return a + b"}], "summary": "add adds"}
 IMPLEMENT = "stages: [{type: implement, mode: batch}]\n"
 CHECK = f"'{sys.executable}' -c 'import calc; assert calc.add(2, 3) == 5'"
 
-MakeLab = Callable[..., Lab]
+MakeSandbox = Callable[..., InProcessSandbox]
 
 
 @pytest.fixture
-def lab(repo: Repo, tmp_path: Path) -> Iterator[MakeLab]:
+def sandbox(repo: Repo, tmp_path: Path) -> Iterator[MakeSandbox]:
     running: list[Simulator] = []
 
-    def make(*replies: object) -> Lab:
+    def make(*replies: object) -> InProcessSandbox:
         texts = [reply if isinstance(reply, str) else json.dumps(reply) for reply in replies]
         simulator = Simulator(model=ScriptedModel(texts)).start()
         running.append(simulator)
-        return Lab(repo, Home(tmp_path / "state"), simulator)
+        return InProcessSandbox(repo, Home(tmp_path / "state"), simulator)
 
     yield make
     for simulator in running:
         simulator.stop()
 
 
-def test_edits_become_a_commit_that_names_its_call(lab: MakeLab) -> None:
-    it = lab(FIX)
+def test_edits_become_a_commit_that_names_its_call(sandbox: MakeSandbox) -> None:
+    it = sandbox(FIX)
     gremlin = it.make(IMPLEMENT)
     record = it.run(gremlin)
     assert isinstance(record.status, Finished), record.status
@@ -49,8 +49,8 @@ def test_edits_become_a_commit_that_names_its_call(lab: MakeLab) -> None:
     assert "return a - b" in it.repo.read("calc.py"), "the person's own file was touched"
 
 
-def test_edits_that_do_not_match_are_sent_back_once(lab: MakeLab) -> None:
-    it = lab(WRONG, FIX)
+def test_edits_that_do_not_match_are_sent_back_once(sandbox: MakeSandbox) -> None:
+    it = sandbox(WRONG, FIX)
     gremlin = it.make(IMPLEMENT)
     assert isinstance(it.run(gremlin).status, Finished)
     first, second = it.calls(gremlin)
@@ -59,8 +59,8 @@ def test_edits_that_do_not_match_are_sent_back_once(lab: MakeLab) -> None:
     assert "calc.py" in second.request["messages"][2]["content"]
 
 
-def test_edits_that_never_match_fail_the_stage_and_change_nothing(lab: MakeLab) -> None:
-    it = lab(WRONG, WRONG)
+def test_edits_that_never_match_fail_the_stage_and_change_nothing(sandbox: MakeSandbox) -> None:
+    it = sandbox(WRONG, WRONG)
     gremlin = it.make(IMPLEMENT)
     status = it.run(gremlin).status
     assert isinstance(status, FailedGremlin)
@@ -70,8 +70,8 @@ def test_edits_that_never_match_fail_the_stage_and_change_nothing(lab: MakeLab) 
 
 
 @pytest.mark.parametrize("path", ["../out.py", "/etc/out", ".git/hooks/post-commit", "sub/../../x"])
-def test_a_path_outside_refuses_the_whole_list(lab: MakeLab, path: str) -> None:
-    it = lab({"edits": [*FIX["edits"], {"path": path, "content": "x"}], "summary": "both"})
+def test_a_path_outside_refuses_the_whole_list(sandbox: MakeSandbox, path: str) -> None:
+    it = sandbox({"edits": [*FIX["edits"], {"path": path, "content": "x"}], "summary": "both"})
     gremlin = it.make(IMPLEMENT)
     status = it.run(gremlin).status
     assert isinstance(status, FailedGremlin)
@@ -79,15 +79,15 @@ def test_a_path_outside_refuses_the_whole_list(lab: MakeLab, path: str) -> None:
     assert len(it.simulator.batches) == 1, "what is refused is not asked again"
 
 
-def test_an_agent_that_cannot_go_on_bails_and_changes_nothing(lab: MakeLab) -> None:
-    it = lab({"edits": [], "summary": "Two ways.\nBAIL: needs_human: which one?"})
+def test_an_agent_that_cannot_go_on_bails_and_changes_nothing(sandbox: MakeSandbox) -> None:
+    it = sandbox({"edits": [], "summary": "Two ways.\nBAIL: needs_human: which one?"})
     status = it.run(it.make(IMPLEMENT)).status
     assert isinstance(status, Bailed)
     assert (status.kind, status.detail, status.stage) == ("needs_human", "which one?", "implement")
 
 
-def test_no_change_bails_unless_there_was_nothing_to_do(lab: MakeLab) -> None:
-    it = lab({"edits": [], "summary": "hm"}, {"edits": [], "summary": "NOTHING TO DO: add adds already"})
+def test_no_change_bails_unless_there_was_nothing_to_do(sandbox: MakeSandbox) -> None:
+    it = sandbox({"edits": [], "summary": "hm"}, {"edits": [], "summary": "NOTHING TO DO: add adds already"})
     status = it.run(it.make(IMPLEMENT)).status
     assert isinstance(status, Bailed)
     assert status.kind == "empty_implementation"
@@ -97,8 +97,8 @@ def test_no_change_bails_unless_there_was_nothing_to_do(lab: MakeLab) -> None:
     assert done.evidence.detail == "add adds already"
 
 
-def test_verify_lets_the_agent_fix_what_fails(lab: MakeLab) -> None:
-    it = lab(FIX)
+def test_verify_lets_the_agent_fix_what_fails(sandbox: MakeSandbox) -> None:
+    it = sandbox(FIX)
     gremlin = it.make(f'stages: [{{type: verify, mode: batch, cmds: ["{CHECK}"]}}]\n')
     assert isinstance(it.run(gremlin).status, Finished)
     [call] = it.calls(gremlin)
@@ -106,9 +106,9 @@ def test_verify_lets_the_agent_fix_what_fails(lab: MakeLab) -> None:
     assert "AssertionError" in call.request["messages"][0]["content"]
 
 
-def test_verify_gives_up_after_its_attempts(lab: MakeLab) -> None:
+def test_verify_gives_up_after_its_attempts(sandbox: MakeSandbox) -> None:
     noise = [{"edits": [{"path": "n.txt", "content": f"{n}\n"}], "summary": "try"} for n in range(3)]
-    it = lab(*noise)
+    it = sandbox(*noise)
     gremlin = it.make(f'stages: [{{type: verify, mode: batch, max_attempts: 2, cmds: ["{CHECK}"]}}]\n')
     status = it.run(gremlin).status
     assert isinstance(status, FailedGremlin)
@@ -116,45 +116,45 @@ def test_verify_gives_up_after_its_attempts(lab: MakeLab) -> None:
     assert len(it.simulator.batches) == 2
 
 
-def test_verify_without_commands_is_skipped_and_says_so(lab: MakeLab) -> None:
-    it = lab()
+def test_verify_without_commands_is_skipped_and_says_so(sandbox: MakeSandbox) -> None:
+    it = sandbox()
     gremlin = it.make("stages: [verify]\nevidence: none\n", env={"GREMLINS_CLAUDE_BIN": "/bin/true"})
     assert isinstance(it.run(gremlin).status, Finished)
     assert "skipped" in it.log(gremlin)
 
 
-def test_a_pipeline_that_ends_without_its_evidence_bails(lab: MakeLab) -> None:
-    it = lab()
+def test_a_pipeline_that_ends_without_its_evidence_bails(sandbox: MakeSandbox) -> None:
+    it = sandbox()
     status = it.run(it.make("stages: [{type: exec, cmds: ['true']}]\nevidence: commits\n")).status
     assert isinstance(status, Bailed)
     assert status.kind == "no_evidence"
 
 
-def test_a_file_that_a_test_run_drops_is_not_committed(lab: MakeLab) -> None:
-    it = lab(FIX)
+def test_a_file_that_a_test_run_drops_is_not_committed(sandbox: MakeSandbox) -> None:
+    it = sandbox(FIX)
     gremlin = it.make(f'stages: [{{type: verify, mode: batch, cmds: ["touch dropped.txt; {CHECK}"]}}]\n')
     record = it.run(gremlin)
     assert it.repo.git("diff", "--name-only", record.base, record.branch) == "calc.py"
 
 
-def test_a_review_without_findings_is_not_paid_for_twice(lab: MakeLab) -> None:
-    it = lab(FIX, "The change is right.\n\nVERDICT: approve: it adds now")
+def test_a_review_without_findings_is_not_paid_for_twice(sandbox: MakeSandbox) -> None:
+    it = sandbox(FIX, "The change is right.\n\nVERDICT: approve: it adds now")
     stages = "stages: [{type: implement, mode: batch}, review_code, {type: address_code, mode: batch}]\n"
     gremlin = it.make(stages)
     assert isinstance(it.run(gremlin).status, Finished)
     assert len(it.simulator.batches) == 2
 
 
-def test_findings_are_addressed_and_the_account_is_kept(lab: MakeLab) -> None:
+def test_findings_are_addressed_and_the_account_is_kept(sandbox: MakeSandbox) -> None:
     done = {"edits": [], "summary": "F1: not followed, because it is right as it is"}
-    it = lab(FIX, "### F1 (minor) `calc.py:1`\nName it plus.\n\nVERDICT: changes requested: naming", done)
+    it = sandbox(FIX, "### F1 (minor) `calc.py:1`\nName it plus.\n\nVERDICT: changes requested: naming", done)
     gremlin = it.make("stages: [{type: implement, mode: batch}, review_code, {type: address_code, mode: batch}]\n")
     assert isinstance(it.run(gremlin).status, Finished)
     assert "F1: not followed" in it.artifact(gremlin, "addressed.md")
 
 
-def test_no_text_stage_asks_for_structured_output(lab: MakeLab) -> None:
-    it = lab("# Plan", FIX, "VERDICT: approve: fine", "A summary.")
+def test_no_text_stage_asks_for_structured_output(sandbox: MakeSandbox) -> None:
+    it = sandbox("# Plan", FIX, "VERDICT: approve: fine", "A summary.")
     it.repo.write({".gremlins/prompts/s.md": "Sum it up.\n"})
     stages = (
         "[plan, {type: implement, mode: batch}, review_code, {type: agent, name: s, prompt: .gremlins/prompts/s.md}]"
@@ -166,8 +166,8 @@ def test_no_text_stage_asks_for_structured_output(lab: MakeLab) -> None:
     assert it.artifact(gremlin, "plan.md") == "# Plan\n"
 
 
-def test_what_was_packed_can_be_seen(lab: MakeLab) -> None:
-    it = lab("# Plan")
+def test_what_was_packed_can_be_seen(sandbox: MakeSandbox) -> None:
+    it = sandbox("# Plan")
     gremlin = it.make("stages: [plan]\nevidence: none\n", task="add in calc.py subtracts")
     it.run(gremlin)
     assert "`calc.py`" in it.artifact(gremlin, "context-plan.md")

@@ -1,4 +1,4 @@
-"""Pull requests through `gh`: a real bare repository is the remote, a stand-in `gh` is on PATH."""
+"""Pull requests through `gh`: a real bare repository is the remote, a fake `gh` is on PATH."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gremlins.records.gremlin import Bailed, FailedGremlin, Finished, Interrupte
 from gremlins.repository.github import GitHub, _pull_request
 from gremlins.runner import Run
 from tests.conftest import Repo, put_gh
-from tests.in_process import Lab
+from tests.in_process import InProcessSandbox
 from tests.stages.conftest import MakeScripted
 from tests.stages.test_loop import rescued
 from tests.time_limit import must_end, wait_until
@@ -41,7 +41,7 @@ REVIEW = (
 
 @dataclass
 class Hub:
-    """The stand-in's folder, and the bare repository that is the remote."""
+    """The folder of the fake, and the bare repository that is the remote."""
 
     folder: Path
     remote: Repo
@@ -69,13 +69,13 @@ def hub(tmp_path: Path, repo: Repo) -> Hub:
     repo.git("remote", "add", "origin", str(bare))
     (folder / "remote").write_text(str(bare))
     put_gh(folder)
-    env = {"PATH": f"{folder}:{os.environ['PATH']}", "STAND_IN_GH": str(folder)}
+    env = {"PATH": f"{folder}:{os.environ['PATH']}", "FAKE_GH": str(folder)}
     return Hub(folder, Repo(bare), env)
 
 
-def live(it: Lab, hub: Hub, stages: str, naps: int = 200) -> str:
+def live(it: InProcessSandbox, hub: Hub, stages: str, waits: int = 200) -> str:
     gremlin = it.make(stages, task="Make add add.", env=hub.env)
-    it.run(gremlin, env=hub.env, naps=naps)
+    it.run(gremlin, env=hub.env, waits=waits)
     return gremlin
 
 
@@ -174,7 +174,7 @@ def test_green_checks_end_the_wait_without_a_process_in_memory(scripted: MakeScr
 def test_waiting_survives_a_kill_and_backs_off(scripted: MakeScripted, hub: Hub) -> None:
     it = scripted(FIX)
     hub.say("checks.json", {"*": [BUSY]})
-    gremlin = live(it, hub, CI.replace("timeout: 60", "timeout: 3000"), naps=14)
+    gremlin = live(it, hub, CI.replace("timeout: 60", "timeout: 3000"), waits=14)
     moments = [wait.until for wait in it.waits if not wait.calls]
     pauses = [(later - sooner).total_seconds() for sooner, later in pairwise(moments)]
     assert pauses[0] == pytest.approx(10.0)
@@ -201,7 +201,7 @@ def test_a_failing_check_goes_to_the_fixer_with_its_log(scripted: MakeScripted, 
     hub.say("checks.json", {"*": [RED]})
     gremlin = it.make(CI, task="Make add add.", env=hub.env)
     for _ in range(60):  # red until the fix has been pushed
-        record = it.run(gremlin, env=hub.env, naps=1)
+        record = it.run(gremlin, env=hub.env, waits=1)
         tip = it.repo.git("rev-parse", f"gremlins/{gremlin}")
         if "again.txt" in it.repo.git("ls-tree", "--name-only", tip):
             hub.say("checks.json", {tip: [GREEN]})
@@ -229,7 +229,7 @@ def test_checks_that_stay_red_fail_after_so_many_fixes(scripted: MakeScripted, h
 def test_a_pull_request_that_a_person_ends(scripted: MakeScripted, hub: Hub, state: str, ending: type) -> None:
     it = scripted(FIX)
     hub.say("checks.json", {"*": [BUSY]})
-    gremlin = live(it, hub, CI, naps=6)
+    gremlin = live(it, hub, CI, waits=6)
     hub.change_pull(state=state, headRefOid=it.repo.git("rev-parse", f"gremlins/{gremlin}"))
     status = it.run(gremlin, env=hub.env).status
     assert isinstance(status, ending), status
@@ -240,9 +240,9 @@ def test_a_pull_request_that_a_person_ends(scripted: MakeScripted, hub: Hub, sta
 def test_github_being_down_is_waited_out(scripted: MakeScripted, hub: Hub) -> None:
     it = scripted(FIX)
     hub.say("checks.json", {"*": [BUSY]})
-    gremlin = live(it, hub, CI, naps=5)
+    gremlin = live(it, hub, CI, waits=5)
     (hub.folder / "down").touch()
-    it.run(gremlin, env=hub.env, naps=3)
+    it.run(gremlin, env=hub.env, waits=3)
     assert "HTTP 502" in it.log(gremlin)
     (hub.folder / "down").unlink()
     hub.say("checks.json", {"*": [GREEN]})
@@ -425,7 +425,7 @@ def test_a_second_wait_takes_only_what_is_new(scripted: MakeScripted, hub: Hub) 
     hub.say("remarks.json", [{"id": 5, "user": {"login": "alice"}, "path": "calc.py", "line": 2, "body": "Old."}])
     gremlin = it.make(stages, task="Make add add.", env=hub.env)
     while not it.read(gremlin).stage.startswith("more"):
-        it.run(gremlin, env=hub.env, naps=1)
+        it.run(gremlin, env=hub.env, waits=1)
     assert "Old." in it.artifact(gremlin, "review.md")
     hub.say(
         "reviews.json",

@@ -12,7 +12,7 @@ from gremlins.pipeline.freezing import read_frozen
 from gremlins.processes.locks import GremlinLock
 from gremlins.records.gremlin import Bailed, FailedGremlin, Finished, Gremlin, Queued, RunStore
 from gremlins.stages.handoff import has_tasks, parse_decision
-from tests.in_process import Lab
+from tests.in_process import InProcessSandbox
 from tests.stages.conftest import MakeScripted
 
 LOOP = """
@@ -51,7 +51,7 @@ def round_(number: int) -> tuple[object, ...]:
     return next_(number), f"# Plan of round {number}\n\n1. Do.", write(number)
 
 
-def rescued(it: Lab, gremlin: str) -> Gremlin:
+def rescued(it: InProcessSandbox, gremlin: str) -> Gremlin:
     """What `rescue` does to a record, without a process."""
     store = RunStore(it.home, it.clock)
     with GremlinLock.acquire(it.home.gremlin(gremlin).lock, "keeper") as lock:
@@ -90,7 +90,7 @@ def test_each_round_has_its_own_artifacts_and_the_child_plan_as_its_task(scripte
 def test_an_interrupted_round_repays_nothing_of_those_before(scripted: MakeScripted) -> None:
     it = scripted(*round_(1), *round_(2), *round_(3), DONE)
     gremlin = it.make(LOOP, task="Write.")
-    it.run(gremlin, naps=8)  # the third round's plan is outstanding
+    it.run(gremlin, waits=8)  # the third round's plan is outstanding
     assert it.read(gremlin).stage.startswith("loop[3]/")
     before = [call.custom_id for call in it.calls(gremlin)]
     record = it.run(gremlin)

@@ -21,7 +21,7 @@ from gremlins.stages.address_code import is_clean
 from gremlins.stages.parallel import _combined
 from tests.conftest import Repo
 from tests.fleet.records import record
-from tests.in_process import Lab
+from tests.in_process import InProcessSandbox
 from tests.kill_points import count_points, killed_at, steps
 from tests.stages.conftest import MakeScripted
 from tests.stages.test_loop import rescued
@@ -66,14 +66,14 @@ def _prompts(repo: Repo) -> None:
     repo.write(PROMPTS)
 
 
-def sides(it: Lab) -> list[str]:
+def sides(it: InProcessSandbox) -> list[str]:
     return [path.name for path in sorted(it.home.worktrees.iterdir()) if "+" in path.name]
 
 
 def test_several_calls_are_parked_at_once(scripted: MakeScripted) -> None:
     it = scripted(when=[("Say ONE", "# One"), ("Say TWO", "# Two")], latency=60.0)
     gremlin = it.make(asking())
-    parked = it.run(gremlin, naps=1)
+    parked = it.run(gremlin, waits=1)
     record = it.run(gremlin)
     assert isinstance(record.status, Finished), record.status
     assert any(len(wait.calls) == 2 for wait in it.waits), [wait.calls for wait in it.waits]
@@ -300,7 +300,7 @@ stages:
     assert _status(it, gremlin)["branches"] == []
 
 
-def _status(it: Lab, gremlin: str) -> dict[str, Any]:
+def _status(it: InProcessSandbox, gremlin: str) -> dict[str, Any]:
     return as_json(look(it.home, gremlin, it.clock))
 
 
