@@ -22,7 +22,7 @@ from gremlins.fleet.beads.bead import Bead, Dependency, Issue, Status
 from gremlins.fleet.beads.store.interface import AddAttempt, MoveBead, PutBead, Query
 from gremlins.fleet.beads.store.schema import attempt_row
 from gremlins.fleet.beads.store.sqlite import SqliteStore
-from gremlins.fleet.dispatch.observation import Missing, Observation, Ready, SpawnOrder
+from gremlins.fleet.dispatch.observation import Missing, Observation, SpawnOrder
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.tick import Dispatcher
 from gremlins.fleet.times import text_of
@@ -44,7 +44,7 @@ class NoFleet:
     def scopes(self) -> tuple[str, ...]:
         return ("claude:bench",)
 
-    def preflight(self, *, fresh: bool) -> Ready | Missing:
+    def preflight(self, *, fresh: bool) -> Missing | None:
         return Missing("it is a bench")
 
     def spawn(self, order: SpawnOrder) -> None: ...

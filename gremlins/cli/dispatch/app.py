@@ -218,7 +218,7 @@ def _explain(here: Here, policy: Policy, name: str, json: bool) -> int:
         raise GremlinsError(f"{bead_id}: its rows cannot be read", hint="`gremlins doctor` says more")
     world = world_now(here.store, here, here.project, policy, works, here.clock.now().timestamp())
     decision = admit(works[0], world)
-    missing = _missing(here, policy) if isinstance(decision, Admit) else None
+    missing = here.readiness(lambda: policy).check(fresh=False) if isinstance(decision, Admit) else None
     where = Standing("ready", missing.reason, "it waits for that") if missing is not None else decision
     if isinstance(where, Admit):
         how = {"fresh": "a fresh gremlin", "rescue": f"gremlin {where.gremlin_id} again"}
@@ -234,12 +234,6 @@ def _explain(here: Here, policy: Policy, name: str, json: bool) -> int:
     else:
         say(f"{bead_id}: {reason}" + (f"; {then}" if then else ""))
     return 0
-
-
-def _missing(here: Here, policy: Policy) -> Missing | None:
-    """What the preflight would find missing now."""
-    found = here.readiness(lambda: policy).check(fresh=False)
-    return found if isinstance(found, Missing) else None
 
 
 @app.command()

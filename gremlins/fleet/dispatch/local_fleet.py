@@ -17,7 +17,6 @@ from gremlins.fleet.dispatch.observation import (
     LandingRefused,
     Missing,
     Observation,
-    Ready,
     SpawnFailed,
     SpawnOrder,
 )
@@ -60,7 +59,7 @@ class LocalFleet:
     def scopes(self) -> tuple[str, ...]:
         return self.readiness.scopes()
 
-    def preflight(self, *, fresh: bool) -> Ready | Missing:
+    def preflight(self, *, fresh: bool) -> Missing | None:
         return self.readiness.check(fresh=fresh)
 
     def spawn(self, order: SpawnOrder) -> None:

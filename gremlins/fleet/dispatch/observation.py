@@ -66,11 +66,6 @@ class SpawnOrder:
 
 
 @dataclass(frozen=True)
-class Ready:
-    """A gremlin could start now."""
-
-
-@dataclass(frozen=True)
 class Missing:
     """Why no gremlin can start now: one line, and a hint."""
 
@@ -109,8 +104,8 @@ class ReadOnlyFleet(Protocol):
 class Fleet(ReadOnlyFleet, Protocol):
     """Observes and changes gremlins. Every call is idempotent."""
 
-    def preflight(self, *, fresh: bool) -> Ready | Missing:
-        """Check for free if a gremlin could start now. `fresh`: trust no earlier proof of a key."""
+    def preflight(self, *, fresh: bool) -> Missing | None:
+        """Why no gremlin can start now, or None. Costs nothing. `fresh`: trust no earlier proof of a key."""
 
     def spawn(self, order: SpawnOrder) -> None:
         """Make and start a gremlin. Raises SpawnFailed."""

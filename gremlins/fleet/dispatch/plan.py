@@ -10,9 +10,8 @@ from gremlins.fleet.beads.attempts import Attempt, Episode, Settlement, Work, ch
 from gremlins.fleet.beads.bead import Hold, Status, gremlin_id_for
 from gremlins.fleet.beads.store.interface import (
     AddAttempt,
-    CountSpawn,
+    ChangeAttempt,
     Event,
-    MarkProbe,
     MoveBead,
     Notice,
     PutEpisode,
@@ -270,7 +269,8 @@ def _respawn(work: Work, admitted: Admit) -> Spawn:
     assert attempt is not None
     if not admitted.probe_for:
         return Spawn(work, attempt, admitted, ())
-    return Spawn(work, replace(attempt, probe=True), admitted, (MarkProbe(attempt), *_probes(admitted, attempt)))
+    after = replace(attempt, probe=True)
+    return Spawn(work, after, admitted, (ChangeAttempt(attempt, after), *_probes(admitted, attempt)))
 
 
 def _reattach(work: Work, admitted: Admit, world: World) -> Spawn:
@@ -280,7 +280,7 @@ def _reattach(work: Work, admitted: Admit, world: World) -> Spawn:
     after = replace(attempt, spawns=attempt.spawns + 1, spawned_at=None, probe=probe)
     after = _with_base(after, world.seen.get(attempt.gremlin_id))
     event = _event(work, world.now, "reattached", f"gremlin {attempt.gremlin_id} is re-attached")
-    return Spawn(work, after, admitted, (CountSpawn(after), *_probes(admitted, attempt), event))
+    return Spawn(work, after, admitted, (ChangeAttempt(attempt, after), *_probes(admitted, attempt), event))
 
 
 def _with_base(attempt: Attempt, seen: Observation | None) -> Attempt:

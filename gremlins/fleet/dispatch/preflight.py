@@ -14,7 +14,7 @@ from gremlins.clock import Clock
 from gremlins.config import LoadedSettings
 from gremlins.errors import GremlinsError, NotReady
 from gremlins.files import make_private_dir
-from gremlins.fleet.dispatch.observation import Missing, Ready, SpawnOrder
+from gremlins.fleet.dispatch.observation import Missing, SpawnOrder
 from gremlins.fleet.dispatch.policy import Policy, file_mark
 from gremlins.launcher import ANTHROPIC, LaunchRequest, Prepared, prepare, prove_key
 from gremlins.paths import Home
@@ -49,7 +49,7 @@ class Readiness:
     _prepared: Prepared | None = None
     _scopes: tuple[float, object, tuple[str, ...]] | None = None
 
-    def check(self, *, fresh: bool) -> Ready | Missing:
+    def check(self, *, fresh: bool) -> Missing | None:
         """Pipeline, credentials, base URL, binary, repository, disk; then the free call that proves the key."""
         policy = self.policy()
         self._prepared = None
@@ -61,7 +61,7 @@ class Readiness:
             return Missing(error.message, error.hint, error.exit_code)
         except OSError as error:
             return Missing(f"{error.filename or self.home.root}: {error.strerror or error}", None, NotReady.exit_code)
-        return refused or Ready()
+        return refused
 
     def prepared(self, order: SpawnOrder) -> Prepared:
         """The launch of a new gremlin: what the latest check prepared, if that was for this pipeline and mode."""

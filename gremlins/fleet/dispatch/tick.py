@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from gremlins.clock import Clock
 from gremlins.errors import GremlinsError
 from gremlins.fleet.beads.attempts import Attempt, Ending, Episode, Settlement, Work
-from gremlins.fleet.beads.store.interface import BeadStore, Event, MarkEnding, MarkSpawned, Notice, StoreChange
+from gremlins.fleet.beads.store.interface import BeadStore, ChangeAttempt, Event, Notice, StoreChange
 from gremlins.fleet.dispatch import plan
 from gremlins.fleet.dispatch.admit import Standing
 from gremlins.fleet.dispatch.breaker import WINDOW
@@ -110,7 +110,7 @@ class Dispatcher:
         """Record a spawn of an earlier loop that died before it recorded it."""
         if attempt.spawned_at is None and seen is not None and not never_started(attempt, seen):
             began = attempt.claimed_at if seen.age_seconds is None else now - seen.age_seconds
-            self.store.commit(MarkSpawned(attempt, began))
+            self.store.commit(ChangeAttempt(attempt, replace(attempt, spawned_at=began)))
 
     def _follow(self, work: Work, attempt: Attempt, verdict: Verdict, report: TickReport) -> None:
         """Apply the verdict on one attempt."""
@@ -125,7 +125,8 @@ class Dispatcher:
                 report.settled.append((attempt, end))
         elif isinstance(verdict, End):
             event = Event(self.project, work.id, report.now, "ending", verdict.reason)
-            if self._commit((MarkEnding(attempt, Ending(verdict.reason, report.now)), event), report):
+            ending = replace(attempt, ending=Ending(verdict.reason, report.now))
+            if self._commit((ChangeAttempt(attempt, ending), event), report):
                 self._terminate(attempt, verdict.reason)
         elif isinstance(verdict, Kill):
             self.fleet.kill(attempt.gremlin_id)
@@ -183,10 +184,9 @@ class Dispatcher:
         planned, denied = plan.spawns(works, world)
         if planned and not self.draining():
             probing = any(spawn.admitted.probe_for for spawn in planned)
-            ready = self.fleet.preflight(fresh=probing)
-            if isinstance(ready, Missing):
-                report.missing = ready
-                denied |= {s.work.id: Standing("ready", ready.reason, "it waits for that") for s in planned}
+            report.missing = missing = self.fleet.preflight(fresh=probing)
+            if missing is not None:
+                denied |= {s.work.id: Standing("ready", missing.reason, "it waits for that") for s in planned}
             else:
                 with self.claiming():
                     world, works = self._look(policy, report, everything=everything)
@@ -244,7 +244,7 @@ class Dispatcher:
         except SpawnFailed as error:
             self._could_not_start(spawn, error, report)
             return
-        self.store.commit(MarkSpawned(attempt, self._now()))
+        self.store.commit(ChangeAttempt(attempt, replace(attempt, spawned_at=self._now())))
         report.spawned.append((attempt.bead_id, attempt.gremlin_id))
         words = {"fresh": "started", "rescue": "taken up again", "reattach": "re-attached", "respawn": "started"}
         text = f"gremlin {attempt.gremlin_id} {words[spawn.admitted.how]} (attempt {attempt.number})"

@@ -20,12 +20,9 @@ from gremlins.fleet.beads.bead import Bead, Dependency
 from gremlins.fleet.beads.store.interface import (
     AddAttempt,
     BeadStore,
-    CountSpawn,
+    ChangeAttempt,
     DependencyCircle,
     Event,
-    MarkEnding,
-    MarkProbe,
-    MarkSpawned,
     MoveBead,
     Notice,
     PutBead,
@@ -121,11 +118,11 @@ def test_what_is_under_way_is_what_has_an_unsettled_attempt(store: BeadStore) ->
 def test_a_claim_may_become_a_probe_until_it_is_settled(store: BeadStore) -> None:
     put(store, "a-1")
     assert store.commit(AddAttempt(attempt("a-1")))
-    assert store.commit(MarkProbe(attempt("a-1")))
+    assert store.commit(ChangeAttempt(attempt("a-1"), replace(attempt("a-1"), probe=True)))
     [work] = store.under_way(PROJECT).works
     assert work.attempts[0].probe
     assert store.commit(SettleAttempt(attempt("a-1"), end()))
-    assert not store.commit(MarkProbe(attempt("a-1")))
+    assert not store.commit(ChangeAttempt(attempt("a-1"), replace(attempt("a-1"), probe=True)))
 
 
 def test_an_attempt_is_settled_once_and_settlements_are_numbered(store: BeadStore) -> None:
@@ -143,18 +140,18 @@ def test_a_late_event_of_an_earlier_spawn_changes_nothing(store: BeadStore) -> N
     put(store, "a-1")
     first = attempt("a-1")
     assert store.commit(AddAttempt(first))
-    assert store.commit(CountSpawn(replace(first, spawns=2, base_spawn=1)))
+    assert store.commit(ChangeAttempt(first, replace(first, spawns=2, base_spawn=1)))
     assert not store.commit(SettleAttempt(first, end()))
-    assert not store.commit(MarkSpawned(first, NOW))
-    assert not store.commit(CountSpawn(replace(first, spawns=2)))
+    assert not store.commit(ChangeAttempt(first, replace(first, spawned_at=NOW)))
+    assert not store.commit(ChangeAttempt(first, replace(first, spawns=2)))
     assert store.works(PROJECT, ["a-1"]).works[0].spawns == 2
 
 
 def test_an_ending_is_marked_once(store: BeadStore) -> None:
     put(store, "a-1")
     assert store.commit(AddAttempt(attempt("a-1")))
-    assert store.commit(MarkEnding(attempt("a-1"), Ending("stalled", NOW)))
-    assert not store.commit(MarkEnding(attempt("a-1"), Ending("deadline", NOW)))
+    assert store.commit(ChangeAttempt(attempt("a-1"), replace(attempt("a-1"), ending=Ending("stalled", NOW))))
+    assert not store.commit(ChangeAttempt(attempt("a-1"), replace(attempt("a-1"), ending=Ending("deadline", NOW))))
 
 
 def test_an_episode_is_changed_against_its_version(store: BeadStore) -> None:

@@ -11,7 +11,6 @@ from gremlins.fleet.dispatch.observation import (
     LandingRefused,
     Missing,
     Observation,
-    Ready,
     SpawnFailed,
     SpawnOrder,
     State,
@@ -57,7 +56,7 @@ class FakeFleet:
     table: dict[str, FakeGremlin] = field(default_factory=dict)
     starts: Counter[str] = field(default_factory=Counter)
     """Processes really started, by bead."""
-    ready: Ready | Missing = field(default_factory=Ready)
+    ready: Missing | None = None
     credential: str = "claude:key-1"
     start_error: SpawnFailed | None = None
     on_start: Callable[[FakeGremlin], None] = lambda gremlin: None
@@ -96,7 +95,7 @@ class FakeFleet:
     def scopes(self) -> tuple[str, ...]:
         return (self.credential,)
 
-    def preflight(self, *, fresh: bool) -> Ready | Missing:
+    def preflight(self, *, fresh: bool) -> Missing | None:
         self.preflights += 1
         return self.ready
 

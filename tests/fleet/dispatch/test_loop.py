@@ -19,7 +19,7 @@ from gremlins.config import DispatchSettings, LoadedSettings, Settings
 from gremlins.errors import ConfigError, Conflict, GremlinsError
 from gremlins.fleet.dispatch import locks
 from gremlins.fleet.dispatch.loop import Loop
-from gremlins.fleet.dispatch.observation import Missing, Ready
+from gremlins.fleet.dispatch.observation import Missing
 from gremlins.fleet.dispatch.policy import LiveSettings
 from gremlins.fleet.dispatch.tick import TickReport
 from gremlins.paths import Home
@@ -62,7 +62,7 @@ def test_what_is_missing_is_told_once_and_again_when_it_is_missing_again(project
     loop, _ = loop_of(project, 5)
     loop.run()
     assert [h.kind for h in project.loop_events] == ["waiting"]
-    project.fleet.ready = Ready()
+    project.fleet.ready = None
     loop_of(project, 1)[0].run()
     assert "spawned" in [h.kind for h in project.loop_events]
 

@@ -24,7 +24,7 @@ from gremlins.fleet.beads.edit import BeadEditor
 from gremlins.fleet.beads.store.interface import SetPaused, StoreChange
 from gremlins.fleet.beads.store.sqlite import SqliteStore
 from gremlins.fleet.dispatch.admit import BUCKETS, Standing, standing
-from gremlins.fleet.dispatch.observation import Missing, Observation, Ready, SpawnFailed, State
+from gremlins.fleet.dispatch.observation import Missing, Observation, SpawnFailed, State
 from gremlins.fleet.dispatch.ownership import settle_for_retry
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.tick import Dispatcher, TickReport
@@ -360,7 +360,7 @@ class Dispatching(RuleBasedStateMachine):
 
     @rule(there=st.booleans())
     def credentials_come_and_go(self, there: bool) -> None:
-        self.project.fleet.ready = Ready() if there else Missing("no key")
+        self.project.fleet.ready = None if there else Missing("no key")
 
     @rule(key=st.sampled_from(["claude:key-1", "claude:key-2"]))
     def the_key_is_rotated(self, key: str) -> None:
@@ -562,7 +562,7 @@ class Dispatching(RuleBasedStateMachine):
     def everything_ends_once_the_world_is_well(self) -> None:
         """No adversary any more: each bead closes, fails, or waits for a person, and says so."""
         fleet = self.project.fleet
-        fleet.ready, fleet.start_error = Ready(), None
+        fleet.ready = fleet.start_error = None
         fleet.on_start = fleet.finish
         self.project.store.commit(SetPaused(PROJECT, None))
         for _ in range(400):

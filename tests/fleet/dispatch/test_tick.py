@@ -9,7 +9,7 @@ import pytest
 
 from gremlins.fleet.beads.bead import Hold
 from gremlins.fleet.beads.store.interface import PutBead
-from gremlins.fleet.dispatch.observation import Missing, Ready, SpawnFailed
+from gremlins.fleet.dispatch.observation import Missing, SpawnFailed
 from tests.fleet.project import PROJECT, Project, moved
 
 
@@ -221,7 +221,7 @@ def test_nothing_is_started_and_nothing_changed_while_something_is_missing(proje
     assert report.missing is not None
     assert report.spawned == []
     assert project.bead("a-1").generation == generation
-    project.fleet.ready = Ready()
+    project.fleet.ready = None
     assert len(project.tick().spawned) == 1
 
 

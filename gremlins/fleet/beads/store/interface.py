@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 from gremlins.errors import Conflict
-from gremlins.fleet.beads.attempts import Attempt, Ending, Episode, Settlement, Work
+from gremlins.fleet.beads.attempts import Attempt, Episode, Settlement, Work
 from gremlins.fleet.beads.bead import Bead, Hold, Status
 
 
@@ -61,36 +61,14 @@ class SettleAttempt:
 
 
 @dataclass(frozen=True)
-class CountSpawn:
-    """Count another spawn of an attempt, pending until MarkSpawned. `attempt` is the attempt afterwards.
+class ChangeAttempt:
+    """Record a spawn, a probe or the end request of an unsettled attempt.
 
-    Refused if the spawn was counted meanwhile.
+    Refused if the attempt was settled or spawned again meanwhile, or was already asked to end.
     """
 
-    attempt: Attempt
-
-
-@dataclass(frozen=True)
-class MarkSpawned:
-    """Record that the pending spawn has happened."""
-
-    attempt: Attempt
-    at: float
-
-
-@dataclass(frozen=True)
-class MarkProbe:
-    """Turn a spawn that was decided before into a breaker's probe."""
-
-    attempt: Attempt
-
-
-@dataclass(frozen=True)
-class MarkEnding:
-    """Record that the process is asked to end. Refused if it was asked before."""
-
-    attempt: Attempt
-    ending: Ending
+    before: Attempt
+    after: Attempt
 
 
 @dataclass(frozen=True)
@@ -130,8 +108,7 @@ class SetPaused:
 
 
 StoreChange = (
-    PutBead | MoveBead | AddAttempt | SettleAttempt | CountSpawn | MarkSpawned | MarkProbe | MarkEnding
-    | PutEpisode | Event | Notice | SetPaused
+    PutBead | MoveBead | AddAttempt | SettleAttempt | ChangeAttempt | PutEpisode | Event | Notice | SetPaused
 )  # fmt: skip
 
 

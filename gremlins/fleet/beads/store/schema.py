@@ -92,6 +92,7 @@ _IN_COLUMNS = (
 )  # fmt: skip
 """Issue fields with columns. Dependencies have a table; all other fields are in `doc`."""
 
+SPAWN_COLUMNS = ("spawns", "spawned_at", "base_spawn", "base_replies", "base_parked")
 _ATTEMPT_COLUMNS = tuple(f.name for f in fields(Attempt) if f.name not in ("ending", "settled"))
 _SETTLEMENT_COLUMNS = ("failure", "reason", "exit_code", "retry_at")
 _HOLD_KINDS = frozenset(get_args(HoldKind))
@@ -165,8 +166,13 @@ def work_of(row: sqlite3.Row, attempts: list[sqlite3.Row]) -> Work:
 
 
 def attempt_row(attempt: Attempt) -> dict[str, Any]:
-    """Column values of a new attempt."""
-    return {name: getattr(attempt, name) for name in _ATTEMPT_COLUMNS} | {"scopes": json.dumps(attempt.scopes)}
+    """Column values of an unsettled attempt."""
+    ending = attempt.ending
+    return {name: getattr(attempt, name) for name in _ATTEMPT_COLUMNS} | {
+        "scopes": json.dumps(attempt.scopes),
+        "ending_reason": ending.reason if ending else None,
+        "ending_at": ending.at if ending else None,
+    }
 
 
 def attempt_of(row: sqlite3.Row) -> Attempt:

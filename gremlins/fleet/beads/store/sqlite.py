@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, assert_never
 
@@ -15,12 +14,9 @@ from gremlins.fleet.beads.store import blocking
 from gremlins.fleet.beads.store.database import Database, StaleChange
 from gremlins.fleet.beads.store.interface import (
     AddAttempt,
-    CountSpawn,
+    ChangeAttempt,
     DependencyCircle,
     Event,
-    MarkEnding,
-    MarkProbe,
-    MarkSpawned,
     MoveBead,
     Notice,
     PutBead,
@@ -30,7 +26,7 @@ from gremlins.fleet.beads.store.interface import (
     StoreChange,
 )
 from gremlins.fleet.beads.store.reads import Reader, last_seq
-from gremlins.fleet.beads.store.schema import attempt_row, bead_row, dump_hold
+from gremlins.fleet.beads.store.schema import SPAWN_COLUMNS, attempt_row, bead_row, dump_hold
 
 Touched = dict[str, set[str]]
 """Beads whose status or dependencies changed, by project."""
@@ -94,7 +90,7 @@ def _apply(db: Database, change: StoreChange, touched: Touched) -> None:
         case MoveBead(work):
             _move(db, change)
             touched.setdefault(work.project, set()).add(work.id)
-        case AddAttempt() | SettleAttempt() | CountSpawn() | MarkSpawned() | MarkProbe() | MarkEnding():
+        case AddAttempt() | SettleAttempt() | ChangeAttempt():
             _change_attempt(db, change)
         case PutEpisode(episode):
             _put_episode(db, episode)
@@ -160,9 +156,7 @@ def _move(db: Database, move: MoveBead) -> None:
     )
 
 
-def _change_attempt(
-    db: Database, change: AddAttempt | SettleAttempt | CountSpawn | MarkSpawned | MarkProbe | MarkEnding
-) -> None:
+def _change_attempt(db: Database, change: AddAttempt | SettleAttempt | ChangeAttempt) -> None:
     match change:
         case AddAttempt(attempt):
             db.insert("attempts", attempt_row(attempt))
@@ -183,16 +177,12 @@ def _change_attempt(
                 "cap_usd": end.cap.usd if end.cap else None,
             }
             _update_attempt(db, attempt, values)
-        case CountSpawn(attempt):
-            names = ("spawns", "spawned_at", "base_spawn", "base_replies", "base_parked", "probe")
-            before = replace(attempt, spawns=attempt.spawns - 1)
-            _update_attempt(db, before, {name: getattr(attempt, name) for name in names})
-        case MarkSpawned(attempt, at):
-            _update_attempt(db, attempt, {"spawned_at": at})
-        case MarkProbe(attempt):
-            _update_attempt(db, attempt, {"probe": True})
-        case MarkEnding(attempt, ending):
-            _update_attempt(db, attempt, {"ending_reason": ending.reason, "ending_at": ending.at}, "ending_at IS NULL")
+        case ChangeAttempt(before, after):
+            old, new = attempt_row(before), attempt_row(after)
+            respawned = after.spawns != before.spawns
+            changed = {key: new[key] for key in new if new[key] != old[key] or (respawned and key in SPAWN_COLUMNS)}
+            ends = after.ending is not None and before.ending is None
+            _update_attempt(db, before, changed or {"probe": after.probe}, "ending_at IS NULL" if ends else "TRUE")
         case _:
             assert_never(change)
 
