@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 DEADLINE = 150.0
@@ -18,6 +19,22 @@ def wait_until(condition: Callable[[], bool], what: str, more: Callable[[], str]
     while not condition():
         assert time.monotonic() < ends, f"never saw: {what}\n{more()}"
         time.sleep(0.01)
+
+
+def wait_until_idle(pid: int) -> None:
+    """Wait until a process sleeps and has used no processor time for a while, or is over. Only Linux tells."""
+    seen: list[tuple[str, ...]] = []
+
+    def idle() -> bool:
+        try:
+            words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return True
+        seen.append((words[0], words[11], words[12]))  # state, user and system time
+        last = seen[-20:]
+        return words[0] == "Z" or (words[0] == "S" and len(last) == 20 and len(set(last)) == 1)
+
+    wait_until(idle, f"{pid} idle")
 
 
 @contextmanager

@@ -25,7 +25,8 @@ def main(door: str, words: list[str]) -> None:
         order = {"words": words, "env": dict(os.environ), "cwd": os.getcwd(), "fds": numbers}
         data = json.dumps(order).encode("ascii") + b"\n"
         sent = socket.send_fds(line, [data], numbers)
-        line.sendall(data[sent:])
+        if sent < len(data):  # an order that has arrived whole may be done already, and the server gone from the line
+            line.sendall(data[sent:])
         for fd in numbers:  # a lock must be let go when its holder dies, not when this process does
             os.close(fd)
         answer = line.recv(64)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-import select
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.sandbox import Sandbox
+from tests.time_limit import DEADLINE, wait_until_idle
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -77,7 +76,7 @@ def _make_what_is_shown(sandbox: Sandbox, text: str) -> None:
 
 
 def _interrupt(sandbox: Sandbox, words: list[str]) -> None:
-    """Let it run until it has said something, then Ctrl-C: it must end by itself, without a traceback."""
+    """Let it run until it waits, then press Ctrl-C: it must end by itself, without a traceback."""
     words = ["0" if word == "8787" else word for word in words]
     child = subprocess.Popen(
         [sys.executable, "-u", "-m", "gremlins", *words],
@@ -89,14 +88,11 @@ def _interrupt(sandbox: Sandbox, words: list[str]) -> None:
         start_new_session=True,
     )
     try:
-        assert child.stdout is not None
-        select.select([child.stdout], [], [], 3.0)  # nothing is said where nothing changes
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(timeout=0.3)  # what is followed may be over already
+        wait_until_idle(child.pid)
         child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=30)
+        _, err = child.communicate(timeout=DEADLINE)
         assert child.returncode in (0, 130), err
         assert "Traceback" not in err
     finally:
         child.kill()
-        child.wait(timeout=30)
+        child.wait(timeout=DEADLINE)

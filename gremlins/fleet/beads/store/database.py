@@ -38,10 +38,14 @@ class Database:
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             self.connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-            self.connection.row_factory = sqlite3.Row
-            self.connection.execute("PRAGMA synchronous = FULL")
-            if self._version() != VERSION:
-                self._create()
+            try:
+                self.connection.row_factory = sqlite3.Row
+                self.connection.execute("PRAGMA synchronous = FULL")
+                if self._version() != VERSION:
+                    self._create()
+            except BaseException:
+                self.connection.close()
+                raise
 
     def execute(self, sql: str, values: Values = ()) -> sqlite3.Cursor:
         return self.connection.execute(sql, values)
