@@ -71,7 +71,7 @@ def rescue(
     from_stage: str = typer.Option(None, "--from", metavar="STAGE", help="Ask this stage and all after it anew."),
 ) -> int:
     """Bring gremlins back to life where they were."""
-    from gremlins.fleet.dispatch.ownership import take_up
+    from gremlins.fleet.dispatch.ownership import adopt
     from gremlins.fleet.rescue import rescue as bring_back  # pydantic: only for the verbs that act
 
     home, clock, env = Home.from_env(), SystemClock(), dict(os.environ)
@@ -83,7 +83,7 @@ def rescue(
     failures: list[GremlinsError] = []
     for name in names:
         try:
-            take_up(home, name, clock, restart=from_stage is not None)
+            adopt(home, name, clock, restart=from_stage is not None)
             done = bring_back(home, name, clock=clock, env=env, from_stage=from_stage)
             say(f"{done.id}: was {done.found}; {done.detail}")
         except GremlinsError as error:
@@ -100,11 +100,11 @@ def rescue(
 def ack(gremlin_id: str = typer.Argument(..., metavar="ID", autocompletion=complete_ids)) -> int:
     """Accept a bail: its stage counts as done, and the gremlin goes on with the next."""
     from gremlins.fleet.ack import acknowledge  # pydantic: only for the verbs that act
-    from gremlins.fleet.dispatch.ownership import take_up
+    from gremlins.fleet.dispatch.ownership import adopt
 
     home, clock = Home.from_env(), SystemClock()
     name = resolve(home, gremlin_id)
-    take_up(home, name, clock)
+    adopt(home, name, clock)
     stage = acknowledge(home, name, clock=clock, env=dict(os.environ))
     say(f"{gremlin_id}: the bail of {stage} is accepted; going on")
     return 0
@@ -143,13 +143,13 @@ def rm(
 ) -> int:
     """Remove gremlins. Their costs are kept."""
     from gremlins.config import load_settings  # pydantic: only for the verbs that act
-    from gremlins.fleet.dispatch.ownership import settle
+    from gremlins.fleet.dispatch.ownership import settle_attempt
     from gremlins.fleet.remove import remove_gremlin
 
     home, clock, env = Home.from_env(), SystemClock(), dict(os.environ)
     wait = load_settings(None, home, env).settings.batch.stop_wait
     for name in _named(home, gremlin_id, False):
-        settle_bead = partial(settle, home, clock=clock)
+        settle_bead = partial(settle_attempt, home, clock=clock)
         remove_gremlin(home, name, force=force, clock=clock, env=env, settle_bead=settle_bead, stop_wait=wait)
         say(f"{name}: removed")
     return 0
@@ -159,11 +159,11 @@ def clean(
     older_than: str = typer.Option("0s", "--older-than", metavar="7d", help="Only what ended so long ago."),
 ) -> int:
     """Remove what has landed, and what is over without commits."""
-    from gremlins.fleet.dispatch.ownership import settle
+    from gremlins.fleet.dispatch.ownership import settle_attempt
     from gremlins.fleet.remove import clean as sweep  # pydantic: only for the verbs that act
 
     home, clock = Home.from_env(), SystemClock()
-    settle_bead = partial(settle, home, clock=clock)
+    settle_bead = partial(settle_attempt, home, clock=clock)
     removed, problems = sweep(home, older_than=_seconds(older_than), clock=clock, settle_bead=settle_bead)
     for name in removed:
         say(f"{name}: removed")

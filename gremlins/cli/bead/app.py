@@ -179,7 +179,7 @@ def close(
 
     def change(name: str) -> Bead:
         bead = here.beads.close(name, reason)
-        attempt = here.beads.works([bead.id])[0].unsettled
+        attempt = here.beads.work(bead.id).unsettled
         if attempt is not None:
             note(f"{bead.id}: gremlin {attempt.gremlin_id} goes on; `gremlins stop {attempt.gremlin_id}` ends it")
         return bead

@@ -213,11 +213,11 @@ def _stamp(clock: Clock) -> str:
 def _explain(here: Here, policy: Policy, name: str, json: bool) -> int:
     """What the one door says of a bead, and where it says yes, whether a gremlin could be started at all."""
     bead_id = here.beads.resolve(name)
-    works = here.beads.works([bead_id])
-    if not works:
+    work = here.store.work(here.project, bead_id)
+    if work is None:
         raise GremlinsError(f"{bead_id}: its rows cannot be read", hint="`gremlins doctor` says more")
-    world = world_now(here.store, here, here.project, policy, works, here.clock.now().timestamp())
-    decision = admit(works[0], world)
+    world = world_now(here.store, here, here.project, policy, [work], here.clock.now().timestamp())
+    decision = admit(work, world)
     missing = here.readiness(lambda: policy).check(fresh=False) if isinstance(decision, Admit) else None
     where = Standing("ready", missing.reason, "it waits for that") if missing is not None else decision
     if isinstance(where, Admit):
@@ -226,7 +226,7 @@ def _explain(here: Here, policy: Policy, name: str, json: bool) -> int:
         probe = ", as the one probe of a breaker" if where.probe_for else ""
         reason, then, bucket, until = f"admitted: the next tick starts {what}{probe}", "", "ready", None
     else:
-        where = explained(here.store, works[0], where)
+        where = explained(here.store, work, where)
         reason, then, bucket, until = where.reason, where.next, where.bucket, where.until
     if json:
         shown = {"bead": bead_id, "admitted": isinstance(where, Admit), "bucket": bucket, "reason": reason}

@@ -155,7 +155,7 @@ class BeadEditor:
             if bead.status != "closed":
                 hint = f"`gremlins bead retry {bead.id}` starts it over" if bead.status == "failed" else None
                 raise self._refuse(bead, f"it is {bead.status}, not closed", hint)
-            busy = self._work(bead.id).unsettled is not None
+            busy = self.work(bead.id).unsettled is not None
             return bead.moved("in_progress" if busy else "open", self._stamp())
 
         return self.edit(bead_id, change, "reopened", reason or f"reopened by {self.who}")
@@ -174,7 +174,7 @@ class BeadEditor:
         """Remove a hold or another person's claim. Raises Conflict if there is neither."""
 
         def change(bead: Bead) -> Bead:
-            busy = self._work(bead.id).unsettled is not None
+            busy = self.work(bead.id).unsettled is not None
             if bead.hold is None and (bead.status != "in_progress" or busy):
                 raise self._refuse(bead, "it is not held", f"`gremlins bead show {bead.id}` shows its state")
             if bead.status == "in_progress" and not busy:
@@ -195,7 +195,7 @@ class BeadEditor:
             stamp = self._stamp()
             return replace(bead.moved("open", stamp), epoch=bead.epoch + 1)
 
-        work = self._work(bead_id)
+        work = self.work(bead_id)
         if work.unsettled is not None:
             self.store.commit(*self.settle_ended(work, self._now(), self.who))
         return self.edit(bead_id, change, "retried", f"a new epoch, by {self.who}")
@@ -234,17 +234,15 @@ class BeadEditor:
 
         return self.edit(bead_id, change, "dependency", f"no longer depends on {other}")
 
-    def works(self, ids: Sequence[str]) -> tuple[Work, ...]:
-        return self.store.works(self.project, ids).works
-
-    def _work(self, bead_id: str) -> Work:
-        found = self.works([bead_id])
-        if not found:
+    def work(self, bead_id: str) -> Work:
+        """Raises Conflict if the bead cannot be read."""
+        work = self.store.work(self.project, bead_id)
+        if work is None:
             raise Conflict(f"{bead_id} cannot be read", hint="`gremlins doctor` says more")
-        return found[0]
+        return work
 
     def _refuse_while_worked_on(self, bead: Bead) -> None:
-        attempt = self._work(bead.id).unsettled
+        attempt = self.work(bead.id).unsettled
         if attempt is not None:
             stop = f"`gremlins stop {attempt.gremlin_id}` first"
             raise self._refuse(bead, f"gremlin {attempt.gremlin_id} works on it", stop)

@@ -150,16 +150,16 @@ def _blocked(work: Work, world: World) -> Standing | None:
     )
 
 
-def _alive_again(work: Work, world: World) -> Standing | None:
+def _rescued(work: Work, world: World) -> Standing | None:
     latest = work.latest
     seen = world.seen.get(latest.gremlin_id) if latest is not None else None
-    if latest is None or seen is None or not is_back(latest, seen):
+    if latest is None or seen is None or not was_rescued(latest, seen):
         return None
     bucket: Bucket = "parked" if seen.state == "parked" else "running"
-    return Standing(bucket, f"gremlin {latest.gremlin_id} was taken up again", "the next tick follows it", world.now)
+    return Standing(bucket, f"gremlin {latest.gremlin_id} was rescued", "the next tick follows it", world.now)
 
 
-def is_back(latest: Attempt, seen: Observation) -> bool:
+def was_rescued(latest: Attempt, seen: Observation) -> bool:
     """True if a person rescued the gremlin of a failed attempt, or it has finished since."""
     if latest.settled is None or not latest.settled.failed:
         return False
@@ -237,7 +237,7 @@ def _would_start(work: Work, world: World, why: str) -> Standing:
 
 
 _CHECKS: tuple[Callable[[Work, World], Standing | None], ...] = (
-    _terminal, _held, _claimed, _alive_again, _deferred, _blocked, _retry_cap, _spawn_cap, _money,
+    _terminal, _held, _claimed, _rescued, _deferred, _blocked, _retry_cap, _spawn_cap, _money,
     _breaker, _backing_off, _paused, _slots,
 )  # fmt: skip
 
@@ -259,7 +259,7 @@ def standing(work: Work, world: World) -> Standing:
             reason = f"gremlin {decision.gremlin_id}: a batch is outstanding and no process waits for it"
             return Standing("parked", reason, "the next tick re-attaches it", world.now)
         case Admit("rescue"):
-            return Standing("ready", "nothing is in the way", f"gremlin {decision.gremlin_id} is taken up again")
+            return Standing("ready", "nothing is in the way", f"gremlin {decision.gremlin_id} is rescued")
         case Admit("fresh"):
             return Standing("ready", "nothing is in the way", "a gremlin is started for it")
         case Admit():

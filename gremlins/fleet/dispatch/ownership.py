@@ -8,7 +8,7 @@ from dataclasses import replace
 from gremlins.clock import Clock
 from gremlins.errors import Conflict
 from gremlins.fleet.beads.attempts import Attempt, Settlement, Work
-from gremlins.fleet.beads.store.interface import AddAttempt, BeadStore, Event, MoveBead, SettleAttempt, StoreChange
+from gremlins.fleet.beads.store.interface import BeadStore, MoveBead, SettleAttempt, StoreChange
 from gremlins.fleet.dispatch import plan
 from gremlins.fleet.dispatch.judge import judge
 from gremlins.fleet.dispatch.observation import Observation, State
@@ -22,7 +22,7 @@ IDLE_TIMEOUT = 360.0
 RESCUABLE: frozenset[State] = frozenset({"dead", "unborn", "detached", "bailed", "stopped", "stalled"})
 
 
-def take_up(home: Home, gremlin_id: str, clock: Clock, *, restart: bool = False) -> None:
+def adopt(home: Home, gremlin_id: str, clock: Clock, *, restart: bool = False) -> None:
     """Add an attempt to the gremlin's bead before a person rescues the gremlin, so that the loop follows it.
 
     restart: the rescue starts from a stage, which a finished gremlin allows too. Does nothing if the gremlin has no
@@ -48,27 +48,21 @@ def take_up(home: Home, gremlin_id: str, clock: Clock, *, restart: bool = False)
 
 def _adopt(store: BeadStore, attempt: Attempt, seen: Observation, now: float) -> bool:
     """False if the bead was changed meanwhile."""
-    works = store.works(attempt.project, [attempt.bead_id]).works
-    if not works:
+    work = store.work(attempt.project, attempt.bead_id)
+    if work is None:
         return True
-    work = works[0]
     latest = work.latest
     if latest is not None and latest.gremlin_id != attempt.gremlin_id:
         raise Conflict(
             f"{attempt.gremlin_id}: its bead {work.id} has gone on to attempt {latest.number}",
-            hint=f"that is gremlin {latest.gremlin_id}; `gremlins bead show {work.id}` tells the story",
+            hint=f"that is gremlin {latest.gremlin_id}; `gremlins bead show {work.id}` shows its attempts",
         )
     if work.unsettled is not None or work.status == "closed":
         return True
-    text = f"gremlin {attempt.gremlin_id} is taken up again by a person"
-    return store.commit(
-        MoveBead(work, "in_progress", text_of(now)),
-        AddAttempt(plan.adopted(work, attempt, seen, now)),
-        Event(work.project, work.id, now, "adopted", text),
-    )
+    return store.commit(*plan.adopt_changes(work, attempt, seen, now))
 
 
-def settle(home: Home, gremlin_id: str, clock: Clock) -> None:
+def settle_attempt(home: Home, gremlin_id: str, clock: Clock) -> None:
     """Settle the gremlin's attempt as the loop would, before the gremlin is removed."""
     if not home.beads.exists():
         return
@@ -82,8 +76,9 @@ def settle(home: Home, gremlin_id: str, clock: Clock) -> None:
             if attempt is None or attempt.settled is not None:
                 return
             seen = Observer(home, clock, IDLE_TIMEOUT).observe(gremlin_id)
-            for work in store.works(attempt.project, [attempt.bead_id]).works:
-                end = plan.settling(work, judge(attempt, seen, now, Policy()), now)
+            work = store.work(attempt.project, attempt.bead_id)
+            if work is not None:
+                end = plan.settlement_of(work, judge(attempt, seen, now, Policy()), now)
                 if end is None or store.commit(*plan.settle_changes(work, attempt, end)):
                     return
 
@@ -99,7 +94,7 @@ def settle_for_retry(
         raise Conflict(
             f"{work.id}: gremlin {attempt.gremlin_id} works on it", hint=f"`gremlins stop {attempt.gremlin_id}` first"
         )
-    end = plan.settling(work, judge(attempt, seen, now, replace(policy, land=False)), now)
+    end = plan.settlement_of(work, judge(attempt, seen, now, replace(policy, land=False)), now)
     if end is not None:
         return plan.settle_changes(work, attempt, end)
     # Claimed or detached: the new epoch takes up the same gremlin.

@@ -19,7 +19,7 @@ from gremlins.fleet.beads.store.interface import (
     StoreChange,
 )
 from gremlins.fleet.dispatch import breaker
-from gremlins.fleet.dispatch.admit import Admit, Standing, admit, is_back
+from gremlins.fleet.dispatch.admit import Admit, Standing, admit, was_rescued
 from gremlins.fleet.dispatch.judge import End, Kill, Land, Reattach, Respawn, Settle, Verdict, Watch, never_started
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.policy import Policy
@@ -40,7 +40,7 @@ class Spawn:
     changes: tuple[StoreChange, ...]
 
 
-def settling(work: Work, verdict: Verdict, now: float) -> Settlement | None:
+def settlement_of(work: Work, verdict: Verdict, now: float) -> Settlement | None:
     """The settlement that follows from a verdict; None if the attempt goes on. Terminal beads get no new process."""
     match verdict:
         case Settle(settlement) | Land(settlement):
@@ -145,8 +145,8 @@ def transition(work: Work, world: World) -> tuple[StoreChange, ...]:
     if work.terminal or work.unsettled is not None or latest is None:
         return _spawn_cap(work, world) if work.unsettled is not None and not work.terminal else ()
     seen = world.seen.get(latest.gremlin_id)
-    if seen is not None and is_back(latest, seen) and work.status in ("open", "deferred"):
-        return _adopt(work, latest, seen, world)
+    if seen is not None and was_rescued(latest, seen) and work.status in ("open", "deferred"):
+        return adopt_changes(work, latest, seen, world.now)
     if work.status not in ("open", "deferred") or work.hold is not None:
         return ()
     count = charged(work, world.episodes)
@@ -177,13 +177,12 @@ def _spawn_cap(work: Work, world: World) -> tuple[StoreChange, ...]:
     return _move(work, status, world.now, reason, Hold("spawn_cap", reason, LOOP, world.now))
 
 
-def _adopt(work: Work, latest: Attempt, seen: Observation, world: World) -> tuple[StoreChange, ...]:
-    attempt = adopted(work, latest, seen, world.now)
-    text = f"gremlin {latest.gremlin_id} was taken up again by a person"
+def adopt_changes(work: Work, latest: Attempt, seen: Observation, now: float) -> tuple[StoreChange, ...]:
+    """Let a bead follow the gremlin of its latest attempt, which a person rescues."""
     return (
-        MoveBead(work, "in_progress", text_of(world.now)),
-        AddAttempt(attempt),
-        _event(work, world.now, "adopted", text),
+        MoveBead(work, "in_progress", text_of(now)),
+        AddAttempt(adopted(work, latest, seen, now)),
+        _event(work, now, "adopted", f"gremlin {latest.gremlin_id} is rescued by a person"),
     )
 
 
@@ -310,7 +309,7 @@ def _claim(work: Work, admitted: Admit, world: World) -> Spawn:
         base_cost_usd=seen.cost_usd if seen else 0.0,
     )
     attempt = _with_base(attempt, seen)
-    how = f"gremlin {gremlin_id} is taken up again" if seen else f"gremlin {gremlin_id} is started"
+    how = f"gremlin {gremlin_id} is rescued" if seen else f"gremlin {gremlin_id} is started"
     probe = " as a probe" if attempt.probe else ""
     changes: tuple[StoreChange, ...] = (
         MoveBead(work, "in_progress", text_of(world.now)),

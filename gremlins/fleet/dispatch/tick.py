@@ -114,7 +114,7 @@ class Dispatcher:
 
     def _follow(self, work: Work, attempt: Attempt, verdict: Verdict, report: TickReport) -> None:
         """Apply the verdict on one attempt."""
-        end = plan.settling(work, verdict, report.now)
+        end = plan.settlement_of(work, verdict, report.now)
         if isinstance(verdict, Land):
             try:
                 end = self._land(attempt, verdict.settlement)
@@ -246,18 +246,17 @@ class Dispatcher:
             return
         self.store.commit(ChangeAttempt(attempt, replace(attempt, spawned_at=self._now())))
         report.spawned.append((attempt.bead_id, attempt.gremlin_id))
-        words = {"fresh": "started", "rescue": "taken up again", "reattach": "re-attached", "respawn": "started"}
+        words = {"fresh": "started", "rescue": "rescued", "reattach": "re-attached", "respawn": "started"}
         text = f"gremlin {attempt.gremlin_id} {words[spawn.admitted.how]} (attempt {attempt.number})"
         self.say(LoopEvent("spawned", attempt.bead_id, text))
 
     def _could_not_start(self, spawn: plan.Spawn, error: SpawnFailed, report: TickReport) -> None:
-        view = self.store.works(self.project, [spawn.work.id])
-        for work in view.works:
-            attempt = work.unsettled
-            if attempt is not None and attempt.key == spawn.attempt.key:
-                end = Settlement(self._now(), error.failure, f"could not be started: {error.reason}")
-                if self._commit(plan.settle_changes(work, attempt, end), report):
-                    report.settled.append((attempt, end))
+        work = self.store.work(self.project, spawn.work.id)
+        attempt = work.unsettled if work is not None else None
+        if work is not None and attempt is not None and attempt.key == spawn.attempt.key:
+            end = Settlement(self._now(), error.failure, f"could not be started: {error.reason}")
+            if self._commit(plan.settle_changes(work, attempt, end), report):
+                report.settled.append((attempt, end))
 
     def _commit(self, changes: tuple[StoreChange, ...], report: TickReport) -> bool:
         """Commit changes and report them. False if a row has changed meanwhile; nothing is written then."""

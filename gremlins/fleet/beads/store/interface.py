@@ -178,6 +178,9 @@ class BeadStore(Protocol):
     def under_way(self, project: str) -> View:
         """Beads with an unsettled attempt."""
 
+    def work(self, project: str, bead_id: str) -> Work | None:
+        """None if the bead does not exist or cannot be read."""
+
     def works(self, project: str, ids: Sequence[str] | None = None) -> View:
         """These beads, or all that are neither closed nor failed."""
 

@@ -139,6 +139,9 @@ class Reader:
         with self.db.reading():
             return self._with_attempts(project, self._unsettled(project), None)
 
+    def work(self, project: str, bead_id: str) -> Work | None:
+        return next(iter(self.works(project, [bead_id]).works), None)
+
     def works(self, project: str, ids: Sequence[str] | None = None) -> View:
         select = f"SELECT {WORK_COLUMNS} FROM beads WHERE project = ?"
         with self.db.reading():
