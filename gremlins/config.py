@@ -1,4 +1,4 @@
-"""Settings: typed, from the repository's file, the person's file and the environment, each value with its source.
+"""Reads typed settings from the repository's file, the person's file and the environment, with their sources.
 
 Later places win: `.gremlins/config.toml` in the repository, `$GREMLINS_HOME/config.toml`, `GREMLINS_<SECTION>__<KEY>`.
 """
@@ -22,7 +22,7 @@ from gremlins.paths import Home
 from gremlins.toml_lines import key_lines
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Wait = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Delay = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Command = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -32,14 +32,14 @@ REPO_CONFIG = Path(".gremlins") / "config.toml"
 
 @dataclass(frozen=True)
 class ClientSpec:
-    """`provider:model`. The model is sent as it is; which providers exist is the registry's business."""
+    """`provider:model`. The model is sent as it is; `clients.registry` knows the providers."""
 
     provider: str
     model: str
 
     @classmethod
     def parse(cls, text: str) -> ClientSpec:
-        """Raises ConfigError. Only the first colon separates, a model (or a scripted file) may hold more."""
+        """Raises ConfigError. The first colon separates; a model may contain more."""
         provider, colon, model = text.strip().partition(":")
         if not re.fullmatch(r"[a-z][a-z0-9_-]*", provider) or not colon or not model.strip():
             raise ConfigError(
@@ -53,7 +53,7 @@ class ClientSpec:
 
 
 class Section(BaseModel):
-    """A frozen group of settings. Unknown keys are passed over: a frozen copy may be newer than this program."""
+    """A group of settings. Unknown keys are ignored: a frozen copy may be newer than this program."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -67,10 +67,10 @@ class BatchSettings(Section):
     on_expired: Literal["live", "resubmit", "fail"] = Field(
         "live", description="what follows when a batch expires: `live`, `resubmit` or `fail`"
     )
-    stop_wait: Wait = Field(30.0, description="seconds `stop` waits for a cancelled batch to end")
+    stop_wait: Delay = Field(30.0, description="seconds `stop` waits for a cancelled batch to end")
     context_tokens: Count = Field(60_000, description="budget of the context pack, in tokens")
     max_tokens: Count = Field(32_000, description="most tokens one call may answer with")
-    reconcile_grace: Wait = Field(
+    reconcile_grace: Delay = Field(
         60.0, description="seconds to look for a batch that may have been created before sending again"
     )
 
@@ -84,7 +84,7 @@ class LiveSettings(Section):
         (), description="tools a live agent may use without asking; not from a repository's file"
     )
     bash: bool = Field(False, description="whether a live agent of ours may run commands; not from a repository's file")
-    resume_backoff: tuple[Wait, ...] = Field(
+    resume_backoff: tuple[Delay, ...] = Field(
         (60.0, 300.0, 600.0), description="seconds before each new try of a live agent that was cut off"
     )
 
@@ -98,7 +98,7 @@ class DispatchSettings(Section):
     max_running: Count = Field(3, description="gremlins that work at the same time")
     max_parked: Annotated[int, Field(ge=0)] = Field(200, description="parked gremlins that need no slot")
     interval: Seconds = Field(5.0, description="longest time between two ticks, in seconds")
-    start_window: Wait = Field(
+    start_window: Delay = Field(
         20.0, description="a death within so many seconds, with no sign of work, is a start failure"
     )
     deadline: Seconds = Field(14_400.0, description="seconds an attempt may work, parked time not counted")
@@ -111,7 +111,7 @@ class SpendSettings(Section):
 
 
 class Settings(Section):
-    """Everything that can be set. Frozen into each gremlin as JSON; an older or a newer copy can be read."""
+    """All settings. Frozen into each gremlin as JSON; older and newer copies can be read."""
 
     client: str = Field("claude:claude-sonnet-5-5", description="client where neither stage nor pipeline names one")
     verify: tuple[Command, ...] = Field((), description="commands of `verify` stages that name none")
@@ -151,7 +151,7 @@ class Settings(Section):
 
 
 class Place(IntEnum):
-    """Where a value comes from. The later one wins."""
+    """The origin of a value. The greater one wins."""
 
     DEFAULT = 0
     REPOSITORY = 1
@@ -161,7 +161,7 @@ class Place(IntEnum):
 
 @dataclass(frozen=True)
 class Source:
-    """A file and a line in it, or the name of an environment variable."""
+    """A file and a line, or an environment variable."""
 
     place: Place
     name: str
@@ -173,7 +173,7 @@ class Source:
 
 @dataclass(frozen=True)
 class LoadedSettings:
-    """Settings, and where each of those that are set was set, by dotted key. What is missing there is a default."""
+    """Settings, and the source of each value that is not a default, by dotted key."""
 
     settings: Settings
     sources: Mapping[str, Source]
@@ -181,7 +181,7 @@ class LoadedSettings:
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting as it is documented."""
+    """The documentation of a setting."""
 
     key: str
     default: Any
@@ -193,7 +193,7 @@ class Setting:
 
 
 def known_settings() -> tuple[Setting, ...]:
-    """Every setting there is, those without a section first."""
+    """All settings, those without a section first."""
     return tuple(_known())
 
 
@@ -204,7 +204,7 @@ def value_of(settings: Settings, key: str) -> Any:
 
 
 def load_settings(repo: Path | None, home: Home, env: Mapping[str, str]) -> LoadedSettings:
-    """The settings that hold in a repository (or outside of any). Raises ConfigError, with file and line."""
+    """Read the settings of a repository (None: outside any). Raises ConfigError with file and line."""
     values: dict[str, Any] = {}
     sources: dict[str, Source] = {}
     files = [] if repo is None else [(Place.REPOSITORY, repo / REPO_CONFIG)]
@@ -220,7 +220,7 @@ def load_settings(repo: Path | None, home: Home, env: Mapping[str, str]) -> Load
 
 
 def explain(details: ErrorDetails) -> str:
-    """What a validation error says, to follow the name of what is wrong."""
+    """The text of a validation error, to follow the name of the value."""
     match details["type"]:
         case "string_type":
             return "should be text"
@@ -245,7 +245,7 @@ def explain(details: ErrorDetails) -> str:
 
 
 def shown(value: object) -> str:
-    """A wrong value as an error may quote it: short, on one line, and never something that looks like a key."""
+    """A wrong value for an error message: one line, shortened, never a key."""
     if isinstance(value, dict):
         return "a table"
     bare = isinstance(value, str) and not re.fullmatch(r"true|false|[-+.\d]+", value)
@@ -256,7 +256,7 @@ def shown(value: object) -> str:
     return f"`{line}`" if len(line) <= 60 else f"`{line[:57]}…`"
 
 
-# What a repository may not decide, because it would act outside the gremlin's worktree or widen what an agent may do.
+# Settings refused from a repository: they act outside the worktree or widen an agent's permissions.
 _PERSONAL = {
     "notify": "it is a command that would run outside the worktree",
     "live.permission_mode": "it decides what an agent may do",
@@ -306,7 +306,7 @@ def _read_file(file: Path, place: Place) -> Iterator[tuple[str, Any, Source]]:
         raise _syntax_error(error, file, text) from None
     lines = key_lines(text)
     entries = [(key, value, Source(place, str(file), _line_of(key, lines))) for key, value in _flat(document, ())]
-    for check in (_refuse_secret, _refuse_unknown, _refuse_widening):  # a secret is said first, whatever else is wrong
+    for check in (_refuse_secret, _refuse_unknown, _refuse_widening):  # secrets are reported before any other fault
         for key, _, source in entries:
             check(key, source)
     for key, value, source in entries:
@@ -314,7 +314,7 @@ def _read_file(file: Path, place: Place) -> Iterator[tuple[str, Any, Source]]:
 
 
 def _flat(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every value of a document with its path. An empty table of a name that we do not know is a value too."""
+    """Every value of a document with its path. An empty table with an unknown name counts as a value."""
     for name, value in table.items():
         here = (*path, name)
         if not isinstance(value, dict) or ".".join(here) in _KEYS:
@@ -364,7 +364,7 @@ def _refuse_unknown(key: Sequence[str], source: Source) -> None:
 
 
 def _suggest(name: str, wrong: str, known: Iterable[str]) -> str | None:
-    """The nearest name; a key that only stands in the wrong section is offered with the right one."""
+    """The nearest name. For a key in the wrong section, the key with its own section."""
     last = name.rpartition(".")[2]
     same = sorted(key for key in _KEYS if key.rpartition(".")[2] == last)
     if same:
@@ -399,22 +399,18 @@ def _read_env(env: Mapping[str, str]) -> Iterator[tuple[str, Any, Source]]:
         source = Source(Place.ENVIRONMENT, variable)
         if nested and key not in _KEYS:
             raise _error(source, f"unknown setting `{key}`", _suggest_variable(key))
-        if key in _KEYS:  # others are not settings: GREMLINS_HOME, GREMLINS_CLAUDE_BIN …
+        if key in _KEYS:  # GREMLINS_HOME, GREMLINS_CLAUDE_BIN and others are not settings
             yield key, _checked(key, _from_text(key, env[variable]), source), source
 
 
 def _suggest_variable(key: str) -> str | None:
     hint = _suggest(key, key, _KEYS)
     found = re.search(r"`([a-z._]+)`\?", hint or "")
-    return f"did you mean {_variable(found[1])}?" if found else hint
-
-
-def _variable(key: str) -> str:
-    return Setting(key, None, "").variable
+    return f"did you mean {Setting(found[1], None, '').variable}?" if found else hint
 
 
 def _from_text(key: str, text: str) -> Any:
-    """What an environment variable's text stands for: a JSON list where a list is meant, else the text itself."""
+    """The value of an environment variable: a JSON list for list settings, else the text."""
     text = text.strip()
     default = {setting.key: setting.default for setting in _known()}[key]
     listed = isinstance(default, tuple) or key == "notify"
@@ -430,7 +426,7 @@ def _from_text(key: str, text: str) -> Any:
 
 
 def _checked(key: str, value: Any, source: Source) -> Any:
-    """The value as its type. Strict for files: there a number is a number; a variable's text is read leniently."""
+    """The validated value. Files are read strictly, variables leniently (`"5"` is a number)."""
     section, _, name = key.rpartition(".")
     model: type[Section] = _SECTIONS[section] if section else Settings
     given = tuple(value) if isinstance(value, list) else value
@@ -453,7 +449,7 @@ def _assemble(values: Mapping[str, Any]) -> Settings:
 
 
 def _check_order(settings: Settings, sources: Mapping[str, Source], low: str, high: str) -> None:
-    """A first interval above the longest one is a mistake, unless the longest one was lowered in a later place."""
+    """Refuse a first interval above the longest one, unless a later place lowered the longest one."""
     if low not in sources or value_of(settings, low) <= value_of(settings, high):
         return
     if high in sources and sources[high].place > sources[low].place:

@@ -1,6 +1,6 @@
-"""The error tree. Only the CLI's door prints these or exits; `exit_code` is the code it exits with.
+"""The error tree. Only `cli.door` prints an error and exits, with its `exit_code`.
 
-GremlinsError                       1  one line, and a hint where there is something to do
+GremlinsError                       1  one line, and a hint if there is something to do
  ├─ ConfigError                     1  a settings or pipeline file is wrong: file, line, nearest name
  ├─ Conflict                        4  the state does not allow it: lock held, illegal transition, dirty tree
  ├─ NotReady                        5  credentials, binary or configuration missing
@@ -8,7 +8,7 @@ GremlinsError                       1  one line, and a hint where there is somet
  ├─ CommandFailed                   1  a child process ended with a non-zero code
  │   └─ GitError
  ├─ CorruptRecord                   1  a file of ours cannot be read; it is left alone
- └─ ClientError                     1  a model call did not end well (see `gremlins.clients`)
+ └─ ClientError                     1  a model call failed (see `gremlins.clients`)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class GremlinsError(Exception):
-    """Something a person should read: one line, and a hint where there is something to do."""
+    """An error for a person: one line, and a hint if there is something to do."""
 
     exit_code: ClassVar[int] = 1
 
@@ -67,7 +67,7 @@ class NotFound(GremlinsError):
 
 
 class CommandFailed(GremlinsError):
-    """A child process ended with a non-zero code. `output` is what it printed, both streams."""
+    """A child process ended with a non-zero code. `output`: stdout and stderr."""
 
     def __init__(self, argv: Sequence[str], returncode: int, output: str) -> None:
         self.argv = tuple(argv)
@@ -78,11 +78,11 @@ class CommandFailed(GremlinsError):
 
 
 class GitError(CommandFailed):
-    """git refused."""
+    """git failed."""
 
 
 class CorruptRecord(GremlinsError):
-    """A file of ours cannot be read. It is reported and left alone."""
+    """A file of ours cannot be read. It is left as it is."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(f"{path}: {why}", hint="it was left as it is; `gremlins doctor` lists such files")
@@ -91,8 +91,8 @@ class CorruptRecord(GremlinsError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name closest to a mistyped one, or None when none is close."""
-    from difflib import get_close_matches  # only errors need it, and every start would pay for it
+    """The known name most similar to a mistyped one, or None."""
+    from difflib import get_close_matches  # slow, and only errors need it
 
     return next(iter(get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
 

@@ -1,4 +1,4 @@
-"""The one place that writes files of ours: atomic, durable, 0600, in folders of 0700."""
+"""Writes files of ours: atomic, durable, mode 0600, in folders of mode 0700."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def make_private_dir(path: Path) -> None:
-    """Make a folder and its missing parents, 0700."""
+    """Make a folder and its missing parents, mode 0700."""
     if not path.is_dir():
         make_private_dir(path.parent)
         with contextlib.suppress(FileExistsError):
@@ -19,7 +19,7 @@ def make_private_dir(path: Path) -> None:
 
 
 def sync_dir(path: Path) -> None:
-    """Make renames and new names in a folder durable."""
+    """Sync a folder, so that renames and new names in it are durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -28,9 +28,9 @@ def sync_dir(path: Path) -> None:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Replace a file's content: readers and crashes see the old content or the new one, never a part.
+    """Replace a file's content. Readers, and crashes, see the old content or the new one, never a part.
 
-    Temp file in the same folder, fsync, rename, fsync of the folder. Raises OSError (a full disk leaves the old file).
+    Raises OSError; the old file is then still there.
     """
     raw = data.encode() if isinstance(data, str) else data
     fd, temp = tempfile.mkstemp(prefix=f".{path.name[:60]}.", suffix=".tmp", dir=path.parent)
@@ -48,18 +48,18 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 
 def sweep_drafts(folder: Path) -> None:
-    """Remove what killed writers left of `write_atomic` here. Only for who is the one writer of the folder."""
+    """Remove temporary files of killed writers. The caller must be the folder's only writer."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_atomic` of a JSON document, readable by a person."""
+    """`write_atomic` of an indented JSON document."""
     write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add one line to a file of lines, durably, in one write (whole lines, also with several writers)."""
+    """Append one line durably. One write, so that several writers never mix lines."""
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         os.write(fd, line.rstrip("\n").encode() + b"\n")
@@ -69,7 +69,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def write_replacing(path: Path, text: str) -> None:
-    """`write_atomic` without its fsyncs, for what can be made again when it is lost."""
+    """`write_atomic` without fsync, for data that can be made again."""
     temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(fd, "w", encoding="utf-8") as file:

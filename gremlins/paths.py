@@ -1,4 +1,4 @@
-"""Where things are: the state root and the places below it. Nothing here touches the disk."""
+"""Paths of the state root and everything below it. Does not touch the disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GREMLIN_ID = re.compile(r"[a-z0-9-]{1,64}")
 
 STATE, FROZEN, STOP, WAIT = "state.json", "frozen.json", "stop.json", "wait.json"
 LOCK, ACTIVITY, LOG, CALLS = "lock", "activity", "log", "calls"
-"""Names in a gremlin's folder, for `gremlins.fleet.observe`: at ten thousand gremlins `Path` itself takes a second."""
+"""Names in a gremlin's folder, for lists: with ten thousand gremlins `Path` itself takes a second."""
 
 
 class GremlinPaths(NamedTuple):
@@ -26,32 +26,32 @@ class GremlinPaths(NamedTuple):
 
     @property
     def frozen(self) -> Path:
-        """Pipeline, prompts and settings as they were at launch."""
+        """Pipeline, prompts and settings of the launch."""
         return self.root / FROZEN
 
     @property
     def lock(self) -> Path:
-        """Held by whoever may write the record; see `gremlins.processes.locks`."""
+        """Held by the process that may write the record; see `gremlins.processes.locks`."""
         return self.root / LOCK
 
     @property
     def work_lock(self) -> Path:
-        """Inherited by agents and commands, so that what a dead gremlin left running can be found."""
+        """Inherited by agents and commands, so that those of a dead gremlin can be found."""
         return self.root / "work.lock"
 
     @property
     def stop(self) -> Path:
-        """A person's intention to stop, never part of the record."""
+        """The request to stop, not part of the record."""
         return self.root / STOP
 
     @property
     def wait(self) -> Path:
-        """What a parked process waits for, and how its polls went. Lost, it is made again."""
+        """The wait of a parked process and its polls. Made again if lost."""
         return self.root / WAIT
 
     @property
     def activity(self) -> Path:
-        """Touched whenever a live agent says something; its age tells a stall."""
+        """Touched at each output of a live agent; its age shows a stall."""
         return self.root / ACTIVITY
 
     @property
@@ -60,7 +60,7 @@ class GremlinPaths(NamedTuple):
 
     @property
     def output(self) -> Path:
-        """What the process printed, for the case that it dies before it can say why."""
+        """Stdout and stderr of the process."""
         return self.root / "output"
 
     @property
@@ -79,11 +79,11 @@ class Home(NamedTuple):
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Home:
-        """The state root of this person: `GREMLINS_HOME`, or the platform's user state folder."""
+        """`GREMLINS_HOME`, or the platform's user state folder."""
         named = (os.environ if env is None else env).get("GREMLINS_HOME")
         if named:
             return cls(Path(named).expanduser().absolute())
-        from platformdirs import user_state_path  # 25 ms that most runs with GREMLINS_HOME set need not pay
+        from platformdirs import user_state_path  # 25 ms
 
         return cls(user_state_path("gremlins"))
 
@@ -105,12 +105,12 @@ class Home(NamedTuple):
 
     @property
     def spend(self) -> Path:
-        """What removed gremlins had cost, one JSON object a line."""
+        """The cost of removed gremlins, one JSON object a line."""
         return self.root / "spend.jsonl"
 
     @property
     def polls(self) -> Path:
-        """Answers of the shared poll, one file an account, and the locks that go with them."""
+        """Answers and locks of the shared poll, one folder per account."""
         return self.root / "polls"
 
     @property

@@ -1,4 +1,4 @@
-"""How long to wait before something is tried again. Pure functions of seconds and moments; nothing here waits."""
+"""Computes backoffs and poll intervals, in seconds. Pure functions; nothing here waits."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from email.utils import parsedate_to_datetime
 from gremlins.clock import Jitter, no_jitter
 
 RETRY_AFTER_CEILING = 3600.0
-"""Seconds up to which a server's own wish is honoured. A wrong header must not park a call for a year."""
+"""Longest `retry-after`, in seconds, that is honoured. A wrong header must not park a call for a year."""
 
 POLL_SHARE = 0.15
-"""The next look at something comes after this share of its age, so the end is seen within about a tenth of it."""
+"""The poll interval as a share of the age, so that the end is seen within about a tenth of the age."""
 
 BEAD_SPREAD = 0.2
 
@@ -29,14 +29,14 @@ def poll_interval(age: float, *, initial: float, maximum: float, jitter: Jitter 
 
 
 def honoured(own: float, retry_after: float | None, *, ceiling: float = RETRY_AFTER_CEILING) -> float:
-    """Our own backoff, or the server's wish where that is longer; never longer for a wish than `ceiling`."""
+    """The longer of our own backoff and the server's `retry_after`, the latter at most `ceiling`."""
     if retry_after is None or math.isnan(retry_after):
         return own
     return max(own, min(retry_after, ceiling))
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """Seconds that a `retry-after` header asks for: a number, or an HTTP date. None when there is none to be read."""
+    """Seconds of a `retry-after` header, a number or an HTTP date. None: missing or not readable."""
     text = (value or "").strip()
     try:
         seconds = float(text)
@@ -46,10 +46,10 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
 
 
 def bead_backoff(bead_id: str, attempt: int, *, initial: float, maximum: float) -> float:
-    """Seconds a bead waits after its failed attempt number `attempt`, counted from 1.
+    """Seconds a bead waits after its failed attempt number `attempt`, from 1: exponential, ±20 %.
 
-    ±20 %, drawn from a hash: the same for the same bead and attempt in every process and after every restart, so a
-    plan can be made again without being remembered, and beads that failed together do not come back together.
+    The jitter is a hash of bead and attempt, so that every process computes the same time, and beads that failed
+    together retry at different times.
     """
     digest = hashlib.sha256(f"{bead_id}\0{attempt}".encode()).digest()
     position = int.from_bytes(digest[:8], "big") / (2**64 - 1)
@@ -57,10 +57,7 @@ def bead_backoff(bead_id: str, attempt: int, *, initial: float, maximum: float) 
 
 
 def seconds_until(moment: datetime, now: datetime, *, longest: float) -> float:
-    """Seconds until a stored moment, from 0 to `longest`.
-
-    Further off than the longest interval it can only be a clock that was set back, or a damaged record.
-    """
+    """Seconds until a stored moment, clamped to 0 … `longest`: the clock may have been set back."""
     return min(max(0.0, (moment - now).total_seconds()), longest)
 
 

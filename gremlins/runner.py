@@ -53,7 +53,7 @@ from gremlins.records.gremlin import (
 )
 from gremlins.records.journal import Journal
 from gremlins.records.stop_request import clear_stop, read_stop
-from gremlins.repository.interrupted import undo_half_made
+from gremlins.repository.interrupted import undo_killed_commands
 from gremlins.repository.worktree import Worktree, clear_stale_locks, quiet_env, restore, tree_differs
 from gremlins.retry import RETRY_AFTER_CEILING, seconds_until
 from gremlins.stages.base import StageContext
@@ -301,7 +301,7 @@ class Run:
         if record.branch:
             restore(worktree)
             clear_stale_locks(worktree, clock=self.clock)
-            if (kept := undo_half_made(worktree)) is not None:
+            if (kept := undo_killed_commands(worktree)) is not None:
                 self.log(f"what commands had half made when they were cut short was kept as {kept}")
         return StageContext(
             path="",

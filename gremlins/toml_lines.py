@@ -1,4 +1,4 @@
-"""On which line a TOML document sets each key. `tomllib` reads the values but keeps no positions."""
+"""Finds the line of each key in a TOML document; `tomllib` keeps no positions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ KeyPath = tuple[str, ...]
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:
-    """The first line, from 1, of every table header and key. `text` must be a document that `tomllib` accepts."""
+    """The first line, from 1, of every table and key. `text` must be valid TOML."""
     found: dict[KeyPath, int] = {}
     for path, line in _Scanner(text.replace("\r\n", "\n")).paths():
         for depth in range(1, len(path) + 1):
@@ -18,7 +18,7 @@ def key_lines(text: str) -> dict[KeyPath, int]:
 
 
 class _Scanner:
-    """Walks over a document known to be right, so that it needs to know only where things end."""
+    """Walks over a valid document, so it only has to find the end of each token."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -64,7 +64,7 @@ class _Scanner:
         self.at += 1
 
     def _key(self) -> KeyPath:
-        """A dotted key. Ends before the `=` or `]` that follows."""
+        """Read a dotted key, up to the `=` or `]` after it."""
         parts: list[str] = []
         while True:
             self._skip_blank()
@@ -90,7 +90,7 @@ class _Scanner:
             return
         self.at += 3
         self._to_quote(quote * 3)
-        self.at += len(self._run(quote))  # up to two quotes may stand right before the three that end it
+        self.at += len(self._run(quote))  # up to two quotes may precede the closing three
 
     def _to_quote(self, end: str) -> None:
         while not self.text.startswith(end, self.at):
@@ -104,7 +104,7 @@ class _Scanner:
         return self.text[self.at : end]
 
     def _skip_blank(self, also: str = "") -> bool:
-        """Move to the next character that means something. False at the end."""
+        """Skip blanks, comments and characters of `also`. False at the end of the text."""
         while self.at < len(self.text):
             if self.text[self.at] == "#":
                 newline = self.text.find("\n", self.at)

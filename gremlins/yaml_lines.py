@@ -1,4 +1,4 @@
-"""YAML with the line of every value: plain data only, no tags, no aliases, no key twice, nothing huge."""
+"""Reads YAML with the line of every value. Refuses tags, aliases, duplicate keys and huge files."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _PLAIN = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "boo
 
 @dataclass(frozen=True)
 class Node:
-    """One value of a document and where it stands. `value` is a scalar, a tuple of nodes, or a dict of nodes."""
+    """A value of a document with its line. `value`: a scalar, a tuple of nodes, or a dict of nodes."""
 
     value: Any
     line: int
     text: str = ""
-    """A scalar as it is written."""
+    """A scalar as written."""
     key_lines: Mapping[str, int] = field(default_factory=dict)
 
     def plain(self) -> Any:
@@ -39,7 +39,7 @@ class Node:
                 return self.value
 
     def line_of(self, path: Iterable[object]) -> int:
-        """The line of what lies under a path of keys and positions, or of the nearest thing on the way to it."""
+        """The line of the value at a path of keys and indexes, or of its nearest existing parent."""
         node, line = self, self.line
         for step in path:
             match node.value:
@@ -54,7 +54,7 @@ class Node:
 
 
 def read_yaml(file: Path) -> Node:
-    """The one document of a file. Raises ConfigError, with file and line."""
+    """Read the document of a file. Raises ConfigError with file and line."""
     try:
         raw = file.read_bytes()
         text = raw.decode()
@@ -68,7 +68,7 @@ def read_yaml(file: Path) -> Node:
 
 
 def _parse(text: str, file: Path) -> Node:
-    import yaml  # 30 ms, which only those that read a pipeline should pay
+    import yaml  # 30 ms
 
     try:
         _refuse_unusual(yaml.parse(text, Loader=yaml.SafeLoader), file)
@@ -86,7 +86,7 @@ def _parse(text: str, file: Path) -> Node:
 
 
 def _refuse_unusual(events: Iterable[yaml.Event], file: Path) -> None:
-    """Before anything is built: no aliases (they can grow without end), no tags, no bottomless nesting."""
+    """Raise ConfigError for aliases (exponential growth), tags and deep nesting, before any node is built."""
     import yaml
 
     depth = 0
@@ -131,7 +131,7 @@ def _mapping(node: yaml.MappingNode, file: Path, line: int) -> Node:
 
 
 def _scalar(node: yaml.Node, file: Path, line: int) -> Any:
-    """Numbers, booleans and null as such; everything else, dates included, as the text that it is."""
+    """Numbers, booleans and null as such; everything else, including dates, as text."""
     if node.tag not in _PLAIN:
         return str(node.value)
     from yaml.constructor import SafeConstructor

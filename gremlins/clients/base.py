@@ -13,7 +13,7 @@ from gremlins.clock import Clock, Jitter, no_jitter
 from gremlins.config import Settings
 from gremlins.errors import GremlinsError
 from gremlins.outcome import Bail, Failed, FailureClass
-from gremlins.processes.interrupt import Check, nothing_to_check
+from gremlins.processes.interrupt import InterruptCheck, nothing_to_check
 from gremlins.records.calls import CallRecord, Cost, Ledger
 from gremlins.records.gremlin import Mode, ParkedCall
 
@@ -125,9 +125,9 @@ class Session:
     attempt: Callable[[str], int] = field(default=lambda _stage: 1)
     jitter: Jitter = no_jitter
     log: Log = _no_log
-    check: Check = nothing_to_check
+    check: InterruptCheck = nothing_to_check
     """Raises Terminated when the process was asked to end."""
-    guard: Check = nothing_to_check
+    guard: InterruptCheck = nothing_to_check
     """Raises CallUnsuccessful when a spending cap leaves no room for another call."""
     claimed: Callable[[datetime], frozenset[str]] = field(default=lambda _since: frozenset())
     """Batch ids that other gremlins' records hold, as far as they were written since then (with slack). Read afresh."""

@@ -1,4 +1,4 @@
-"""Pipelines: found by name, read from YAML with exact errors, and frozen for one gremlin."""
+"""Finds pipelines by name, reads them from YAML with the line of each error, and freezes them for one gremlin."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ A = TypeVar("A", bound=AgentStage)
 
 @dataclass(frozen=True)
 class PipelineFile:
-    """Where a pipeline was found."""
+    """The file of a pipeline."""
 
     name: str
     path: Path
@@ -53,7 +53,7 @@ class PipelineFile:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A pipeline as its file says, checked. `lines` has the line of each field, by path of stage and field."""
+    """A checked pipeline. `lines`: the line of each field, by stage path and field name."""
 
     name: str
     file: Path
@@ -67,7 +67,7 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class PipelineInfo:
-    """A line of the list of pipelines. A file that is wrong is listed with its error."""
+    """An entry of the list of pipelines, with the error if the file is wrong."""
 
     name: str
     where: Where
@@ -78,9 +78,9 @@ class PipelineInfo:
 
 
 class FrozenPipeline(BaseModel):
-    """A pipeline as one gremlin runs it, whatever files and settings say later: every choice made, every prompt read.
+    """A pipeline as one gremlin runs it: every default chosen, every prompt read. Later file changes have no effect.
 
-    Kept as JSON. A copy that is older or newer than this program can be read.
+    Kept as JSON. Copies of an older or newer program can be read.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -92,12 +92,12 @@ class FrozenPipeline(BaseModel):
     stages: tuple[StageSpec, ...]
 
     def stage(self, path: str) -> StageSpec | None:
-        """The stage at a path; a path with rounds (`loop[3]/plan`) means the same stage."""
+        """The stage at a path. Rounds in it (`loop[3]/plan`) are ignored."""
         return dict(walk(self.stages)).get("/".join(part.partition("[")[0] for part in path.split("/")))
 
 
 class _Header(BaseModel):
-    """The top level of a pipeline file, but for its stages."""
+    """The top level of a pipeline file, except its stages."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -114,7 +114,7 @@ class _Header(BaseModel):
 
 
 def find_pipeline(name: str, repo: Path | None, *, cwd: Path) -> PipelineFile:
-    """The file of a pipeline: the project's own, then a built-in one; a name that ends in `.yaml` is a path from `cwd`.
+    """Find a pipeline: the project's own, then a built-in one. A name that ends in `.yaml` is a path from `cwd`.
 
     Raises NotFound with the nearest names.
     """
@@ -133,13 +133,13 @@ def find_pipeline(name: str, repo: Path | None, *, cwd: Path) -> PipelineFile:
 def load_pipeline(file: PipelineFile, *, providers: Collection[str] | None = None) -> Pipeline:
     """Read and check a pipeline. Raises ConfigError with file, line and nearest name.
 
-    `providers` are the names that a client may have; None leaves them unchecked.
+    providers: the allowed providers of clients; None: unchecked.
     """
     return _Reader(file.path, providers).pipeline(read_yaml(file.path))
 
 
 def list_pipelines(repo: Path | None) -> tuple[PipelineInfo, ...]:
-    """The pipelines that can be named here, the project's own first."""
+    """The pipelines that can be launched by name, the project's own first."""
     return tuple(_info(file) for file in _files(repo))
 
 
@@ -153,11 +153,11 @@ def freeze(
     providers: Collection[str] | None = None,
     has_batch: Callable[[str], bool] = lambda _client: True,
 ) -> FrozenPipeline:
-    """Make every choice that is still open and read every prompt.
+    """Choose client and mode of every stage and read its prompt.
 
     Client: command line > stage > pipeline > settings. Mode: command line > stage > pipeline > the type's default,
-    which is live where the client has no batch mode.
-    Raises ConfigError for a prompt that cannot be read and a client whose provider is unknown.
+    or live if the client has no batch mode.
+    Raises ConfigError for a prompt that cannot be read and for an unknown provider.
     """
     if cli_client is not None:
         check_client(cli_client, providers)
@@ -172,7 +172,7 @@ def freeze(
 def check_client(
     client: str, providers: Collection[str] | None, *, file: Path | None = None, line: int | None = None
 ) -> None:
-    """Raise ConfigError unless a client is well written and its provider is known."""
+    """Raise ConfigError unless the client is well-formed and its provider known."""
     provider = ClientSpec.parse(client).provider
     if providers is not None and provider not in providers:
         others = "there are " + ", ".join(sorted(providers))
@@ -185,7 +185,7 @@ def check_client(
 
 
 def _files(repo: Path | None) -> Iterator[PipelineFile]:
-    """Every pipeline that can be named: a project's hides the built-in one of the same name."""
+    """The pipelines with a name. A project's pipeline hides the built-in one of the same name."""
     own = sorted((repo / PROJECT_PIPELINES).glob("*.yaml")) if repo else []
     for path in own:
         yield PipelineFile(path.stem, path, "project")
@@ -205,13 +205,13 @@ def _info(file: PipelineFile) -> PipelineInfo:
 
 
 class _Reader:
-    """Turns the nodes of one file into stages. Keys and types are checked here, for the sake of the line."""
+    """Turns the nodes of one file into stages. Checks keys and types, so that errors have a line."""
 
     def __init__(self, file: Path, providers: Collection[str] | None) -> None:
         self.file = file
         self.providers = providers
         self.seen: list[Node] = []
-        """The node of every stage, outer ones first: the order of `walk`."""
+        """The node of every stage in the order of `walk`."""
 
     def pipeline(self, root: Node) -> Pipeline:
         if not isinstance(root.value, dict):
@@ -329,7 +329,7 @@ class _Reader:
 
 @dataclass(frozen=True)
 class _Freezer:
-    """What freezing knows while it goes through the stages."""
+    """The inputs of `freeze`."""
 
     pipeline: Pipeline
     repo: Path | None
@@ -375,8 +375,7 @@ class _Freezer:
         return str(ClientSpec.parse(client))
 
     def _prompt(self, stage: AgentStage, path: str) -> tuple[str | None, str | None]:
-        """The prompt of a stage, and its file in the repository where it has one: its own, or the project's for
-        this type, or the built-in one."""
+        """Name and text of a stage's prompt: its own, the project's for the type, or the built-in one (no name)."""
         if stage.prompt is not None:
             line = self.pipeline.lines.get((path, "prompt"))
             return stage.prompt, self._text(stage.prompt, self.pipeline.file, line)
@@ -387,7 +386,7 @@ class _Freezer:
         return None, built_in.read_text() if built_in.is_file() else None
 
     def _text(self, prompt: str, file: Path, line: int | None) -> str:
-        """A prompt out of the repository. `file` and `line` are what an error names."""
+        """Read a prompt of the repository. file, line: the place that an error names."""
         if self.repo is None:
             raise ConfigError(f"there is no repository to read prompt `{prompt}` from", file=file, line=line)
         root = self.repo.resolve()
@@ -415,7 +414,7 @@ def _words(annotation: Any) -> Iterator[object]:
 
 
 def _leading_comment(file: Path) -> str:
-    """The comment that a file opens with, on one line."""
+    """The comment at the top of a file, as one line."""
     words: list[str] = []
     for line in file.read_text().splitlines():
         if not line.startswith("#"):

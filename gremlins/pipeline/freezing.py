@@ -1,5 +1,4 @@
-"""What is frozen at launch: pipeline, prompts and settings, so that nothing a repository or an upgrade changes later
-reaches a gremlin on its way."""
+"""Writes and reads `frozen.json`: pipeline, prompts and settings of a launch, fixed for the gremlin's life."""
 
 from __future__ import annotations
 

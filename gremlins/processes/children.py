@@ -40,7 +40,7 @@ _GIT_PLACES = re.compile(
 
 @dataclass(frozen=True)
 class Completed:
-    """How a child process ended. A negative `returncode` is the signal that ended it."""
+    """The result of a child process. A negative `returncode` is the signal that ended it."""
 
     returncode: int
     stdout_bytes: bytes
@@ -230,7 +230,7 @@ def uptime() -> float | None:
 
 
 def age_of(pid: int) -> float | None:
-    """Seconds since a process started, whatever the wall clock was set to since. None: unknown, or not running."""
+    """Seconds since a process started, independent of the wall clock. None: unknown, or not running."""
     import psutil
 
     up = uptime()

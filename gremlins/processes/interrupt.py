@@ -89,4 +89,4 @@ def nothing_to_check() -> None:
     """No-op interrupt check."""
 
 
-Check = Callable[[], None]
+InterruptCheck = Callable[[], None]

@@ -1,7 +1,4 @@
-"""The real git, wrapped thinly: a scrubbed environment, typed answers, and errors that say what to do.
-
-Nothing here touches a worktree's files; see `repository.worktree` and `repository.landing` for what does.
-"""
+"""Runs git: a scrubbed environment, typed results, errors with hints. Changes no file of a worktree."""
 
 from __future__ import annotations
 
@@ -29,27 +26,27 @@ OPERATIONS = {
     "rebase-apply": "rebase",
     "sequencer": "cherry-pick or revert",
 }
-"""What git leaves in a git directory while an operation waits for a person."""
+"""Files in a git directory while an operation waits for a person."""
 
 QUIET = {
     "core.hooksPath": "/dev/null",
     "core.fsmonitor": "false",  # would start a daemon that outlives us
     "core.quotePath": "false",
     "core.splitIndex": "false",
-    "core.fsync": "committed",  # a landing outlives its branch: its objects must be on disk before that goes
-    "core.filesRefLockTimeout": "5000",  # ms; many gremlins share one repository's refs
+    "core.fsync": "committed",  # objects of a landing must be on disk before its branch is deleted
+    "core.filesRefLockTimeout": "5000",  # ms; gremlins share one repository's refs
     "core.packedRefsTimeout": "5000",
     "commit.gpgSign": "false",
     "tag.gpgSign": "false",
-    "gc.auto": "0",  # would go on in the background
+    "gc.auto": "0",  # would run in the background
     "maintenance.auto": "false",
     "submodule.recurse": "false",
     "advice.detachedHead": "false",
 }
-"""Settings of a person that must not act on what gremlins do: hooks, signing, daemons, background work."""
+"""Turns off a person's hooks, signing, daemons and background work."""
 
 _KEPT = re.compile(r"GIT_(CONFIG_(?!PARAMETERS).*|SSH.*|ASKPASS|EXEC_PATH|SSL_.*|PROXY_COMMAND|ALLOW_PROTOCOL)")
-"""The `GIT_*` variables that say where a person's git and its settings are, not which repository is meant."""
+"""The `GIT_*` variables that locate git and its settings, not a repository."""
 
 _HOST_TROUBLE = re.compile(
     r"\.lock': File exists|unable to lock|No space left on device|Disk quota exceeded|Too many open files"
@@ -59,16 +56,16 @@ _HOST_TROUBLE = re.compile(
 
 
 class HostGitError(GitError):
-    """git could not work for a reason that is the machine's: a lock another process holds, no space, no handles."""
+    """git failed because of the machine: a lock held by another process, no space, no file handles."""
 
 
 class UnknownRef(GremlinsError):
-    """A name that is no commit of this repository."""
+    """The name stands for no commit of this repository."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Whose name a commit carries."""
+    """Author and committer of a commit."""
 
     name: str
     email: str
@@ -79,7 +76,7 @@ FALLBACK_IDENTITY = Identity("gremlins", "gremlins@localhost")
 
 @dataclass(frozen=True)
 class TreeEntry:
-    """One file of a tree: mode as git writes it (`100644`, `100755`, `120000` a link, `160000` a submodule)."""
+    """One file of a tree. mode: `100644`, `100755`, `120000` (symbolic link) or `160000` (submodule)."""
 
     mode: str
     sha: Sha
@@ -88,7 +85,7 @@ class TreeEntry:
 
 @dataclass(frozen=True)
 class Checkout:
-    """A place where a branch is checked out. `branch` is None when its HEAD is detached."""
+    """A worktree of the repository. `branch` is None if its HEAD is detached."""
 
     path: Path
     branch: str | None
@@ -96,14 +93,14 @@ class Checkout:
 
 
 def git_env(base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment git runs in: the person's own settings, nothing that names another repository, no questions."""
+    """The environment for git: the person's settings, no variable that names another repository, no prompts."""
     source = os.environ if base is None else base
     kept = {name: value for name, value in source.items() if not name.startswith("GIT_") or _KEPT.fullmatch(name)}
     return kept | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "GIT_EDITOR": "true"}
 
 
 class Git:
-    """git in one directory. Every method raises GitError (HostGitError where the machine is at fault)."""
+    """git in one directory. Every method raises GitError; HostGitError if the cause is the machine."""
 
     def __init__(self, path: Path, *, env: Mapping[str, str] | None = None) -> None:
         self.path = path
@@ -119,7 +116,7 @@ class Git:
         timeout: float | None = None,
         check: Callable[[], None] | None = None,
     ) -> Completed:
-        """Run git and return how it ended, whatever the code. NotReady where there is no git."""
+        """Run git; any exit code is a result. Raises NotReady if git is not installed."""
         options = [part for key, value in QUIET.items() for part in ("-c", f"{key}={value}")]
         try:
             return run(
@@ -147,31 +144,29 @@ class Git:
         pass_fds: Sequence[int] = (),
         shielded: bool = False,
     ) -> bytes:
-        """What git printed."""
+        """Standard output. Raises GitError."""
         done = self.attempt(*args, input=input, env=env, pass_fds=pass_fds, shielded=shielded)
         if done.returncode:
             raise error_of(args, done)
         return done.stdout_bytes
 
     def text(self, *args: str, input: bytes | str | None = None, env: Mapping[str, str] | None = None) -> str:
-        """What git printed, without the last line's end."""
+        """Standard output as text, without the final newline."""
         return self.raw(*args, input=input, env=env).decode(errors="replace").rstrip("\n")
 
     def names(self, *args: str, env: Mapping[str, str] | None = None) -> list[str]:
-        """Paths printed with `-z`; bytes that are not UTF-8 survive as surrogates, as in `os.fsdecode`."""
+        """Paths printed with `-z`, decoded as by `os.fsdecode`."""
         return split_names(self.raw(*args, env=env))
 
     def answer(self, *args: str, env: Mapping[str, str] | None = None) -> str | None:
-        """What git printed where it said yes (code 0), None where it said no (code 1). Anything else is an error:
-        a git that could not look has not said no.
-        """
+        """Standard output if git said yes (exit code 0), None if it said no (1). Raises GitError for other codes."""
         done = self.attempt(*args, env=env)
         if done.returncode > 1 or done.returncode < 0:
             raise error_of(args, done)
         return done.stdout.strip() if done.returncode == 0 else None
 
     def in_repository(self, *questions: str) -> bytes | None:
-        """What `git rev-parse` says to these questions, None outside any repository."""
+        """Output of `git rev-parse`, None outside any repository."""
         done = self.attempt("rev-parse", *questions)
         if "dubious ownership" in done.stderr:
             advice = done.stderr.strip().splitlines()[-1].strip()
@@ -180,18 +175,18 @@ class Git:
             raise error_of(("rev-parse", *questions), done)
         return None if done.returncode else done.stdout_bytes
 
-    # --- what the repository is
+    # --- the repository
 
     def git_dir(self) -> Path:
         """This worktree's own git directory: index, HEAD, locks."""
         return self.place("--absolute-git-dir")
 
     def common_dir(self) -> Path:
-        """The git directory all worktrees share: objects, refs, configuration."""
+        """The git directory that all worktrees share: objects, refs, configuration."""
         return (self.path / self.place("--git-common-dir")).resolve()
 
     def place(self, question: str) -> Path:
-        """A path that `git rev-parse` knows."""
+        """A path by `git rev-parse`."""
         return Path(os.fsdecode(self.raw("rev-parse", question).rstrip(b"\n")))
 
     def commit(self, ref: str) -> Sha:
@@ -203,7 +198,7 @@ class Git:
         return found
 
     def try_commit(self, ref: str) -> Sha | None:
-        """`commit`, or None for a name that is none."""
+        """The commit a name stands for, or None."""
         args = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
         done = self.attempt(*args)
         if done.returncode == 1 or (done.returncode == 128 and not done.stderr):  # 128: `main@{9999}`
@@ -230,14 +225,14 @@ class Git:
         return self.text("for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags", "refs/remotes").split()
 
     def branch(self) -> str | None:
-        """The branch checked out, None when HEAD is detached."""
+        """The branch checked out; None if HEAD is detached."""
         return self.answer("symbolic-ref", "--quiet", "--short", "HEAD")
 
     def branch_exists(self, branch: str) -> bool:
         return self.try_commit(f"refs/heads/{branch}") is not None
 
     def checkouts(self) -> list[Checkout]:
-        """Every worktree of the repository, the main one first, those whose folder is gone included."""
+        """Every worktree of the repository, the main one first, including those whose folder is gone."""
         found = []
         for block in self.raw("worktree", "list", "--porcelain").decode(errors="surrogateescape").split("\n\n"):
             lines = dict(line.partition(" ")[::2] for line in block.splitlines())
@@ -247,11 +242,11 @@ class Git:
         return found
 
     def identity(self) -> Identity:
-        """Git's configured identity, else `gremlins <gremlins@localhost>`; never git's guess from the host's name."""
+        """The configured identity, else `gremlins <gremlins@localhost>`; never git's guess from the host name."""
         name, email = self.answer("config", "--get", "user.name"), self.answer("config", "--get", "user.email")
         return Identity(name, email) if name and email else FALLBACK_IDENTITY
 
-    # --- how the working tree is
+    # --- the working tree
 
     def operation(self) -> str | None:
         """`merge`, `rebase` and the like while one is in progress."""
@@ -259,7 +254,7 @@ class Git:
         return next((what for name, what in OPERATIONS.items() if (git_dir / name).exists()), None)
 
     def dirty_paths(self) -> list[str]:
-        """Tracked files that differ from HEAD, staged or not. Untracked files are not among them."""
+        """Tracked files that differ from HEAD, staged or not."""
         shown = self.names(
             "status", "--porcelain", "-z", "--no-renames", "--untracked-files=no", "--ignore-submodules=dirty"
         )
@@ -269,17 +264,17 @@ class Git:
         """Files neither tracked nor ignored. A nested repository is one name that ends with `/`."""
         return self.names("ls-files", "--others", "--exclude-standard", "-z", env=env)
 
-    # --- what is in it
+    # --- content
 
     def ls_files(self) -> list[str]:
-        """The tracked files, submodules left out, each once, in git's order."""
+        """The tracked files without submodules, each once, in git's order."""
         lines = self.names("ls-files", "--stage", "-z")
         return list(
             dict.fromkeys(path for meta, _, path in (line.partition("\t") for line in lines) if meta[:6] != "160000")
         )
 
     def ls_tree(self, ref: str, paths: Iterable[str] = ()) -> dict[str, TreeEntry]:
-        """The files of a commit or tree by path; all, or those among `paths` (taken literally)."""
+        """The files of a commit or tree by path: all, or those among `paths` (literal names)."""
         listed = self.raw("ls-tree", "-r", "-z", "--full-tree", ref, "--", *paths, env={"GIT_LITERAL_PATHSPECS": "1"})
         found = {}
         for line in split_names(listed):
@@ -288,20 +283,16 @@ class Git:
             found[path] = TreeEntry(mode, Sha(sha), path)
         return found
 
-    def file(self, ref: str, path: str) -> bytes:
-        """A file's content as the repository holds it, before any conversion on checkout."""
-        return self.raw("cat-file", "blob", f"{ref}:{path}")
-
     def changed_paths(self, old: str, new: str) -> list[str]:
-        """The paths that differ between two commits or trees; a rename is its two ends."""
+        """The paths that differ between two commits or trees; a rename counts as both paths."""
         return self.names("diff-tree", "-r", "-z", "--no-renames", "--name-only", "--no-commit-id", old, new)
 
     def differs(self, old: str, new: str) -> bool:
-        """Whether the trees of two commits differ: the evidence that something was done."""
+        """True if the trees of two commits differ."""
         return self.tree(old) != self.tree(new)
 
     def diff(self, old: str, new: str, *, paths: Sequence[str] = (), context: int = 3) -> str:
-        """The difference as a patch, whatever the person's own diff settings are."""
+        """The difference as a patch, independent of the person's diff settings."""
         done = self.raw(
             "diff-tree", "-r", "-p", "-M", "--no-commit-id", "--no-ext-diff", "--no-textconv", "--no-color",
             "--src-prefix=a/", "--dst-prefix=b/", f"-U{context}", old, new, "--", *paths,
@@ -312,46 +303,32 @@ class Git:
     def diff_stat(self, old: str, new: str) -> str:
         return self.text("diff-tree", "-r", "-M", "--stat=100", "--no-commit-id", "--no-color", old, new)
 
-    def log(self, span: str, *, limit: int | None = None) -> list[tuple[Sha, str]]:
-        """The commits of a span like `base..HEAD`, newest first, each with its whole message."""
-        count = [] if limit is None else [f"--max-count={limit}"]
-        shown = self.raw("log", "-z", "--no-show-signature", "--no-color", "--format=%H%n%B", *count, span, "--")
-        entries = (entry.partition("\n") for entry in split_names(shown))
-        return [(Sha(sha), message) for sha, _, message in entries]
-
     def is_ancestor(self, old: str, new: str) -> bool:
-        """Whether `new`'s history holds `old`; a commit is its own ancestor."""
+        """True if the history of `new` contains `old`; a commit is its own ancestor."""
         return self.answer("merge-base", "--is-ancestor", old, new) is not None
 
     def merge_base(self, one: str, other: str) -> Sha | None:
-        """The best common ancestor of two commits, None when their histories never met."""
+        """The best common ancestor of two commits, None if there is none."""
         found = self.answer("merge-base", one, other)
         return Sha(found) if found else None
 
     def find_trailer(self, trailer: str, span: str) -> Sha | None:
-        """The newest commit of a span whose message has this whole line, `Key: value`."""
+        """The newest commit of a span (`base..HEAD`) whose message has this line, `Key: value`."""
         word = trailer.encode(errors="surrogateescape").decode(errors="replace")
         shown = self.raw(
-            "log",
-            "-z",
-            "--no-show-signature",
-            "--no-color",
-            "--fixed-strings",
-            f"--grep={word}",
-            "--format=%H%n%B",
-            span,
-            "--",
-        )
+            "log", "-z", "--no-show-signature", "--no-color", "--fixed-strings", f"--grep={word}",
+            "--format=%H%n%B", span, "--",
+        )  # fmt: skip
         for entry in split_names(shown):
             sha, _, message = entry.partition("\n")
             if word in message.splitlines():
                 return Sha(sha)
         return None
 
-    # --- what it can be given, never the working tree
+    # --- writing objects and refs, never the working tree
 
     def commit_tree(self, tree: str, parents: Sequence[str], message: str, *, identity: Identity | None = None) -> Sha:
-        """Write a commit object; no branch moves. Unsigned, hooks do not see it."""
+        """Write a commit object, unsigned and without hooks. No branch moves."""
         who = identity or self.identity()
         env = {
             "GIT_AUTHOR_NAME": who.name, "GIT_AUTHOR_EMAIL": who.email,
@@ -361,18 +338,18 @@ class Git:
         return Sha(self.text("commit-tree", tree, *args, input=message.rstrip("\n") + "\n", env=env))
 
     def update_ref(self, ref: str, new: str, old: str | None = None, *, reason: str = "gremlins") -> None:
-        """Point a ref somewhere; with `old`, only if it still is there (40 zeros: only if there is none)."""
+        """Set a ref. With `old`, only if it still has that value (40 zeros: only if it does not exist)."""
         self.raw("update-ref", "--create-reflog", "-m", reason, ref, new, *([] if old is None else [old]))
 
     def delete_ref(self, ref: str) -> None:
-        """Remove a ref; one that is not there is fine."""
+        """Delete a ref; a missing one is no error."""
         self.raw("update-ref", "-d", ref)
 
     @contextlib.contextmanager
     def scratch_index(self, tree: str) -> Iterator[Mapping[str, str]]:
-        """An index of its own with the files of `tree`, as the environment to hand to git.
+        """A temporary index with the files of `tree`, as environment for git.
 
-        It starts as a copy of the worktree's, so that git need not read every file to know which ones changed.
+        It starts as a copy of the worktree's index, so that git need not read every file to find changes.
         """
         with TemporaryDirectory(prefix="gremlins-index-") as folder:
             index = Path(folder) / "index"
@@ -386,13 +363,13 @@ class Git:
         return Sha(self.text("write-tree", env=env))
 
     def store(self, content: bytes, path: str | None = None) -> Sha:
-        """Write a blob; with a path, through the conversions that apply there (line ends, filters)."""
+        """Write a blob. With a path, convert the content as git does for that path (line ends, filters)."""
         where = ["--no-filters"] if path is None else [f"--path={path}"]
         return Sha(self.text("hash-object", "-w", "--stdin", *where, input=content))
 
 
 def error_of(args: Sequence[str], done: Completed) -> GitError:
-    """The error for a git that ended with a code; its message is what git called fatal, not the advice that follows."""
+    """The error of a git that failed. Its message is git's `fatal:` or `error:` line."""
     kind = HostGitError if _HOST_TROUBLE.search(done.stderr) else GitError
     error = kind(["git", *args], done.returncode, done.output)
     said = next((line for line in done.stderr.splitlines() if line.startswith(("fatal: ", "error: "))), None)
@@ -403,15 +380,12 @@ def error_of(args: Sequence[str], done: Completed) -> GitError:
 
 
 def split_names(raw: bytes) -> list[str]:
-    """NUL-ended names. What is not UTF-8 stays reversible (`os.fsencode`)."""
+    """Split NUL-terminated names, decoded as by `os.fsdecode`."""
     return [name for name in raw.decode(errors="surrogateescape").split("\0") if name]
 
 
 def find_root(start: Path, *, env: Mapping[str, str] | None = None) -> Path:
-    """The top of the repository that `start` is in, ready for gremlins to work on: it has a tree and a commit.
-
-    Raises NotReady: no repository, a bare one, or one without commits.
-    """
+    """The top of the working tree around `start`. Raises NotReady: no repository, a bare one, or no commit."""
     git = Git(start, env=env)
     bare = NotReady(f"{start} is a bare repository or a .git folder", hint="go to a working tree of it")
     try:

@@ -1,4 +1,4 @@
-"""GitHub, through the `gh` command on PATH: its login is the person's, and no token passes through here."""
+"""Reads and changes GitHub by the `gh` command on PATH, with the person's own login."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from gremlins.repository.git import Git
 TIMEOUT = 120.0
 """Seconds for one command of gh."""
 AUTH_NEEDED = 4
-"""gh's exit code where somebody has to log in."""
+"""gh's exit code if a login is needed."""
 FIELDS = (
     "number,url,state,isDraft,headRefName,headRefOid,baseRefName,mergeCommit,statusCheckRollup,reviews,comments,title"
 )
 GOOD = frozenset({"SUCCESS", "NEUTRAL", "SKIPPED"})
 GIVEN_UP = frozenset({"CANCELLED", "STALE"})
-"""Conclusions of a run that says nothing any more once there is a newer one."""
+"""Conclusions of a run that no longer count once there is a newer run."""
 LOG_TAIL = 16_000
-"""Characters of a failed run's log that are shown to the fixer."""
+"""Characters of a failed run's log that are kept."""
 
 CheckState = Literal["passed", "failed", "pending"]
 
 
 class GhFailed(GremlinsError):
-    """gh did not do what it was asked; it may work later."""
+    """gh failed; it may work later."""
 
 
 @dataclass(frozen=True)
-class Check:
+class CommitCheck:
     """One check of a commit."""
 
     name: str
@@ -44,7 +44,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Review:
-    """One review of a pull request. `state` is APPROVED, CHANGES_REQUESTED, COMMENTED, or one that counts for none."""
+    """One review of a pull request. `state`: APPROVED, CHANGES_REQUESTED, COMMENTED; any other counts for nothing."""
 
     id: str
     author: str
@@ -54,7 +54,7 @@ class Review:
 
 @dataclass(frozen=True)
 class Comment:
-    """A remark at a line of the diff."""
+    """A review comment at a line of the diff."""
 
     id: str
     author: str
@@ -71,16 +71,16 @@ class PullRequest:
     url: str
     state: Literal["OPEN", "CLOSED", "MERGED"]
     head: str
-    """The commit GitHub has of its branch."""
+    """The tip of its branch on GitHub."""
     base: str
     merge_commit: str | None
-    checks: tuple[Check, ...]
+    checks: tuple[CommitCheck, ...]
     reviews: tuple[Review, ...]
 
 
 @dataclass(frozen=True)
-class Issue:
-    """An issue as it was when it was read."""
+class GitHubIssue:
+    """An issue of GitHub."""
 
     title: str
     body: str
@@ -92,17 +92,17 @@ class Issue:
 
 
 class GitHub:
-    """gh in one repository. Raises NotReady where it is missing or not logged in, GhFailed for the rest."""
+    """gh in one repository. Raises NotReady if gh is missing or not logged in, else GhFailed."""
 
     def __init__(self, cwd: Path, env: Mapping[str, str]) -> None:
         self.cwd = cwd
-        # gh has a login of its own and runs git by itself: nothing that is ours, or names another repository.
+        # gh has its own login and runs git: no credential of ours, no variable that names another repository.
         login = {name: value for name, value in env.items() if re.match(r"(GH|GITHUB)_", name)}
         quiet = {"GH_PROMPT_DISABLED": "1", "NO_COLOR": "1", "GH_NO_UPDATE_NOTIFIER": "1", "GH_PAGER": "cat"}
         self.env = {**command_env(env), **login, **quiet}
 
     def command(self, *args: str) -> str:
-        """What gh printed."""
+        """Standard output of gh."""
         try:
             done = run(["gh", *args], cwd=self.cwd, env=self.env, timeout=TIMEOUT)
         except FileNotFoundError:
@@ -119,7 +119,7 @@ class GitHub:
         raise GhFailed(f"`gh {' '.join(args[:2])}` ended with {done.returncode}: {said.splitlines()[-1][:300]}")
 
     def json(self, *args: str) -> Any:
-        """What gh printed, one JSON document or several arrays in a row (pages)."""
+        """The JSON that gh printed. Several arrays in a row (pages) are joined."""
         text = self.command(*args).strip()
         decoder, values, at = json.JSONDecoder(), [], 0
         try:
@@ -134,7 +134,7 @@ class GitHub:
         return values[0] if values else None
 
     def object(self, *args: str) -> dict[str, Any]:
-        """What gh printed, where that has to be one JSON object."""
+        """The JSON object that gh printed."""
         found = self.json(*args)
         if not isinstance(found, dict):
             raise GhFailed(f"`gh {' '.join(args[:2])}` answered nothing")
@@ -143,7 +143,7 @@ class GitHub:
     # ── before a launch ───────────────────────────────────────────────────────────────────────────────────────
 
     def check_ready(self) -> None:
-        """gh is there and logged in, and there is a remote to push to. Raises NotReady."""
+        """Raise NotReady unless gh is installed and logged in and there is a remote to push to."""
         try:
             self.command("auth", "status")
         except GhFailed as error:
@@ -152,8 +152,8 @@ class GitHub:
 
     # ── issues ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def issue(self, reference: str) -> Issue:
-        """An issue by `#42`, `owner/repo#42` or its address. Raises NotFound where GitHub has none."""
+    def issue(self, reference: str) -> GitHubIssue:
+        """Read an issue by `#42`, `owner/repo#42` or its address. Raises NotFound."""
         repo, _, number = reference.rpartition("#")
         where = [reference] if "://" in reference else [number, *(["--repo", repo] if repo else [])]
         try:
@@ -162,14 +162,14 @@ class GitHub:
             if re.search(r"could not resolve|not found|no issue", error.message, re.IGNORECASE):
                 raise NotFound(f"no issue {reference}: {error.message}") from None
             raise
-        return Issue(
+        return GitHubIssue(
             str(found.get("title") or reference), str(found.get("body") or ""), str(found.get("url") or reference)
         )
 
     # ── pull requests ─────────────────────────────────────────────────────────────────────────────────────────
 
     def of_branch(self, branch: str) -> list[PullRequest]:
-        """Every pull request of a branch, also those that are over; newest first."""
+        """Every pull request of a branch, closed ones included, newest first."""
         found = self.json("pr", "list", "--head", branch, "--state", "all", "--limit", "20", "--json", FIELDS)
         return [_pull_request(row) for row in found or []]
 
@@ -177,7 +177,7 @@ class GitHub:
         return _pull_request(self.object("pr", "view", str(number), "--json", FIELDS))
 
     def create(self, *, branch: str, title: str, body: str, base: str | None, draft: bool) -> int | None:
-        """Open one. Returns its number, as far as gh says it: a list may not have it yet."""
+        """Open a pull request. Returns its number if gh prints it; a list may not contain it yet."""
         args = ["--head", branch, "--title", title, "--body", body]
         args += ["--base", base] if base else []
         said = self.command("pr", "create", *args, *(["--draft"] if draft else []))
@@ -185,16 +185,16 @@ class GitHub:
         return int(found[1]) if found else None
 
     def merge(self, number: int, head: str) -> None:
-        """Squash it in, if its branch still ends in this commit."""
+        """Squash and merge, only if its branch still ends in commit `head`."""
         self.command("pr", "merge", str(number), "--squash", "--match-head-commit", head)
 
     def remarks(self, number: int) -> list[Comment]:
-        """What reviewers wrote at lines of the diff."""
+        """The review comments at lines of the diff."""
         rows = self.json("api", f"repos/{{owner}}/{{repo}}/pulls/{number}/comments", "--paginate") or []
         return [
             Comment(
                 id=str(row.get("id") or ""),
-                author=str((row.get("user") or {}).get("login") or "somebody"),
+                author=str((row.get("user") or {}).get("login") or "unknown"),
                 path=str(row.get("path") or ""),
                 line=row.get("line") or row.get("original_line"),
                 body=str(row.get("body") or ""),
@@ -202,8 +202,8 @@ class GitHub:
             for row in rows
         ]
 
-    def failed_log(self, check: Check) -> str:
-        """The end of a failed run's log, or nothing where gh cannot show it."""
+    def failed_log(self, check: CommitCheck) -> str:
+        """The end of a failed run's log, empty if gh cannot show it."""
         found = re.search(r"/actions/runs/(\d+)", check.url)
         if not found:
             return ""
@@ -214,9 +214,9 @@ class GitHub:
 
 
 def _current(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The checks that still count. GitHub goes on listing a run that was run again, and one that a newer one canceled.
+    """The checks that still count. GitHub also lists runs that were repeated, or canceled by a newer one.
 
-    A failure in another run of the same name stays: it may be the same job for another event, and just as red.
+    A failure in another run of the same name counts: it may be the same job for another event.
     """
     dated = [row for row in rows if row.get("startedAt") and (row.get("name") or row.get("context"))]
     newer: set[object] = set()
@@ -244,34 +244,34 @@ def _pull_request(row: Mapping[str, Any]) -> PullRequest:
     )
 
 
-def _check(row: Mapping[str, Any]) -> Check:
-    """A check run, or a status of the older kind, which has only a state."""
+def _check(row: Mapping[str, Any]) -> CommitCheck:
+    """A check run, or a commit status, which has only a state."""
     name = str(row.get("name") or row.get("context") or "a check")
     url = str(row.get("detailsUrl") or row.get("targetUrl") or "")
     status, result = row.get("status"), row.get("conclusion") or row.get("state") or ""
     if (status is not None and status != "COMPLETED") or result in ("", "PENDING", "EXPECTED"):
-        return Check(name, "pending", url)
-    return Check(name, "passed" if result in GOOD else "failed", url)
+        return CommitCheck(name, "pending", url)
+    return CommitCheck(name, "passed" if result in GOOD else "failed", url)
 
 
 def _review(row: Mapping[str, Any]) -> Review:
     return Review(
         id=str(row.get("id") or ""),
-        author=str((row.get("author") or {}).get("login") or "somebody"),
+        author=str((row.get("author") or {}).get("login") or "unknown"),
         state=str(row.get("state") or ""),
         body=str(row.get("body") or ""),
     )
 
 
 ISSUE = re.compile(r"(?:[\w.-]+/[\w.-]+)?#\d+|https?://[^/\s]+/[\w.-]+/[\w.-]+/issues/\d+(?:[#?]\S*)?")
-"""How a person names an issue: `#42`, `owner/repo#42`, or its address."""
+"""A reference to an issue: `#42`, `owner/repo#42`, or its address."""
 
 
 # ── pushing ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class PushRefused(GremlinsError):
-    """The remote does not take the branch, and will not by itself."""
+    """The remote refuses the branch until a person acts."""
 
 
 def remote_of(git: Git) -> str:
@@ -287,9 +287,9 @@ def remote_of(git: Git) -> str:
 
 
 def push(git: Git, branch: str, check: Callable[[], None]) -> None:
-    """Push the gremlin's own branch, and only where that adds to what is there. `check` may end it by raising.
+    """Push the gremlin's own branch, fast-forward only. `check` may end it by raising.
 
-    Raises PushRefused (somebody's commits are there, or the remote's rules forbid it), GhFailed (it may work later).
+    Raises PushRefused (the remote has other commits, or its rules forbid it), GhFailed (it may work later).
     """
     ref = f"refs/heads/{branch}"
     done = git.attempt("push", "--porcelain", remote_of(git), f"{ref}:{ref}", timeout=TIMEOUT * 5, check=check)

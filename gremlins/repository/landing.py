@@ -1,19 +1,16 @@
-"""Landing: a gremlin's branch becomes one commit of a person's branch, prepared aside and moved in at once.
+"""Lands a gremlin's branch as one commit of a person's branch.
 
-Everything that can fail is done aside first: the merge, the commit, the checks. What is left then is short, and is done
-as git does it itself: hold `index.lock`, so that no other git works in the tree; write the files; move the branch, only
-if it still is where it was; rename the new index into place; drop the lock.
+Merge, commit and checks come first and touch no file. Then, as git does it: hold `index.lock`, write the files, move
+the branch if it has not moved, rename the new index into place, drop the lock.
 
-A kill -9 between any two of these leaves, in the repository itself, who was at it and what it was doing: the lock
-carries our name and a kernel lock that dies with its holder and its git, and two refs name the commits before and
-after. Whoever lands next there finds that, proves file by file that what differs is ours, and sets it right. What
-cannot be proven ours is left alone, and said.
+After a kill -9 the repository still says what was going on: the lock carries our signature and a kernel lock that dies
+with its holder, and two refs name the commits before and after. The next landing there proves file by file that the
+differences are ours and repairs them. Differences that are not proven ours are left alone and reported.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -26,6 +23,7 @@ from typing import Literal
 
 from gremlins.clock import Clock, SystemClock
 from gremlins.errors import Conflict, GitError, did_you_mean
+from gremlins.processes.locks import try_flock
 from gremlins.repository.git import (
     Git,
     HostGitError,
@@ -44,12 +42,12 @@ LANDING_TRAILER = "Gremlins-Landing"
 
 
 class NothingToLand(Conflict):
-    """The target has all of it already."""
+    """The target contains the branch's changes already."""
 
 
 @dataclass(frozen=True)
-class Landed:
-    """What came of it. `sha` is the commit that holds the work, on `target_branch`."""
+class LandedCommit:
+    """The commit that holds the work, on `target_branch`."""
 
     sha: Sha
     target_branch: str
@@ -66,11 +64,11 @@ def land(
     mode: Mode = "squash",
     into: str | None = None,
     clock: Clock | None = None,
-) -> Landed:
-    """Bring a gremlin's branch onto a branch of a person: the current one of `repo`, or `into`.
+) -> LandedCommit:
+    """Land a gremlin's branch on the current branch of `repo`, or on `into`.
 
-    base: the commit the gremlin's branch began at. token: unique to this landing; a target whose history holds it is
-    not touched again. Raises Conflict, with nothing changed, where the state does not allow it.
+    base: the commit the gremlin's branch began at. token: unique to this landing; if the target's history contains it,
+    nothing is changed again. Raises Conflict, with nothing changed, if the state does not allow it.
     """
     git = Git(repo)
     target = _target(git, branch, into)
@@ -99,7 +97,7 @@ def _target(git: Git, branch: str, into: str | None) -> str:
 
 @dataclass(frozen=True)
 class _Landing:
-    """One landing: its inputs, and what is made of them aside."""
+    """One landing: its inputs, and the commit made from them."""
 
     git: Git
     branch: str
@@ -117,19 +115,19 @@ class _Landing:
     def old(self) -> Sha:
         return self.git.commit(f"refs/heads/{self.target}")
 
-    def done(self) -> Landed | None:
-        """What an earlier try landed, if it came so far."""
+    def done(self) -> LandedCommit | None:
+        """The commit of an earlier try, if it got that far."""
         if self.mode == "ff":
             landed = self.tip != self.base and self.git.is_ancestor(self.tip, self.old)
             return self._landed(self.tip, self.base) if landed else None
         found = self.git.find_trailer(f"{LANDING_TRAILER}: {self.token}", f"{self.base}..{self.old}")
         return self._landed(found, f"{found}^") if found else None
 
-    def _landed(self, sha: Sha, before: str) -> Landed:
-        return Landed(sha, self.target, len(self.git.changed_paths(before, sha)))
+    def _landed(self, sha: Sha, before: str) -> LandedCommit:
+        return LandedCommit(sha, self.target, len(self.git.changed_paths(before, sha)))
 
-    def move_ref(self) -> Landed:
-        """Onto a branch that is checked out nowhere: one ref, moved only from where it was."""
+    def move_ref(self) -> LandedCommit:
+        """Land on a branch that is checked out nowhere: move its ref if it has not moved."""
         old = self.old
         new = self.prepare(old)
         try:
@@ -140,8 +138,8 @@ class _Landing:
             raise Conflict(f"{self.target} has moved meanwhile", hint="land again") from None
         return self._landed(new, old)
 
-    def move_in(self, tree: _Tree) -> Landed:
-        """Onto a branch that a person has checked out."""
+    def move_in(self, tree: _Tree) -> LandedCommit:
+        """Land on a branch that a person has checked out."""
         refuse_operation(tree.git)
         dirty = tree.git.dirty_paths()
         if dirty:
@@ -155,14 +153,14 @@ class _Landing:
         return self._landed(new, old)
 
     def prepare(self, old: Sha) -> Sha:
-        """The commit to move to, built aside; the branch's own tip where it is only wound forward."""
+        """The commit to move to: a new squash commit, or the gremlin's tip for a fast-forward."""
         tip = self.tip
         if not self.git.differs(self.base, tip):
             raise NothingToLand(f"nothing to land: {self.branch} changes no file")
         if self.mode == "ff":
             if not self.git.is_ancestor(old, tip):
                 raise Conflict(
-                    f"{self.target} has commits of its own and cannot be wound forward to {self.branch}",
+                    f"{self.target} has commits of its own and cannot be fast-forwarded to {self.branch}",
                     hint="land with --squash",
                 )
             return tip
@@ -182,22 +180,22 @@ def _some(paths: Sequence[str]) -> str:
     return shown + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
 
 
-# --- the merge, aside
+# --- the merge
 
 
 def merge_aside(git: Git, ours: Sha, theirs: Sha, base: Sha) -> Sha:
-    """The tree of a merge of two commits; no file, index or ref is touched. Raises Conflict that names the files."""
+    """The tree of a merge of two commits. Changes no file, index or ref. Raises Conflict, which names the files."""
     common = git.merge_base(ours, theirs)
     if common is None or not git.is_ancestor(base, common):
-        # The gremlin began at a commit that the target does not have: another branch, or one amended since. Only what
-        # the gremlin did may land, so its base is made the common ancestor of two commits that stand for the real ones.
+        # The target does not contain the gremlin's base (another branch, or amended since). Only the gremlin's own
+        # changes may land, so two stand-in commits get its base as their common ancestor.
         ours, theirs = (git.commit_tree(git.tree(tip), [base], "stand-in") for tip in (ours, theirs))
         common = base
     done = git.attempt("merge-tree", "--write-tree", "--name-only", "--no-messages", "-z", ours, theirs)
     if done.returncode not in (0, 1):
         if "usage: git merge-tree" not in done.output:
             raise error_of(("merge-tree",), done)
-        return _merge_in_scratch(git, ours, theirs, common)  # git before 2.38
+        return _merge_in_scratch(git, ours, theirs, common)
     tree, *names = split_names(done.stdout_bytes)
     if done.returncode == 1:
         raise _merge_conflict(names)
@@ -212,7 +210,7 @@ def _merge_conflict(names: Sequence[str]) -> Conflict:
 
 
 def _merge_in_scratch(git: Git, ours: Sha, theirs: Sha, base: Sha) -> Sha:
-    """The same with an index and a folder of their own, for older gits."""
+    """The same with a temporary index and folder, for git before 2.38."""
     with TemporaryDirectory(prefix="gremlins-merge-") as folder:
         work = Path(folder) / "work"
         work.mkdir()
@@ -234,16 +232,16 @@ def _merge_in_scratch(git: Git, ours: Sha, theirs: Sha, base: Sha) -> Sha:
         return inside.write_tree(env)
 
 
-# --- a person's tree
+# --- the person's working tree
 
 _SIGNATURE = b"gremlins landing\n"
 _DRAFT = "index.lock.gremlins-"
 DRAFT_AGE = 60.0
-"""Seconds after which a draft of a lock is nobody's any more."""
+"""Seconds after which a draft of a lock has no owner."""
 
 
 class _Tree:
-    """A working tree whose `index.lock` is ours: no other git changes its index or its files meanwhile."""
+    """A working tree whose `index.lock` we hold, so that no other git changes its index or files."""
 
     def __init__(self, git: Git, git_dir: Path, fd: int, *, inherited: bool) -> None:
         self.git = git
@@ -251,7 +249,7 @@ class _Tree:
         self.scratch = git_dir / "index.gremlins"
         self.fd = fd
         self.exclusive = inherited
-        """Whether no other git can have been here since the landing that is to be set right began: it left its lock."""
+        """True if no other git can have worked here since the interrupted landing began: its lock was still there."""
         name = hashlib.sha256(os.fsencode(git_dir)).hexdigest()[:16]
         self.before = f"refs/gremlins/landing/{name}/before"
         self.after = f"refs/gremlins/landing/{name}/after"
@@ -259,15 +257,15 @@ class _Tree:
     @classmethod
     @contextlib.contextmanager
     def locked(cls, git: Git, clock: Clock) -> Iterator[_Tree]:
-        """Take `index.lock`, a dead landing's included. Raises Conflict while anything else has it."""
+        """Take `index.lock`, also from a dead landing. Raises Conflict while another process holds it."""
         git_dir = git.git_dir()
         path = git_dir / "index.lock"
         fd, inherited = _take(path, clock)
         try:
             yield cls(git, git_dir, fd, inherited=inherited)
         finally:
-            # The kernel lock goes after the name: nobody can find our name without finding us alive. A person may have
-            # removed the file, and another git made its own.
+            # The kernel lock is freed after the file, so that our signature is never seen without its holder. A person
+            # may have removed the file, and another git made its own.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.stat(path), os.fstat(fd)):
                     path.unlink()
@@ -276,7 +274,7 @@ class _Tree:
     # --- forward
 
     def refuse_obstacles(self, old: Sha, new: Sha) -> None:
-        """Raise Conflict where a file that git does not track, ignored ones included, is in the way of a new one."""
+        """Raise Conflict if an untracked file, ignored or not, is in the way of a new one."""
         have, want = self.git.ls_tree(old), self.git.ls_tree(new)
         leaving = {path.casefold() for path in have.keys() - want.keys()}  # `Readme` may become `README`
         arriving = [path for path in want if path not in have and path.casefold() not in leaving]
@@ -301,14 +299,14 @@ class _Tree:
         return path
 
     def move(self, target: str, old: Sha, new: Sha, *, reason: str) -> None:
-        """Files, branch, index: all or, if git refuses, nothing."""
+        """Move files, branch and index; if git refuses, nothing has changed."""
         with _undisturbed():
             self._mark(old, new)
             shutil.copy2(self.index, self.scratch)
             try:
-                # A file that was only touched must not pass for a changed one; 1: some did change, as git will say.
+                # So that a touched file does not count as changed. Exit code 1: some files have changed.
                 self.git.answer("update-index", "-q", "--refresh", env={"GIT_INDEX_FILE": str(self.scratch)})
-                # With two trees git checks every file first, and writes only then.
+                # With two trees git checks every file before it writes one.
                 self.git.raw(
                     "read-tree", "-m", "-u", old, new,
                     env={"GIT_INDEX_FILE": str(self.scratch)}, pass_fds=[self.fd], shielded=True,
@@ -327,7 +325,7 @@ class _Tree:
             self._unmark()
 
     def _mark(self, old: Sha, new: Sha) -> None:
-        """Both refs or none: from here on a crash can be understood."""
+        """Write both refs at once: after a crash they say what was being done."""
         self.git.raw("update-ref", "--stdin", input=f"update {self.before} {old}\nupdate {self.after} {new}\n")
 
     def _unmark(self) -> None:
@@ -338,7 +336,7 @@ class _Tree:
     # --- back
 
     def repair(self) -> None:
-        """Set right what an interrupted landing left here. Raises Conflict where others have changed it since."""
+        """Repair the tree after an interrupted landing. Raises Conflict if files have changed since."""
         old, new = self.git.try_commit(self.before), self.git.try_commit(self.after)
         if old is None or new is None:
             return
@@ -347,10 +345,10 @@ class _Tree:
             self._finish(old, new)
         elif head == old or self.exclusive:
             self._take_back(old, new)
-        self._unmark()  # any other HEAD without our lock: a person has gone on from there
+        self._unmark()  # at any other HEAD without our lock, a person has continued from there
 
     def _finish(self, old: Sha, new: Sha) -> None:
-        """The branch has moved, so every file was there: only the index may still be the old one."""
+        """The branch has moved, so the files are in place; replace the index if it is still the old one."""
         if not self.git.raw("diff-index", "--cached", "--name-only", "-z", old):
             with self.git.scratch_index(new) as env:
                 self.git.answer("update-index", "-q", "--refresh", env=env)
@@ -358,7 +356,7 @@ class _Tree:
             os.replace(self.scratch, self.index)
 
     def _take_back(self, old: Sha, new: Sha) -> None:
-        """The branch has not moved: files that are ours to take back become what they were."""
+        """The branch has not moved: restore the files that the landing changed."""
         paths = self.git.changed_paths(old, new)
         have, want = self.git.ls_tree(old), self.git.ls_tree(new)
         touched = [path for path in paths if not self._is(path, have.get(path))]
@@ -378,7 +376,7 @@ class _Tree:
             self.git.raw("checkout-index", "--force", "--quiet", "-z", "--stdin", input=names, env=env)
 
     def _is(self, path: str, entry: TreeEntry | None) -> bool:
-        """Whether a file on disk is the one of a tree (None: whether there is none)."""
+        """True if the file on disk equals the entry (None: if there is no file)."""
         place = self.git.path / path
         if not os.path.lexists(place) or (place.is_dir() and not place.is_symlink()):
             return entry is None
@@ -394,8 +392,8 @@ class _Tree:
         return Sha(self.git.raw("hash-object", "--stdin", *where, input=content).decode().strip())
 
     def _is_ours(self, path: str, want: dict[str, TreeEntry]) -> bool:
-        """The new file, no file (git removes before it writes), or, under a lock that no other git could take
-        meanwhile, the beginning of the new one.
+        """True for the new file, for no file (git removes before it writes), and, if no other git can have worked
+        here, for the beginning of the new file.
         """
         entry = want.get(path)
         place = self.git.path / path
@@ -408,7 +406,7 @@ class _Tree:
 
 
 def _take(path: Path, clock: Clock, patience: float = 2.0) -> tuple[int, bool]:
-    """Hold `index.lock` by our name: (descriptor, whether it was a dead landing's)."""
+    """Hold a signed `index.lock`. Returns its descriptor, and True if it was a dead landing's."""
     until = clock.monotonic() + patience
     while True:
         for attempt in (_make, _inherit):
@@ -418,7 +416,7 @@ def _take(path: Path, clock: Clock, patience: float = 2.0) -> tuple[int, bool]:
                 return fd, attempt is _inherit
         if clock.monotonic() >= until:
             break
-        clock.sleep(0.05)  # an editor's background git holds it for a moment; a killed landing's git goes on to its end
+        clock.sleep(0.05)  # an editor's git holds it briefly; a killed landing's git still runs to its end
     if _is_signed(path):
         raise Conflict(f"another landing is at work in {path.parent}", hint="wait for it to end")
     raise Conflict(
@@ -435,13 +433,13 @@ def _is_signed(path: Path) -> bool:
 
 
 def _make(path: Path) -> int | None:
-    """A new lock, signed and held before anybody can see it."""
+    """Make a lock that is signed and held before it gets its name. None: the name is taken."""
     draft = path.with_name(f"{_DRAFT}{os.getpid()}")
     fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.write(fd, _SIGNATURE)
         os.fsync(fd)
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try_flock(fd)
         os.link(draft, path)
     except OSError as error:
         os.close(fd)
@@ -454,7 +452,7 @@ def _make(path: Path) -> int | None:
 
 
 def _sweep_drafts(path: Path, clock: Clock) -> None:
-    """Remove locks that were never seen, of landings that died a while ago; a living one has its for milliseconds."""
+    """Remove drafts of landings that died; a live landing has its draft for milliseconds."""
     for draft in path.parent.glob(f"{_DRAFT}*"):
         with contextlib.suppress(OSError):
             if clock.now().timestamp() - draft.stat().st_mtime > DRAFT_AGE:
@@ -462,23 +460,21 @@ def _sweep_drafts(path: Path, clock: Clock) -> None:
 
 
 def _inherit(path: Path) -> int | None:
-    """The lock of a landing whose process, and its git, are dead. None while they are not, or it is no landing's."""
+    """Take over the lock of a landing whose process and git are dead. None: they live, or it is another git's."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
-    with contextlib.suppress(BlockingIOError):
-        if os.read(fd, len(_SIGNATURE) + 1) == _SIGNATURE:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(fd).st_nlink:  # not given up between our two calls
-                return fd
+    signed = os.read(fd, len(_SIGNATURE) + 1) == _SIGNATURE
+    if signed and try_flock(fd) and os.fstat(fd).st_nlink:  # not removed between our two calls
+        return fd
     os.close(fd)
     return None
 
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Signals wait: the few steps in here belong together, and they are short."""
+    """Block signals during the block."""
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield

@@ -1,4 +1,4 @@
-"""Which project a folder belongs to: the main working tree of its repository, also from a gremlin's own worktree."""
+"""Finds the project of a folder: the main working tree of its repository, also from a linked worktree."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from gremlins.repository.git import Git, error_of
 
 
 def find_project(start: Path) -> Path:
-    """The top of the repository that `start` is in; of its main working tree, if it is in a linked one.
-
-    Raises NotReady: no repository, or a bare one.
-    """
+    """The top of the main working tree of the repository around `start`. Raises NotReady if there is none."""
     done = Git(start).attempt("rev-parse", "--path-format=absolute", "--show-toplevel", "--git-common-dir")
     if done.returncode:
         if "not a git repository" in done.stderr or "work tree" in done.stderr:

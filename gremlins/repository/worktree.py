@@ -1,8 +1,7 @@
-"""A gremlin's own worktree: making and removing it, and turning edits or an agent's changes into commits.
+"""A gremlin's worktree: creates and removes it, and commits edits and agents' changes.
 
-Every commit is built aside, in an index of its own, and carries a trailer that names the model call it came from.
-Only then does the branch move, then the files. A crash in between leaves a branch that holds the trailer: the same
-function called again finds it, commits nothing twice, and only finishes what is left.
+Every commit is built in a temporary index and carries a trailer that names its model call. Then the branch moves, then
+the files. Called again after a crash, a function finds the trailer, commits nothing twice and finishes the rest.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from gremlins.repository.landing import merge_aside
 BRANCH_PREFIX = "gremlins/"
 CALL_TRAILER = "Gremlins-Call"
 
-_JUNK = re.compile(
+_TOOL_FILES = re.compile(
     r"""(^|/)(
         __pycache__ | \.pytest_cache | \.mypy_cache | \.ruff_cache | \.hypothesis | \.tox | \.nox | \.eggs
       | node_modules | \.venv | \.cache | \.gradle | [^/]+\.egg-info
@@ -37,12 +36,12 @@ _JUNK = re.compile(
     """,
     re.VERBOSE,
 )
-"""What tools drop into a tree. A project that forgot to ignore it did not ask for it to be committed."""
+"""Files that tools drop into a tree. They are never committed, even if the project does not ignore them."""
 
 
 @dataclass(frozen=True)
 class Worktree:
-    """Where a gremlin works. `base` is the commit its branch began at; `repo` is the person's own working tree."""
+    """A gremlin's worktree. `base`: the commit its branch began at. `repo`: the person's own working tree."""
 
     repo: Path
     path: Path
@@ -58,13 +57,13 @@ class Worktree:
         return f"refs/heads/{self.branch}"
 
     def tip(self) -> Sha:
-        """The newest commit of the branch, wherever its worktree is."""
+        """The newest commit of the branch. Needs no worktree."""
         return Git(self.repo).commit(self.ref)
 
 
 @dataclass(frozen=True)
 class FileChange:
-    """What a file shall hold, as it looks in the worktree. `content` None: it goes away."""
+    """The new content of a file, as it looks in the worktree. `content` None: the file is deleted."""
 
     path: str
     content: bytes | None
@@ -75,7 +74,7 @@ def branch_name(gremlin_id: str) -> str:
 
 
 def trailer_of(call_key: str) -> str:
-    """The line that marks a commit as made from this call."""
+    """The trailer line of a commit made from this call."""
     return f"{CALL_TRAILER}: {call_key}"
 
 
@@ -83,9 +82,9 @@ def trailer_of(call_key: str) -> str:
 
 
 def create(repo: Path, path: Path, branch: str, commit: str) -> Worktree:
-    """Make the worktree on a new branch at `commit`. Called again after a crash halfway, it finishes.
+    """Make the worktree on a new branch at `commit`, or finish one after a crash.
 
-    Raises Conflict when the branch exists already with commits of its own, UnknownRef for a commit that is none.
+    Raises Conflict if the branch exists with commits of its own, UnknownRef if `commit` names none.
     """
     git = Git(repo)
     base = git.commit(commit)
@@ -102,10 +101,7 @@ def create(repo: Path, path: Path, branch: str, commit: str) -> Worktree:
 
 
 def restore(worktree: Worktree) -> None:
-    """Bring back a worktree that is gone or was left half made, on its branch as it is. Nothing happens to a whole one.
-
-    Raises GremlinsError where the branch itself is gone.
-    """
+    """Check out a worktree again that is gone or incomplete. Raises GremlinsError if the branch is gone."""
     git = Git(worktree.repo)
     if git.try_commit(worktree.ref) is None:
         raise GremlinsError(
@@ -117,7 +113,7 @@ def restore(worktree: Worktree) -> None:
 
 
 def is_whole(worktree: Worktree) -> bool:
-    """Whether the folder is a worktree that git knows and that was checked out to the end."""
+    """True if git knows the worktree and its checkout was completed."""
     if not (worktree.path / ".git").is_file():
         return False
     lines = (Git(worktree.path).in_repository("--show-toplevel", "--absolute-git-dir") or b"").splitlines()
@@ -140,10 +136,10 @@ def _check_out(git: Git, path: Path, branch: str, new_at: str | None) -> None:
 
 
 def quiet_env(worktree: Worktree, base: Mapping[str, str]) -> dict[str, str]:
-    """`base`, and for whatever git an agent or a command runs in this worktree: no hooks, no signing, no background
-    work. Other repositories, those of the project's own tests for one, do not see it.
+    """`base`, plus settings for any git run in this worktree: no hooks, no signing, no background work.
 
-    The repository's configuration is not ours to write to, so it goes through the environment and a file of ours.
+    Set through the environment and a file of ours, so that the repository's configuration stays as it is and other
+    repositories, such as those of the project's tests, are not affected.
     """
     git_dir = worktree.git.git_dir().resolve()
     settings = git_dir / "gremlins.config"
@@ -162,7 +158,7 @@ def quiet_env(worktree: Worktree, base: Mapping[str, str]) -> dict[str, str]:
 
 
 def remove(repo: Path, path: Path, branch: str, *, delete_branch: bool = False) -> None:
-    """Remove a worktree, whole, half made or half removed; what is not there is fine. The branch stays unless told."""
+    """Remove a worktree, complete or not; a missing one is no error. The branch stays unless `delete_branch`."""
     git = Git(repo)
     if not repo.is_dir() or git.in_repository("--git-dir") is None:
         _remove_folder(path)  # the repository itself is gone
@@ -176,8 +172,8 @@ def remove(repo: Path, path: Path, branch: str, *, delete_branch: bool = False) 
 
 
 def _discard(git: Git, path: Path) -> None:
-    """The folder first, then git's memory of this one worktree. Not `worktree prune`: it would also forget a
-    person's worktrees on a disk that is not mounted just now.
+    """Remove the folder, then git's entry for it. Not `worktree prune`, which would also drop entries of a person's
+    worktrees on a disk that is not mounted now.
     """
     _remove_folder(path)
     args = ("worktree", "remove", "--force", "--force", str(path))
@@ -200,10 +196,10 @@ def _remove_folder(path: Path) -> None:
 
 
 def clear_stale_locks(worktree: Worktree, *, clock: Clock | None = None, patience: float = 10.0) -> list[Path]:
-    """Remove the locks that a killed git left in the gremlin's own git directory, and on its own branch.
+    """Remove the locks that a killed git left in the gremlin's git directory and on its branch. Returns them.
 
-    Only for who holds the gremlin's lock and has ended its agents and commands: then a lock that is still there
-    after `patience` seconds belongs to nobody. Returns those removed.
+    The caller must hold the gremlin's lock and have ended its agents and commands; then a lock that is still there
+    after `patience` seconds has no holder.
     """
     clock = clock or SystemClock()
     git = worktree.git
@@ -211,21 +207,21 @@ def clear_stale_locks(worktree: Worktree, *, clock: Clock | None = None, patienc
     locks = [own / "index.lock", own / "HEAD.lock", own / "ORIG_HEAD.lock", common / f"{worktree.ref}.lock"]
     until = clock.monotonic() + patience
     while any(lock.exists() for lock in locks) and clock.monotonic() < until:
-        clock.sleep(0.1)  # a git whose parent was killed goes on to its end
+        clock.sleep(0.1)  # a git whose parent was killed still runs to its end
     stale = [lock for lock in locks if lock.exists()]
     for lock in stale:
         lock.unlink(missing_ok=True)
     return stale
 
 
-# --- worktrees of branches at a gremlin's side
+# --- worktrees of a pipeline's parallel branches
 
 SIDE = "+"
-"""Between a gremlin's name and that of a branch of its own: it can stand in no id."""
+"""Separates a gremlin's id from the name of its parallel branch; no id contains it."""
 
 
 def side_worktree(worktree: Worktree, name: str, base: str) -> Worktree:
-    """Where a branch of the gremlin's pipeline works, beside the gremlin's own worktree. Makes nothing."""
+    """The worktree of a parallel branch, beside the gremlin's own. Creates nothing."""
     plain = re.sub(r"[^A-Za-z0-9_-]", "-", name)
     if plain != name:
         plain += f"-{sha256(name.encode()).hexdigest()[:6]}"
@@ -234,7 +230,7 @@ def side_worktree(worktree: Worktree, name: str, base: str) -> Worktree:
 
 
 def side_worktrees(worktree: Worktree) -> list[Worktree]:
-    """Those that exist, as a branch or as a folder."""
+    """The side worktrees that exist, as a branch or as a folder."""
     prefix = f"{worktree.branch}{SIDE}"
     refs = Git(worktree.repo).text("for-each-ref", "--format=%(refname:short)", "refs/heads/gremlins/").split()
     ends = {name.removeprefix(prefix) for name in refs if name.startswith(prefix)}
@@ -248,9 +244,9 @@ def side_worktrees(worktree: Worktree) -> list[Worktree]:
 
 
 def merge_branch(worktree: Worktree, theirs: Sha, *, message: str, trailer: str) -> Sha | None:
-    """Merge a commit into the gremlin's branch and bring its files into the worktree. None: it was there already.
+    """Merge a commit into the gremlin's branch and worktree. None: the branch contains it already.
 
-    Raises Conflict that names the files; nothing has changed then.
+    Raises Conflict, which names the files, with nothing changed.
     """
     git = worktree.git
     done = find_trailer(worktree, trailer)
@@ -267,16 +263,16 @@ def merge_branch(worktree: Worktree, theirs: Sha, *, message: str, trailer: str)
     return done
 
 
-# --- what has been done
+# --- finding earlier work
 
 
 def find_trailer(worktree: Worktree, trailer: str) -> Sha | None:
-    """The commit of the branch, since its base, that carries this trailer line."""
+    """The commit of the branch, after its base, with this trailer line."""
     return worktree.git.find_trailer(trailer, f"{worktree.base}..{worktree.ref}")
 
 
 def tree_differs(worktree: Worktree) -> bool:
-    """Whether the branch's tree differs from its base's: commits that undo one another are no evidence."""
+    """True if the branch's tree differs from its base's. Commits that cancel out are no evidence."""
     return Git(worktree.repo).differs(worktree.base, worktree.ref)
 
 
@@ -284,9 +280,9 @@ def tree_differs(worktree: Worktree) -> bool:
 
 
 def commit_aside(worktree: Worktree, changes: Sequence[FileChange], *, message: str, trailer: str) -> Sha | None:
-    """Commit exactly these files on the branch and bring them into the worktree. None: they change nothing.
+    """Commit exactly these files on the branch and write them into the worktree. None: they change nothing.
 
-    Paths are as `gremlins.stages.edits.edits` checked them: relative, inside, through no symbolic link.
+    The caller has checked the paths: relative, inside the worktree, through no symbolic link.
     """
     git = worktree.git
     done = find_trailer(worktree, trailer)
@@ -298,7 +294,7 @@ def commit_aside(worktree: Worktree, changes: Sequence[FileChange], *, message: 
             return None
         done = git.commit_tree(tree, [head], _with_trailer(message, trailer))
         git.update_ref(worktree.ref, done, head, reason="gremlins: edits")
-    if done == worktree.tip():  # a later commit means that this one had arrived
+    if done == worktree.tip():  # with a later commit, the files of this one are in place
         _attach(git, worktree.branch)
         _move_files(git, done, git.changed_paths(f"{done}^", done))
     return done
@@ -316,19 +312,19 @@ def _tree_with(git: Git, head: Sha, changes: Sequence[FileChange]) -> Sha:
         mode = old.mode if old and regular else _mode_of_new(git.path / change.path, change.content)
         written.append(f"{mode} {git.store(change.content, change.path)}\t{change.path}")
     with git.scratch_index(head) as env:
-        # Removals first: a file may make room for a folder of the same name.
+        # Removals first: a folder may take the name of a removed file.
         git.raw("update-index", "-z", "--index-info", input=_nul([*removed, *written]), env=env)
         return git.write_tree(env)
 
 
 def _mode_of_new(path: Path, content: bytes) -> str:
-    """A script is made to be run; a batch reply has no other way to say so."""
+    """A script (`#!`) is executable: a batch reply cannot say so otherwise."""
     runnable = content.startswith(b"#!") or (path.is_file() and os.access(path, os.X_OK))
     return "100755" if runnable else "100644"
 
 
 def _move_files(git: Git, commit: Sha, paths: Sequence[str]) -> None:
-    """Make these paths, and only these, look in index and worktree as in `commit`. Can be done again."""
+    """Make only these paths in index and worktree as in `commit`. Idempotent."""
     present = git.ls_tree(commit, paths)
     gone = [path for path in paths if path not in present]
     if gone:
@@ -341,7 +337,7 @@ def _move_files(git: Git, commit: Sha, paths: Sequence[str]) -> None:
 
 
 def _remove_file(root: Path, name: str) -> None:
-    """Remove a file and the folders that it leaves empty, as git does."""
+    """Remove a file and the folders that become empty, as git does."""
     path = root / name
     if path.is_symlink() or path.is_file():
         path.unlink()
@@ -359,19 +355,19 @@ def _nul(names: Iterable[str]) -> bytes:
 
 
 def _with_trailer(message: str, trailer: str) -> str:
-    """The message with the trailer; an agent's own words cannot pass for one."""
+    """The message with the trailer. Trailers in the agent's own text are removed."""
     lines = [line for line in message.strip().splitlines() if not line.startswith("Gremlins-")]
     return "\n".join([*lines, "", trailer])
 
 
-# --- what a live agent left in the worktree
+# --- changes of a live agent
 
 
 def commit_all(worktree: Worktree, *, message: str, trailer: str) -> Sha | None:
-    """Commit whatever changed in the worktree since its last commit: tracked files, and new ones that are neither
-    ignored nor a tool's droppings. None: nothing was left to commit (the agent may have committed by itself).
+    """Commit the changes in the worktree: tracked files, and new ones except ignored files and tools' files.
 
-    An agent that wandered off to another branch or HEAD is brought back, its commits and its files kept.
+    None: nothing to commit; the agent may have committed. If the agent has left the branch, HEAD returns to it, with
+    the agent's commits and files kept.
     """
     git = worktree.git
     done = find_trailer(worktree, trailer)
@@ -390,13 +386,13 @@ def commit_all(worktree: Worktree, *, message: str, trailer: str) -> Sha | None:
 
 
 def _parent_for(worktree: Worktree) -> Sha:
-    """HEAD, where that goes on from the branch; else the branch's own tip."""
+    """HEAD if it descends from the branch, else the branch's tip."""
     head, tip = worktree.git.head(), worktree.tip()
     return head if worktree.git.is_ancestor(tip, head) else tip
 
 
 def _attach(git: Git, branch: str) -> None:
-    """Point HEAD at the branch, whatever it pointed at; the files stay as they are."""
+    """Point HEAD at the branch. No file changes."""
     if git.branch() != branch:
         git.raw("symbolic-ref", "-m", "gremlins: back to its branch", "HEAD", f"refs/heads/{branch}")
 
@@ -407,16 +403,16 @@ def _end_rebase(git: Git) -> None:
 
 
 def tree_of_files(git: Git, start: Sha) -> Sha:
-    """The worktree's files as a tree: what is tracked in `start` or was added since, and new files not ignored.
+    """The worktree's files as a tree: those tracked in `start` or added since, and new files that are not ignored.
 
-    A repository inside the worktree (an agent cloned something) is left out: it would become an empty link.
+    A repository inside the worktree is left out, because it would become an empty link.
     """
     forced = git.names("diff", "--cached", "--name-only", "--diff-filter=A", "--no-renames", "-z", start)
     with git.scratch_index(start) as env:
         git.answer("update-index", "-q", "--refresh", env=env)  # 1: some differ
         shown = git.names("diff-files", "--name-status", "-z", "--no-renames", "--ignore-submodules=all", env=env)
         changed = dict(zip(shown[1::2], shown[::2], strict=True))
-        new = [path for path in git.untracked(env=env) if not path.endswith("/") and not _JUNK.search(path)]
+        new = [path for path in git.untracked(env=env) if not path.endswith("/") and not _TOOL_FILES.search(path)]
         gone = [path for path, status in changed.items() if status == "D"]
         kept = [path for path in {**changed, **dict.fromkeys([*forced, *new])} if path not in set(gone)]
         files = [path for path in kept if os.path.lexists(git.path / path) and not _is_folder(git.path / path)]
@@ -430,10 +426,9 @@ def _is_folder(path: Path) -> bool:
 
 
 def save_interrupted(worktree: Worktree, ref: str, *, to: str | None = None) -> Sha | None:
-    """Keep what an interrupted agent left under `ref`, then set the worktree back to `to` (default: the branch's tip).
+    """Keep an interrupted agent's changes under `ref`, then reset the worktree to `to` (default: the branch's tip).
 
-    The ref is there before anything is removed. Ignored files and tools' droppings stay where they are. None: there
-    was nothing to keep.
+    The ref is written before anything is removed. Ignored files and tools' files stay. None: no changes.
     """
     git = worktree.git
     goal = git.commit(to or worktree.ref)
@@ -445,12 +440,12 @@ def save_interrupted(worktree: Worktree, ref: str, *, to: str | None = None) -> 
             tree, list(dict.fromkeys([head, worktree.tip()])), f"Interrupted work of {worktree.branch}"
         )
         git.update_ref(ref, saved, reason="gremlins: interrupted work")
-    _set_back(worktree, goal)
+    _reset_to(worktree, goal)
     return saved
 
 
 def has_uncommitted(worktree: Worktree) -> bool:
-    """Whether tracked files were changed and not committed, by a person say. What test runs drop does not count."""
+    """True if tracked files have uncommitted changes. New files do not count."""
     return is_whole(worktree) and bool(worktree.git.dirty_paths())
 
 
@@ -462,8 +457,8 @@ def interrupted_ref(worktree: Worktree) -> str:
     return f"{prefix}{max(numbers, default=0) + 1}"
 
 
-def write_back(git: Git, clean: Sha, wanted: Sha) -> None:
-    """Files that differ between two commits, as the second has them, onto a tree that is as the first. Not staged."""
+def checkout_difference(git: Git, clean: Sha, wanted: Sha) -> None:
+    """Change a tree that is at `clean` to the files of `wanted`, without staging them."""
     have, want = git.ls_tree(clean), git.ls_tree(wanted)
     changed = [path for path in want if want[path] != have.get(path)]
     for path in have.keys() - want.keys():
@@ -472,7 +467,7 @@ def write_back(git: Git, clean: Sha, wanted: Sha) -> None:
         git.raw("checkout-index", "--force", "--quiet", "-z", "--stdin", input=_nul(changed), env=env)
 
 
-def _set_back(worktree: Worktree, goal: Sha) -> None:
+def _reset_to(worktree: Worktree, goal: Sha) -> None:
     git = worktree.git
     _end_rebase(git)
     _attach(git, worktree.branch)
@@ -480,5 +475,5 @@ def _set_back(worktree: Worktree, goal: Sha) -> None:
         git.update_ref(worktree.ref, goal, reason="gremlins: set back")
     git.raw("reset", "--hard", "--quiet")
     for path in git.untracked():
-        if not path.endswith("/") and not _JUNK.search(path):
+        if not path.endswith("/") and not _TOOL_FILES.search(path):
             _remove_file(git.path, path)

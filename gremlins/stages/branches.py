@@ -12,7 +12,7 @@ from typing import Any
 from gremlins.errors import Conflict
 from gremlins.files import make_private_dir, write_json
 from gremlins.outcome import Bail, Failed
-from gremlins.repository.interrupted import undo_half_made
+from gremlins.repository.interrupted import undo_killed_commands
 from gremlins.repository.worktree import (
     Worktree,
     clear_stale_locks,
@@ -84,7 +84,7 @@ def _make_whole(branch: Branch, own: Worktree, fork: str, context: StageContext)
         return
     restore(own)  # raises where a person removed a branch that held work
     clear_stale_locks(own, clock=context.clock)
-    if (aside := undo_half_made(own)) is not None:
+    if (aside := undo_killed_commands(own)) is not None:
         context.log(f"{branch.path}: what commands had half made when they were cut short was kept as {aside}")
 
 

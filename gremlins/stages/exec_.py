@@ -17,7 +17,7 @@ from gremlins.clock import SystemClock
 from gremlins.files import make_private_dir
 from gremlins.outcome import Done, Failed, Outcome
 from gremlins.processes.children import command_env, start, terminate_group
-from gremlins.repository.interrupted import remembering
+from gremlins.repository.interrupted import snapshot_around_commands
 from gremlins.repository.worktree import quiet_env
 from gremlins.stages.base import StageContext
 from gremlins.stages.spec import Exec
@@ -41,7 +41,7 @@ class CommandResult:
 
 def run(spec: Exec, context: StageContext) -> Outcome:
     """Run the commands in order; the first that fails fails the stage, with its exit code."""
-    with remembering(context.worktree):
+    with snapshot_around_commands(context.worktree):
         return _run_all(spec, context)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from gremlins.files import make_private_dir
 from gremlins.outcome import Bail, Done, Outcome
 from gremlins.records.calls import CallRecord, summarize
-from gremlins.repository.interrupted import remembering
+from gremlins.repository.interrupted import snapshot_around_commands
 from gremlins.stages.base import Round, StageContext
 from gremlins.stages.edits.code_change import remember_start, start_ref
 from gremlins.stages.exec_ import run_command
@@ -105,7 +105,7 @@ def _is_over(spec: Loop, context: StageContext, number: int) -> bool:
     if spec.until == "done":
         return False
     log_name = f"{spec.name}-{number}-until.log"
-    with remembering(context.worktree):
+    with snapshot_around_commands(context.worktree):
         return run_command(spec.until, context, timeout=UNTIL_TIMEOUT, log_name=log_name).exit_code == 0
 
 

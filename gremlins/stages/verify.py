@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gremlins.outcome import Bail, Done, Failed, Outcome
-from gremlins.repository.interrupted import remembering
+from gremlins.repository.interrupted import snapshot_around_commands
 from gremlins.stages.base import StageContext
 from gremlins.stages.context.briefing import Briefing, prompt_for
 from gremlins.stages.edits.code_change import change_code
@@ -36,7 +36,7 @@ def run(spec: Verify, context: StageContext) -> Outcome:
 
 def _run_all(spec: Verify, context: StageContext, commands: tuple[str, ...], round_: int) -> CommandResult | None:
     """The first command that fails, or None."""
-    with remembering(context.worktree):
+    with snapshot_around_commands(context.worktree):
         return _run_each(context, commands, round_, spec.timeout)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gremlins.outcome import Bail, Done, Failed, Outcome
-from gremlins.repository.github import Check, PullRequest
+from gremlins.repository.github import CommitCheck, PullRequest
 from gremlins.stages.base import StageContext
 from gremlins.stages.context.briefing import Briefing, prompt_for
 from gremlins.stages.edits.code_change import change_code
@@ -30,7 +30,7 @@ def run(spec: WaitCi, context: StageContext) -> Outcome:
             return outcome
 
 
-def _look(spec: WaitCi, context: StageContext) -> Outcome | list[Check]:
+def _look(spec: WaitCi, context: StageContext) -> Outcome | list[CommitCheck]:
     """How the checks of what is on the branch ended: an outcome, or those that failed. Parks while they run."""
     tip = context.worktree.tip()
     waiting = Waiting(context, spec.name, tip, spec.poll)
@@ -70,7 +70,7 @@ def _behind(spec: WaitCi, context: StageContext, waiting: Waiting, pull: PullReq
     raise waiting.park(f"pushed to #{pull.number}", timeout=spec.timeout)
 
 
-def _too_late(spec: WaitCi, pull: PullRequest, running: list[Check]) -> Bail:
+def _too_late(spec: WaitCi, pull: PullRequest, running: list[CommitCheck]) -> Bail:
     limit = f"within {spec.timeout:g} s ({pull.url})"
     if not pull.checks:
         return Bail("no_checks", f"no check of #{pull.number} has reported {limit}")
@@ -105,10 +105,10 @@ def _fix(spec: WaitCi, context: StageContext, number: int, shown: str) -> Outcom
             return None
 
 
-def _shown(context: StageContext, failed: list[Check]) -> str:
+def _shown(context: StageContext, failed: list[CommitCheck]) -> str:
     parts = [f"{check.name} failed ({check.url})\n{github(context).failed_log(check)}".strip() for check in failed]
     return "\n\n".join(parts)
 
 
-def _names(checks: list[Check]) -> str:
+def _names(checks: list[CommitCheck]) -> str:
     return ", ".join(check.name for check in checks[:8])

@@ -148,12 +148,6 @@ def test_paths_are_taken_literally(repo: Repo) -> None:
     assert list(Git(repo.path).ls_tree("HEAD", ["a[b].txt"])) == ["a[b].txt"]
 
 
-def test_the_log_keeps_whole_messages(repo: Repo) -> None:
-    base = repo.head()
-    new = repo.commit({"x": "1"}, "subject\n\nbody\n\nKey: value")
-    assert Git(repo.path).log(f"{base}..HEAD") == [(new, "subject\n\nbody\n\nKey: value\n")]
-
-
 def test_a_trailer_is_found_only_as_a_whole_line(repo: Repo) -> None:
     base, git = repo.head(), Git(repo.path)
     repo.commit({"x": "1"}, "s\n\nGremlins-Call: plan/1/10")

@@ -1,4 +1,4 @@
-"""What a killed command had half made: kept aside, and the tree as the command found it."""
+"""After killed commands the tree is restored, and their changes are kept under a ref."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gremlins.repository.interrupted import remembering, undo_half_made
+from gremlins.repository.interrupted import snapshot_around_commands, undo_killed_commands
 from gremlins.repository.worktree import Worktree, create
 from tests.conftest import Repo
 from tests.kill_points import killed_at, steps
@@ -23,7 +23,7 @@ def worktree(repo: Repo, tmp_path: Path) -> Worktree:
 
 
 def cut_short(worktree: Worktree, made: dict[str, str]) -> None:
-    with contextlib.suppress(Cut), remembering(worktree):
+    with contextlib.suppress(Cut), snapshot_around_commands(worktree):
         for name, text in made.items():
             (worktree.path / name).write_text(text)
         raise Cut
@@ -34,16 +34,16 @@ def status(worktree: Worktree) -> list[str]:
 
 
 def test_commands_that_end_leave_what_they_made(worktree: Worktree) -> None:
-    with remembering(worktree):
+    with snapshot_around_commands(worktree):
         (worktree.path / "made.txt").write_text("whole\n")
-    assert undo_half_made(worktree) is None
+    assert undo_killed_commands(worktree) is None
     assert status(worktree) == ["?? made.txt"]
     assert worktree.git.text("for-each-ref", "refs/gremlins") == ""
 
 
 def test_what_was_half_made_is_kept_and_taken_back(worktree: Worktree) -> None:
     cut_short(worktree, {"made.txt": "half\n", "calc.py": "# changed\n"})
-    ref = undo_half_made(worktree)
+    ref = undo_killed_commands(worktree)
     assert ref == "refs/gremlins/g/interrupted-1"
     assert worktree.git.text("show", f"{ref}:made.txt") == "half"
     assert worktree.git.text("show", f"{ref}:calc.py") == "# changed"
@@ -58,7 +58,7 @@ def test_what_earlier_commands_had_left_is_as_they_left_it(worktree: Worktree) -
     cut_short(
         worktree, {"before.txt": "spoilt\n", "calc.py": "# spoilt\n", "README.md": "back\n", "made.txt": "half\n"}
     )
-    assert undo_half_made(worktree) is not None
+    assert undo_killed_commands(worktree) is not None
     assert sorted(status(worktree)) == sorted(was)
     assert (worktree.path / "before.txt").read_text() == "left\n"
     assert (worktree.path / "calc.py").read_text() == "# by an earlier one\n"
@@ -66,26 +66,26 @@ def test_what_earlier_commands_had_left_is_as_they_left_it(worktree: Worktree) -
 
 def test_commits_of_a_command_that_was_cut_short_are_kept_and_taken_back(worktree: Worktree) -> None:
     start = worktree.tip()
-    with contextlib.suppress(Cut), remembering(worktree):
+    with contextlib.suppress(Cut), snapshot_around_commands(worktree):
         (worktree.path / "made.txt").write_text("half\n")
         worktree.git.raw("add", "--all")
         worktree.git.raw("-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "--quiet", "-m", "by itself")
         raise Cut
-    ref = undo_half_made(worktree)
+    ref = undo_killed_commands(worktree)
     assert worktree.tip() == start
     assert worktree.git.text("show", f"{ref}:made.txt") == "half"
 
 
 def test_one_that_had_changed_nothing_leaves_no_trace(worktree: Worktree) -> None:
     cut_short(worktree, {})
-    assert undo_half_made(worktree) is None
+    assert undo_killed_commands(worktree) is None
     assert worktree.git.text("for-each-ref", "refs/gremlins") == ""
 
 
 def test_ignored_files_and_tools_droppings_stay(worktree: Worktree) -> None:
     (worktree.path / "ignored").mkdir()
     cut_short(worktree, {"ignored/x": "1", "run.log": "2", "made.txt": "half\n"})
-    undo_half_made(worktree)
+    undo_killed_commands(worktree)
     assert (worktree.path / "ignored/x").read_text() == "1"
     assert (worktree.path / "run.log").read_text() == "2"
 
@@ -94,8 +94,8 @@ def test_killed_while_it_is_undone_the_next_one_finishes_it(worktree: Worktree) 
     (worktree.path / "before.txt").write_text("left\n")
     for point in steps(7, 300):
         cut_short(worktree, {"made.txt": "half\n", "before.txt": "spoilt\n"})
-        killed = killed_at(point, lambda: undo_half_made(worktree))
-        undo_half_made(worktree)
+        killed = killed_at(point, lambda: undo_killed_commands(worktree))
+        undo_killed_commands(worktree)
         assert status(worktree) == ["?? before.txt"]
         assert (worktree.path / "before.txt").read_text() == "left\n"
         if not killed:

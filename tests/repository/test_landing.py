@@ -12,7 +12,7 @@ import pytest
 from gremlins.clock import FakeClock
 from gremlins.errors import Conflict
 from gremlins.repository.git import Git, UnknownRef
-from gremlins.repository.landing import Landed, land
+from gremlins.repository.landing import LandedCommit, land
 from tests.conftest import Repo
 from tests.kill_points import killed_at, steps
 
@@ -34,7 +34,7 @@ def base(repo: Repo) -> str:
     return start
 
 
-def do_land(repo: Repo, base: str, **options: Any) -> Landed:
+def do_land(repo: Repo, base: str, **options: Any) -> LandedCommit:
     options = {"message": "Fix add\n\nBecause.", "token": TOKEN, **options}
     return land(repo.path, BRANCH, base, clock=FakeClock(), **options)
 
@@ -70,7 +70,7 @@ def refused(repo: Repo, base: str, why: str, **options: Any) -> Conflict:
 
 def test_the_branch_becomes_one_commit_of_the_current_branch(repo: Repo, base: str) -> None:
     landed = do_land(repo, base)
-    assert landed == Landed(Git(repo.path).head(), "main", 7)
+    assert landed == LandedCommit(Git(repo.path).head(), "main", 7)
     assert repo.git("rev-parse", "HEAD^") == base
     assert repo.git("log", "-1", "--format=%B").splitlines() == [
         "Fix add", "", "Because.", "", "Gremlins-Id: g-1", f"Gremlins-Landing: {TOKEN}",
@@ -138,7 +138,7 @@ def test_a_message_cannot_claim_a_landing(repo: Repo, base: str) -> None:
 
 def test_winding_forward_keeps_the_commits(repo: Repo, base: str) -> None:
     tip = repo.git("rev-parse", BRANCH)
-    assert do_land(repo, base, mode="ff") == Landed(Git(repo.path).commit(tip), "main", 7)
+    assert do_land(repo, base, mode="ff") == LandedCommit(Git(repo.path).commit(tip), "main", 7)
     assert repo.head() == tip
     assert is_clean(repo)
     assert do_land(repo, base, mode="ff").sha == tip
@@ -227,7 +227,7 @@ def test_what_is_there_already_is_nothing_to_land(repo: Repo, base: str) -> None
 
 def test_winding_forward_is_refused_where_the_target_went_on(repo: Repo, base: str) -> None:
     repo.commit({"README.md": "x\n"})
-    assert "--squash" in (refused(repo, base, "cannot be wound forward", mode="ff").hint or "")
+    assert "--squash" in (refused(repo, base, "cannot be fast-forwarded", mode="ff").hint or "")
 
 
 def test_the_gremlins_own_branch_is_no_target(repo: Repo, base: str) -> None:

@@ -234,7 +234,7 @@ def test_executable_bits_line_ends_and_bytes_are_kept(repo: Repo, tmp_path: Path
 def test_where_git_converts_line_ends_the_repository_keeps_its_own(repo: Repo, made: Worktree) -> None:
     repo.git("config", "core.autocrlf", "true")
     done = wt.commit_aside(made, [FileChange("calc.py", b"x = 1\r\n")], message="m", trailer=TRAILER)
-    assert Git(made.path).file(str(done), "calc.py") == b"x = 1\n"
+    assert Git(made.path).raw("cat-file", "blob", f"{done}:calc.py") == b"x = 1\n"
     assert (made.path / "calc.py").read_bytes() == b"x = 1\r\n"
 
 
@@ -336,7 +336,7 @@ def test_a_merge_the_agent_left_open_ends(repo: Repo, made: Worktree) -> None:
     work.write({"calc.py": "resolved\n"})
     done = wt.commit_all(made, message="m", trailer=TRAILER)
     assert Git(made.path).operation() is None
-    assert Git(made.path).file(str(done), "calc.py") == b"resolved\n"
+    assert Git(made.path).raw("cat-file", "blob", f"{done}:calc.py") == b"resolved\n"
     assert status(made) == ""
 
 
@@ -350,7 +350,7 @@ def test_a_rebase_the_agent_left_open_ends(repo: Repo, made: Worktree) -> None:
     done = wt.commit_all(made, message="m", trailer=TRAILER)
     assert Git(made.path).operation() is None
     assert work.git("symbolic-ref", "--short", "HEAD") == made.branch
-    assert Git(made.path).file(str(done), "calc.py") == b"resolved\n"
+    assert Git(made.path).raw("cat-file", "blob", f"{done}:calc.py") == b"resolved\n"
 
 
 def test_a_repository_cloned_into_the_worktree_is_left_alone(made: Worktree) -> None:
@@ -466,7 +466,7 @@ def test_a_crash_at_any_step_of_saving_loses_nothing(made: Worktree) -> None:
         killed = killed_at(point, lambda: wt.save_interrupted(made, wt.interrupted_ref(made)))
         wt.save_interrupted(made, wt.interrupted_ref(made))
         assert status(made) == ""
-        assert Git(made.path).file(ref, "calc.py") == f"half {point}\n".encode()
+        assert Git(made.path).raw("cat-file", "blob", f"{ref}:calc.py") == f"half {point}\n".encode()
         if not killed:
             return
     pytest.fail("it takes ever more steps")
