@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from gremlins.paths import Home
-from gremlins.records.gremlin import Bailed, Failed, Parked, Status, Stopped
+from gremlins.records.gremlin import Bailed, FailedGremlin, Parked, Status, Stopped
 from tests.fleet.records import Root, ago, call, parked_call, record
 
 TITLE = "Fix the parser: it drops the last line of a file without a line break"
@@ -23,7 +23,7 @@ def make_fleet(folder: Path, count: int) -> Path:
 
 def _status(number: int) -> Status:
     endings: tuple[Status, ...] = (
-        Failed(since=ago(60), stage="verify", failure="task", reason="`make test` ended with 2", exit_code=2),
+        FailedGremlin(since=ago(60), stage="verify", failure="task", reason="`make test` ended with 2", exit_code=2),
         Bailed(since=ago(60), stage="plan", kind="unclear", detail="which of the two is meant?"),
         Stopped(since=ago(60), by="a person", reason="stop"),
         Parked(since=ago(60), calls=(parked_call(number),)),

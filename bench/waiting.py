@@ -20,7 +20,7 @@ from gremlins.clients.account import find_account
 from gremlins.clients.base import Wait
 from gremlins.clients.batch.api import AnthropicBatchApi
 from gremlins.clients.batch.hand_over import account_here, write_plan
-from gremlins.clients.batch.shared_poll import Account, ask
+from gremlins.clients.batch.shared_poll import AccountPoll, ask
 from gremlins.clients.batch.waiter import FRESH_SHARE, NOTHING_LEARNED, NOTHING_NEW, SOMETHING_TO_DO, Waiter
 from gremlins.clients.transport import ApiFailure
 from gremlins.clock import FakeClock, Jitter, spread
@@ -37,7 +37,7 @@ REQUEST = {"model": "claude-sonnet-5-5", "max_tokens": 10, "messages": [{"role":
 class SimulatedWaiter(Waiter):
     """A waiter whose time is the fleet's, and whose polling child is a function call."""
 
-    def __init__(self, folder: Path, clock: FakeClock, api: AnthropicBatchApi, account: Account) -> None:
+    def __init__(self, folder: Path, clock: FakeClock, api: AnthropicBatchApi, account: AccountPoll) -> None:
         super().__init__(str(folder))
         self.clock = clock
         self.api = api

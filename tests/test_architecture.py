@@ -164,3 +164,19 @@ def test_no_test_patches_our_own_modules() -> None:
         if path != Path(__file__) and ('setattr("gremlins' in path.read_text() or 'patch("gremlins' in path.read_text())
     ]
     assert not patched
+
+
+def test_no_test_sleeps() -> None:
+    """A test waits for an event with `wait_until`: the time that something takes depends on the machine."""
+    here = Path(__file__).parent
+    sleeping = [
+        str(path.relative_to(here))
+        for path in here.rglob("*.py")
+        if path.name != "time_limit.py"
+        and any(
+            ast.unparse(node.func) == "time.sleep"
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call)
+        )
+    ]
+    assert not sleeping

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from gremlins.records.calls import CallFailed, Collected
 from tests.clients.session_setup import QUICK
 from tests.conftest import Repo
 from tests.live.conftest import Live, Start, binary, use
+from tests.time_limit import wait_until
 
 pytestmark = pytest.mark.live
 MODEL = "claude-sonnet-5-5"
@@ -184,9 +184,7 @@ def test_a_stop_ends_it_at_once_and_the_next_spawn_takes_it_up(claude: Any) -> N
     live.around.more = {"interrupt_fd": interrupt.fd}
 
     def stop() -> None:
-        until = time.monotonic() + 60
-        while len(live.sim.faults.struck()) < 1 and time.monotonic() < until:
-            time.sleep(0.05)
+        wait_until(lambda: len(live.sim.faults.struck()) >= 1, "the stall")
         interrupt.trigger("SIGTERM")
 
     stopper = threading.Thread(target=stop)

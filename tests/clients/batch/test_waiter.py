@@ -27,7 +27,7 @@ from gremlins.clients.batch.waiter import NOTHING_LEARNED, NOTHING_NEW, ODD_ENDS
 from gremlins.clock import FakeClock, no_jitter
 from gremlins.retry import poll_interval
 from gremlins.simulator import Simulator
-from tests.time_limit import DEADLINE, wait_until
+from tests.time_limit import DEADLINE, wait_until, wait_until_idle
 
 SCRIPT = Path(gremlins.clients.batch.waiter.__file__)
 DAY = 86_400.0
@@ -282,7 +282,7 @@ def test_it_waits_for_its_turn_to_wake_up(tmp_path: Path) -> None:
     fcntl.flock(turn, fcntl.LOCK_EX)
     with parked(tmp_path, until=time.time(), turns=[str(tmp_path / "turn")]) as gremlin:
         wait_until_asleep(gremlin)
-        time.sleep(0.1)
+        wait_until_idle(gremlin.process.pid)
         assert not gremlin.woken
         os.close(turn)
         assert gremlin.end() == 0
@@ -305,7 +305,7 @@ def test_a_signal_ends_the_waiting_for_a_turn(tmp_path: Path, announced: bool) -
     fcntl.flock(turn, fcntl.LOCK_EX)
     with parked(tmp_path, until=time.time(), turns=[str(tmp_path / "turn")]) as gremlin:
         wait_until_asleep(gremlin)
-        time.sleep(0.1)
+        wait_until_idle(gremlin.process.pid)
         if announced:
             (tmp_path / "stop.json").write_text("{}")
         gremlin.process.send_signal(signal.SIGTERM)
