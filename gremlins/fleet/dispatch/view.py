@@ -9,7 +9,7 @@ from typing import Any
 
 from gremlins.fleet.beads.attempts import FLEET, Attempt, Episode, Work, charged, eligible_at, is_charged, last_failure
 from gremlins.fleet.beads.bead import Bead
-from gremlins.fleet.beads.store.interface import BeadStore, Event, Notice
+from gremlins.fleet.beads.store.interface import BeadStore, Event
 from gremlins.fleet.dispatch.admit import Standing, standing
 from gremlins.fleet.dispatch.breaker import breaker_state, duration
 from gremlins.fleet.dispatch.observation import ReadOnlyFleet
@@ -18,6 +18,12 @@ from gremlins.fleet.dispatch.tick import TickReport
 from gremlins.fleet.dispatch.world import World, world_now
 from gremlins.fleet.times import text_of
 
+ALWAYS = (
+    "id", "title", "description", "status", "priority", "issue_type", "labels", "created_at", "updated_at",
+    "started_at", "closed_at",
+)  # fmt: skip
+"""Fields of an issue that are shown even if they are empty."""
+MOVED = ("bead", "gremlin", "reason")
 A_FEW = 20
 """Up to this many blocked beads, one query each is cheaper than one for all."""
 
@@ -80,24 +86,12 @@ def blocked_by(bead_id: str, where: Standing, blockers: Sequence[tuple[str, str,
 def bead_json(placed: Placed) -> dict[str, Any]:
     """One bead of `bead … --json`."""
     bead, issue = placed.bead, placed.bead.issue
-    shown: dict[str, Any] = {
-        "id": issue.id,
-        "title": issue.title,
-        "description": issue.description,
-        "status": bead.status,
-        "priority": issue.priority,
-        "issue_type": issue.issue_type,
-        "labels": list(issue.labels),
-        "dependencies": [{"issue_id": issue.id, "type": dep.type} | dep.model_dump(mode="json", exclude_unset=True)
-                         for dep in issue.dependencies],
-        "created_at": issue.created_at,
-        "updated_at": issue.updated_at,
-        "started_at": issue.started_at,
-        "closed_at": issue.closed_at,
-        "close_reason": issue.close_reason or None,
-    }  # fmt: skip
-    more = issue.model_dump(mode="json", exclude_defaults=True)
-    shown |= {key: value for key, value in more.items() if key not in shown and key != "_type"}
+    dumped = issue.model_dump(mode="json")
+    shown = {key: dumped[key] for key in ALWAYS} | issue.model_dump(mode="json", exclude_defaults=True)
+    shown.pop("_type", None)
+    dependencies = (dep.model_dump(mode="json", exclude_unset=True) for dep in issue.dependencies)
+    shown["dependencies"] = [{"issue_id": issue.id, "type": "blocks"} | dependency for dependency in dependencies]
+    shown |= {"status": bead.status, "close_reason": issue.close_reason or None}
     shown["gremlins"] = _ours(placed)
     return shown
 
@@ -182,9 +176,6 @@ def _attempt_json(attempt: Attempt, world: World) -> dict[str, Any]:
     }
 
 
-ALIVE_BUCKETS = frozenset({"running", "parked", "starting"})
-
-
 def tick_json(report: TickReport, scopes: Sequence[str]) -> dict[str, Any]:
     """The document of `dispatch --once --json`."""
     return {
@@ -199,24 +190,22 @@ def tick_json(report: TickReport, scopes: Sequence[str]) -> dict[str, Any]:
             }
             for attempt, end in report.settled
         ],
-        "closed": [_moved(notice) for notice in report.moved if notice.kind == "closed"],
-        "failed": [_moved(notice) for notice in report.moved if notice.kind == "failed"],
-        "held": [_moved(notice) for notice in report.moved if notice.kind == "held"],
-        "denied": {bead: sentence(deny) for bead, deny in report.denied.items() if deny.bucket not in ALIVE_BUCKETS},
+        **{
+            kind: [
+                {key: n.payload[key] for key in ("bead", "gremlin", "reason")} for n in report.moved if n.kind == kind
+            ]
+            for kind in ("closed", "failed", "held")
+        },
+        "denied": {
+            bead: f"{where.reason}; {where.next}"
+            for bead, where in report.denied.items()
+            if where.bucket not in ("running", "parked", "starting")
+        },
         "breaker": breaker_json(report.episodes, scopes, report.now),
         "missing": None if report.missing is None else {"reason": report.missing.reason, "hint": report.missing.hint},
         "unreadable": list(report.bad),
         "next_wake_at": None if report.next_due is None else text_of(report.next_due),
     }
-
-
-def _moved(notice: Notice) -> dict[str, Any]:
-    return {key: notice.payload[key] for key in ("bead", "gremlin", "reason")}
-
-
-def sentence(deny: Standing) -> str:
-    """Reason and next step in one sentence."""
-    return f"{deny.reason}; {deny.next}"
 
 
 def breaker_json(episodes: Iterable[Episode], scopes: Sequence[str], now: float) -> dict[str, Any]:
