@@ -18,7 +18,7 @@ from pathlib import Path
 from bench.timing import Figure
 from gremlins.clock import SystemClock
 from gremlins.fleet.beads.attempts import Attempt
-from gremlins.fleet.beads.bead import Bead, Dependency, Issue, Status
+from gremlins.fleet.beads.bead import Bead, BeadStatus, Dependency, Issue
 from gremlins.fleet.beads.store.interface import AddAttempt, MoveBead, PutBead, Query
 from gremlins.fleet.beads.store.schema import attempt_row
 from gremlins.fleet.beads.store.sqlite import SqliteStore
@@ -69,7 +69,7 @@ def issue(number: int, needs: str | None = None) -> Issue:
     )  # fmt: skip
 
 
-def fill(store: SqliteStore, count: int, status: Status, *, blocked: bool) -> None:
+def fill(store: SqliteStore, count: int, status: BeadStatus, *, blocked: bool) -> None:
     """Beads that are closed, or open and blocked by one that waits until tomorrow."""
     first = Issue(id="gate", title="Gate", created_at=STAMP, updated_at=STAMP, defer_until="2100-01-01T00:00:00Z")
     puts = [PutBead(Bead(PROJECT, first), None)]

@@ -17,7 +17,7 @@ from gremlins.fleet.beads.store.sqlite import SqliteStore
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.observer import Observer
 from gremlins.fleet.dispatch.ownership import settle_for_retry
-from gremlins.fleet.dispatch.policy import LiveSettings, Policy
+from gremlins.fleet.dispatch.policy import CurrentSettings, Policy
 from gremlins.paths import Home
 from gremlins.repository.project import find_project
 
@@ -43,9 +43,9 @@ class Here:
         return str(self.root)
 
     @cached_property
-    def settings(self) -> LiveSettings:
+    def settings(self) -> CurrentSettings:
         files = (self.root / REPO_CONFIG, self.home.config)
-        return LiveSettings(files, lambda: load_settings(self.root, self.home, os.environ))
+        return CurrentSettings(files, lambda: load_settings(self.root, self.home, os.environ))
 
     @cached_property
     def policy(self) -> Policy:

@@ -13,7 +13,7 @@ from gremlins.fleet.beads.bead import TERMINAL, Hold
 from gremlins.outcome import FailureClass, SpendingCap
 from gremlins.retry import bead_backoff
 
-Kind = Literal["fresh", "rescue", "adopted"]
+AttemptKind = Literal["fresh", "rescue", "adopted"]
 """fresh: a new gremlin. rescue: the loop rescued the last one. adopted: a person rescued it; never charged."""
 
 OWN_FAULT: frozenset[FailureClass] = frozenset({"task", "unknown"})
@@ -70,7 +70,7 @@ class Attempt:
     number: int
     epoch: int
     gremlin_id: str
-    kind: Kind
+    kind: AttemptKind
     pipeline: str
     mode: str | None
     scopes: tuple[str, ...]

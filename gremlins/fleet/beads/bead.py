@@ -14,8 +14,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, fi
 from gremlins.clock import parse_time
 from gremlins.errors import GremlinsError
 
-Status = Literal["open", "in_progress", "closed", "failed", "deferred"]
-STATUSES: tuple[Status, ...] = ("open", "in_progress", "closed", "failed", "deferred")
+BeadStatus = Literal["open", "in_progress", "closed", "failed", "deferred"]
+STATUSES: tuple[BeadStatus, ...] = ("open", "in_progress", "closed", "failed", "deferred")
 TERMINAL: frozenset[str] = frozenset({"closed", "failed"})
 
 BLOCKING = frozenset({"blocks", "conditional-blocks", "waits-for"})
@@ -34,7 +34,7 @@ def _is_time(text: str) -> str:
     return text
 
 
-Moment = Annotated[str, AfterValidator(_is_time)]
+Rfc3339 = Annotated[str, AfterValidator(_is_time)]
 """An RFC 3339 time, kept as written."""
 
 
@@ -73,13 +73,13 @@ class Issue(BaseModel):
     priority: Annotated[StrictInt, Field(ge=0, le=4)] = 2
     issue_type: str = "task"
     assignee: str = ""
-    created_at: Moment
-    updated_at: Moment
-    started_at: Moment | None = None
-    closed_at: Moment | None = None
+    created_at: Rfc3339
+    updated_at: Rfc3339
+    started_at: Rfc3339 | None = None
+    closed_at: Rfc3339 | None = None
     close_reason: str = ""
-    due_at: Moment | None = None
-    defer_until: Moment | None = None
+    due_at: Rfc3339 | None = None
+    defer_until: Rfc3339 | None = None
     external_ref: str | None = None
     labels: tuple[str, ...] = ()
     dependencies: tuple[Dependency, ...] = ()
@@ -124,7 +124,7 @@ class Bead:
 
     project: str
     issue: Issue
-    status: Status = "open"
+    status: BeadStatus = "open"
     generation: int = 1
     epoch: int = 1
     hold: Hold | None = None
@@ -144,7 +144,7 @@ class Bead:
         """A copy with changed fields and a new `updated_at`. Raises GremlinsError."""
         return replace(self, issue=with_fields(self.issue, updated_at=now, **changes))
 
-    def moved(self, status: Status, now: str, *, reason: str = "", hold: Hold | None = None) -> Bead:
+    def moved(self, status: BeadStatus, now: str, *, reason: str = "", hold: Hold | None = None) -> Bead:
         """A copy in another status, with the times that belong to that status."""
         closed = status == "closed"
         started = self.issue.started_at or (now if status == "in_progress" else None)

@@ -9,7 +9,7 @@ from typing import Any
 from gremlins.clock import Clock, rfc3339
 from gremlins.errors import Conflict, NotFound, did_you_mean
 from gremlins.fleet.beads.attempts import Work
-from gremlins.fleet.beads.bead import PARENT, Bead, Dependency, Hold, Issue, Status, child_id, new_id, with_fields
+from gremlins.fleet.beads.bead import PARENT, Bead, BeadStatus, Dependency, Hold, Issue, child_id, new_id, with_fields
 from gremlins.fleet.beads.store.interface import BeadStore, Event, PutBead, StoreChange
 
 TRIES = 50
@@ -61,7 +61,7 @@ class BeadEditor:
                 id=chosen, title=title, created_at=stamp, updated_at=stamp, created_by=self.who
             )
             issue = with_fields(blank, **fields, dependencies=[dep.model_dump() for dep in own])
-            status: Status = "deferred" if issue.status == "deferred" else "open"
+            status: BeadStatus = "deferred" if issue.status == "deferred" else "open"
             bead = Bead(self.project, issue, status)
             if self.store.commit(PutBead(bead, None), self._event(chosen, "created", title)):
                 return self.get(chosen)

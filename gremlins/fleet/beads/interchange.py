@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from gremlins.clock import parse_time
 from gremlins.errors import GremlinsError
-from gremlins.fleet.beads.bead import Bead, Hold, Issue, Status
+from gremlins.fleet.beads.bead import Bead, BeadStatus, Hold, Issue
 from gremlins.fleet.beads.store.interface import BeadStore, DependencyCircle, PutBead, Query
 
 FAILED_LABEL = "gremlins:failed"
@@ -150,7 +150,7 @@ def _upsert(issue: Issue, ours: Bead | None, project: str, at: float, done: Impo
     return PutBead(changed, ours.generation)
 
 
-def _place(issue: Issue, at: float) -> tuple[Status, Hold | None, Issue]:
+def _place(issue: Issue, at: float) -> tuple[BeadStatus, Hold | None, Issue]:
     """Our status, hold and issue for an imported one. A status we do not have becomes a hold."""
     status = issue.status
     if status == "blocked" and FAILED_LABEL in issue.labels:
@@ -162,8 +162,8 @@ def _place(issue: Issue, at: float) -> tuple[Status, Hold | None, Issue]:
     return "open", Hold("imported", reason, "import", at, status), issue.model_copy(update={"status": "open"})
 
 
-def _keep_ours(ours: Bead, status: Status, hold: Hold | None) -> tuple[Status, Hold | None]:
-    """Status and hold after an update: an import undoes neither our claim nor a person's hold."""
+def _keep_ours(ours: Bead, status: BeadStatus, hold: Hold | None) -> tuple[BeadStatus, Hold | None]:
+    """BeadStatus and hold after an update: an import undoes neither our claim nor a person's hold."""
     if status in ("closed", "failed"):
         return status, None
     if ours.status == "in_progress" and status == "open":

@@ -21,7 +21,7 @@ from gremlins.fleet.beads.attempts import (
 )
 from gremlins.fleet.dispatch import breaker
 from gremlins.fleet.dispatch.breaker import HalfOpen, Open
-from gremlins.fleet.dispatch.judge import Reattach, Respawn, Verdict, Watch, judge, worked_seconds
+from gremlins.fleet.dispatch.judge import Judgement, Reattach, Respawn, Watch, judge, worked_seconds
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.spending import expected_usd, room_to_start
 from gremlins.fleet.dispatch.world import World
@@ -76,10 +76,10 @@ def admit(work: Work, world: World) -> Admit | Standing:
 
 def _under_way(work: Work, attempt: Attempt, world: World) -> Admit | Standing:
     """A bead with an unsettled attempt: its gremlin works, has ended, or needs a process."""
-    verdict = judge(attempt, world.seen.get(attempt.gremlin_id), world.now, world.policy)
-    if work.terminal or not isinstance(verdict, Respawn | Reattach):
-        return _terminal(work, world) or _at_work(attempt, verdict, world)
-    how: How = "respawn" if isinstance(verdict, Respawn) else "reattach"
+    judgement = judge(attempt, world.seen.get(attempt.gremlin_id), world.now, world.policy)
+    if work.terminal or not isinstance(judgement, Respawn | Reattach):
+        return _terminal(work, world) or _at_work(attempt, judgement, world)
+    how: How = "respawn" if isinstance(judgement, Respawn) else "reattach"
     # An outstanding batch is paid for, so a blocker no longer matters.
     checks = (_held, _blocked, _breaker, _paused) if how == "respawn" else (_held, _spawn_cap, _breaker, _paused)
     for check in checks:
@@ -90,12 +90,12 @@ def _under_way(work: Work, attempt: Attempt, world: World) -> Admit | Standing:
     return Admit(how, attempt.gremlin_id, probe_for)
 
 
-def _at_work(attempt: Attempt, verdict: Verdict, world: World) -> Standing:
+def _at_work(attempt: Attempt, judgement: Judgement, world: World) -> Standing:
     seen = world.seen.get(attempt.gremlin_id)
     who = f"gremlin {attempt.gremlin_id}"
     if seen is None or not seen.alive:
-        if isinstance(verdict, Watch):
-            return Standing("held", f"{who}: {verdict.reason}", "a person looks at it (`gremlins doctor`)")
+        if isinstance(judgement, Watch):
+            return Standing("held", f"{who}: {judgement.reason}", "a person looks at it (`gremlins doctor`)")
         return Standing("running", f"{who} has ended", "the next tick of `gremlins dispatch` settles it", world.now)
     if seen.state == "parked":
         return Standing("parked", f"{who} waits for a batch", "it goes on when the batch has ended")

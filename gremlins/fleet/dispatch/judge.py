@@ -59,10 +59,10 @@ class Reattach:
     """A batch is outstanding and no process waits for it: start one. Counted as a spawn, never charged."""
 
 
-Verdict = Watch | Settle | Land | End | Kill | Respawn | Reattach
+Judgement = Watch | Settle | Land | End | Kill | Respawn | Reattach
 
 
-def judge(attempt: Attempt, seen: Observation | None, now: float, policy: Policy) -> Verdict:
+def judge(attempt: Attempt, seen: Observation | None, now: float, policy: Policy) -> Judgement:
     """The next step of an unsettled attempt."""
     if seen is None:
         return _gone(attempt, now, policy)
@@ -120,7 +120,7 @@ def _age(attempt: Attempt, seen: Observation, now: float) -> float:
     return now - attempt.began if seen.age_seconds is None else seen.age_seconds
 
 
-def _gone(attempt: Attempt, now: float, policy: Policy) -> Verdict:
+def _gone(attempt: Attempt, now: float, policy: Policy) -> Judgement:
     if attempt.spawned_at is None:
         return Respawn()
     if abs(now - attempt.spawned_at) <= policy.start_window:
@@ -128,7 +128,7 @@ def _gone(attempt: Attempt, now: float, policy: Policy) -> Verdict:
     return _failed(attempt, None, now, "canceled", "its gremlin was removed")
 
 
-def _alive(attempt: Attempt, seen: Observation, now: float, policy: Policy) -> Verdict:
+def _alive(attempt: Attempt, seen: Observation, now: float, policy: Policy) -> Judgement:
     if attempt.ending is not None:
         asked = attempt.ending.at
         over = due(asked + policy.kill_after, asked, now)
@@ -140,7 +140,7 @@ def _alive(attempt: Attempt, seen: Observation, now: float, policy: Policy) -> V
     return Watch("at work")
 
 
-def _detached(attempt: Attempt, seen: Observation, now: float, policy: Policy) -> Verdict:
+def _detached(attempt: Attempt, seen: Observation, now: float, policy: Policy) -> Judgement:
     if seen.failure is not None:
         return _failed(attempt, seen, now, seen.failure, seen.reason)
     if attempt.reattached and _died_at_start(attempt, seen, policy):
@@ -148,7 +148,7 @@ def _detached(attempt: Attempt, seen: Observation, now: float, policy: Policy) -
     return Reattach()
 
 
-def _finished(attempt: Attempt, seen: Observation, now: float, policy: Policy) -> Verdict:
+def _finished(attempt: Attempt, seen: Observation, now: float, policy: Policy) -> Judgement:
     proof = seen.proof
     if proof is None or not proof.holds:
         detail = proof.detail if proof is not None else ""
@@ -176,7 +176,7 @@ def _done_reason(attempt: Attempt, seen: Observation) -> str:
             assert_never(proof.kind)
 
 
-def _dead(attempt: Attempt, seen: Observation, now: float, policy: Policy) -> Verdict:
+def _dead(attempt: Attempt, seen: Observation, now: float, policy: Policy) -> Judgement:
     if attempt.ending is not None:
         return _failed(attempt, seen, now, "task", attempt.ending.reason)
     reason = seen.reason or "its process died without recording why"

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from gremlins.outcome import FailureClass, SpendingCap
 from gremlins.records.gremlin import Evidence
 
-State = Literal[
+ObservedState = Literal[
     "unborn", "running", "parked", "detached", "stalled", "stopping",
     "finished", "landed", "bailed", "stopped", "dead", "unreadable",
 ]  # fmt: skip
@@ -20,7 +20,7 @@ State = Literal[
 class Observation:
     """One gremlin at one moment. Times are seconds since the epoch."""
 
-    state: State
+    state: ObservedState
     spawn: int = 1
     """Number of processes started for it."""
     alive: bool = False

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gremlins.clock import Clock
 from gremlins.errors import CorruptRecord, GremlinsError, NotFound
-from gremlins.fleet.dispatch.observation import Observation, State
+from gremlins.fleet.dispatch.observation import Observation, ObservedState
 from gremlins.fleet.status import Row, look
 from gremlins.paths import GremlinPaths, Home
 from gremlins.processes.children import age_of, uptime
@@ -137,7 +137,7 @@ class Observer:
         return known[1]
 
 
-def _state(row: Row, alive: bool) -> State:
+def _state(row: Row, alive: bool) -> ObservedState:
     """Its liveness. While another process rescues or lands it, it counts as running."""
     if alive and row.life.state in ("dead", "detached"):
         return "running"

@@ -11,7 +11,7 @@ from gremlins.fleet.beads.attempts import Attempt, Settlement, Work
 from gremlins.fleet.beads.store.interface import BeadStore, MoveBead, SettleAttempt, StoreChange
 from gremlins.fleet.dispatch import plan
 from gremlins.fleet.dispatch.judge import judge
-from gremlins.fleet.dispatch.observation import Observation, State
+from gremlins.fleet.dispatch.observation import Observation, ObservedState
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.times import text_of
 from gremlins.paths import Home
@@ -19,7 +19,7 @@ from gremlins.paths import Home
 TRIES = 20
 """Lost compare-and-swaps before a verb gives up."""
 IDLE_TIMEOUT = 360.0
-RESCUABLE: frozenset[State] = frozenset({"dead", "unborn", "detached", "bailed", "stopped", "stalled"})
+RESCUABLE: frozenset[ObservedState] = frozenset({"dead", "unborn", "detached", "bailed", "stopped", "stalled"})
 
 
 def adopt(home: Home, gremlin_id: str, clock: Clock, *, restart: bool = False) -> None:

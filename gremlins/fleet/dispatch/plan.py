@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 from gremlins.fleet.beads.attempts import Attempt, Episode, Settlement, Work, charged, host_failures, last_failure
-from gremlins.fleet.beads.bead import Hold, Status, gremlin_id_for
+from gremlins.fleet.beads.bead import BeadStatus, Hold, gremlin_id_for
 from gremlins.fleet.beads.store.interface import (
     AddAttempt,
     ChangeAttempt,
@@ -20,7 +20,7 @@ from gremlins.fleet.beads.store.interface import (
 )
 from gremlins.fleet.dispatch import breaker
 from gremlins.fleet.dispatch.admit import Admit, Standing, admit, was_rescued
-from gremlins.fleet.dispatch.judge import End, Kill, Land, Reattach, Respawn, Settle, Verdict, Watch, never_started
+from gremlins.fleet.dispatch.judge import End, Judgement, Kill, Land, Reattach, Respawn, Settle, Watch, never_started
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.spending import expected_usd
@@ -40,9 +40,9 @@ class Spawn:
     changes: tuple[StoreChange, ...]
 
 
-def settlement_of(work: Work, verdict: Verdict, now: float) -> Settlement | None:
-    """The settlement that follows from a verdict; None if the attempt goes on. Terminal beads get no new process."""
-    match verdict:
+def settlement_of(work: Work, judgement: Judgement, now: float) -> Settlement | None:
+    """The settlement that follows from a judgement; None if the attempt goes on. Terminal beads get no new process."""
+    match judgement:
         case Settle(settlement) | Land(settlement):
             return settlement
         case Respawn() | Reattach() if work.terminal:
@@ -50,7 +50,7 @@ def settlement_of(work: Work, verdict: Verdict, now: float) -> Settlement | None
         case Watch() | End() | Kill() | Respawn() | Reattach():
             return None
         case _:
-            assert_never(verdict)
+            assert_never(judgement)
 
 
 def settle_changes(work: Work, attempt: Attempt, end: Settlement) -> tuple[StoreChange, ...]:
@@ -73,7 +73,7 @@ def settle_changes(work: Work, attempt: Attempt, end: Settlement) -> tuple[Store
             return (*changes, MoveBead(work, "open", text_of(end.at), hold=work.hold), *told)
 
 
-def _move(work: Work, status: Status, at: float, reason: str, hold: Hold | None = None) -> tuple[StoreChange, ...]:
+def _move(work: Work, status: BeadStatus, at: float, reason: str, hold: Hold | None = None) -> tuple[StoreChange, ...]:
     """Close, fail or hold a bead, with the event and the notice."""
     kind = "held" if hold is not None else status
     return (
@@ -173,7 +173,7 @@ def _spawn_cap(work: Work, world: World) -> tuple[StoreChange, ...]:
         if seen is None or seen.state != "detached" or attempt.spawned_at is None:
             return ()
     reason = f"spawned {work.spawns} times without an end; `gremlins bead retry {work.id}` starts it over"
-    status: Status = "open" if attempt is None else "in_progress"
+    status: BeadStatus = "open" if attempt is None else "in_progress"
     return _move(work, status, world.now, reason, Hold("spawn_cap", reason, LOOP, world.now))
 
 

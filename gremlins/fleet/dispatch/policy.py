@@ -46,7 +46,7 @@ class Policy:
 
 
 @dataclass
-class LiveSettings:
+class CurrentSettings:
     """The current settings, read again when one of their files has changed."""
 
     files: tuple[Path, ...]

@@ -17,7 +17,7 @@ from gremlins.fleet.beads.store.interface import BeadStore, ChangeAttempt, Event
 from gremlins.fleet.dispatch import plan
 from gremlins.fleet.dispatch.admit import Standing
 from gremlins.fleet.dispatch.breaker import WINDOW
-from gremlins.fleet.dispatch.judge import End, Kill, Land, Verdict, judge, never_started
+from gremlins.fleet.dispatch.judge import End, Judgement, Kill, Land, judge, never_started
 from gremlins.fleet.dispatch.observation import (
     Fleet,
     LandingBusy,
@@ -30,7 +30,7 @@ from gremlins.fleet.dispatch.observation import (
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.world import World, world_of
 
-Order = tuple[plan.Spawn, SpawnOrder | None]
+PlannedStart = tuple[plan.Spawn, SpawnOrder | None]
 """A spawn, with the order for a new gremlin."""
 
 
@@ -112,23 +112,23 @@ class Dispatcher:
             began = attempt.claimed_at if seen.age_seconds is None else now - seen.age_seconds
             self.store.commit(ChangeAttempt(attempt, replace(attempt, spawned_at=began)))
 
-    def _follow(self, work: Work, attempt: Attempt, verdict: Verdict, report: TickReport) -> None:
-        """Apply the verdict on one attempt."""
-        end = plan.settlement_of(work, verdict, report.now)
-        if isinstance(verdict, Land):
+    def _follow(self, work: Work, attempt: Attempt, judgement: Judgement, report: TickReport) -> None:
+        """Apply the judgement on one attempt."""
+        end = plan.settlement_of(work, judgement, report.now)
+        if isinstance(judgement, Land):
             try:
-                end = self._land(attempt, verdict.settlement)
+                end = self._land(attempt, judgement.settlement)
             except LandingBusy:
                 return
         if end is not None:
             if self._commit(plan.settle_changes(work, attempt, end), report):
                 report.settled.append((attempt, end))
-        elif isinstance(verdict, End):
-            event = Event(self.project, work.id, report.now, "ending", verdict.reason)
-            ending = replace(attempt, ending=Ending(verdict.reason, report.now))
+        elif isinstance(judgement, End):
+            event = Event(self.project, work.id, report.now, "ending", judgement.reason)
+            ending = replace(attempt, ending=Ending(judgement.reason, report.now))
             if self._commit((ChangeAttempt(attempt, ending), event), report):
-                self._terminate(attempt, verdict.reason)
-        elif isinstance(verdict, Kill):
+                self._terminate(attempt, judgement.reason)
+        elif isinstance(judgement, Kill):
             self.fleet.kill(attempt.gremlin_id)
         elif attempt.ending is not None and attempt.key not in self._asked:
             self._terminate(attempt, attempt.ending.reason)  # an earlier loop may have died before it sent the signal
@@ -199,12 +199,14 @@ class Dispatcher:
         if report.spawned:
             report.next_due = min(report.next_due or world.now + policy.interval, world.now + policy.interval)
 
-    def _plan(self, works: Iterable[Work], world: World, report: TickReport) -> tuple[list[Order], dict[str, Standing]]:
+    def _plan(
+        self, works: Iterable[Work], world: World, report: TickReport
+    ) -> tuple[list[PlannedStart], dict[str, Standing]]:
         """The spawns of this tick. Beads whose text cannot be read take no slot."""
         unreadable: dict[str, Standing] = {}
         while True:
             planned, denied = plan.spawns((work for work in works if work.id not in unreadable), world)
-            orders: list[Order] = []
+            orders: list[PlannedStart] = []
             for spawn in planned:
                 try:
                     orders.append((spawn, self._order(spawn.attempt)))
@@ -216,7 +218,7 @@ class Dispatcher:
             if len(orders) == len(planned):
                 return orders, denied | unreadable
 
-    def _start_all(self, orders: Sequence[Order], report: TickReport) -> None:
+    def _start_all(self, orders: Sequence[PlannedStart], report: TickReport) -> None:
         for spawn, order in orders:
             if self.draining():
                 return

@@ -11,9 +11,9 @@ from gremlins.fleet.dispatch.observation import (
     LandingRefused,
     Missing,
     Observation,
+    ObservedState,
     SpawnFailed,
     SpawnOrder,
-    State,
 )
 from gremlins.outcome import FailureClass
 from gremlins.records.gremlin import Evidence
@@ -27,7 +27,7 @@ class FakeGremlin:
 
     id: str
     bead: str
-    state: State = "running"
+    state: ObservedState = "running"
     alive: bool = True
     spawn: int = 1
     started_at: float = 0.0
@@ -173,7 +173,7 @@ class FakeFleet:
     def end(
         self,
         gremlin: FakeGremlin,
-        state: State,
+        state: ObservedState,
         *,
         failure: FailureClass | None = None,
         reason: str = "",

@@ -20,7 +20,7 @@ from gremlins.errors import ConfigError, Conflict, GremlinsError
 from gremlins.fleet.dispatch import locks
 from gremlins.fleet.dispatch.loop import Loop
 from gremlins.fleet.dispatch.observation import Missing
-from gremlins.fleet.dispatch.policy import LiveSettings
+from gremlins.fleet.dispatch.policy import CurrentSettings
 from gremlins.fleet.dispatch.tick import TickReport
 from gremlins.paths import Home
 from gremlins.processes.ending import wait_for_end
@@ -94,7 +94,7 @@ def test_settings_are_read_again_when_they_change_and_wrong_ones_change_nothing(
             raise ConfigError("no")
         return LoadedSettings(Settings(dispatch=DispatchSettings(max_running=int(loads[-1]))), {})
 
-    settings = LiveSettings((file, tmp_path / "none"), load, said.append)
+    settings = CurrentSettings((file, tmp_path / "none"), load, said.append)
     assert [settings().settings.dispatch.max_running for _ in range(2)] == [1, 1]
     file.write_text("22")
     assert settings.checked().settings.dispatch.max_running == 22

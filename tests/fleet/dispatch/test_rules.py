@@ -24,7 +24,7 @@ from gremlins.fleet.beads.edit import BeadEditor
 from gremlins.fleet.beads.store.interface import SetPaused, StoreChange
 from gremlins.fleet.beads.store.sqlite import SqliteStore
 from gremlins.fleet.dispatch.admit import BUCKETS, Standing, standing
-from gremlins.fleet.dispatch.observation import Missing, Observation, SpawnFailed, State
+from gremlins.fleet.dispatch.observation import Missing, Observation, ObservedState, SpawnFailed
 from gremlins.fleet.dispatch.ownership import settle_for_retry
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.tick import Dispatcher, TickReport
@@ -277,7 +277,7 @@ class Dispatching(RuleBasedStateMachine):
         self.project.fleet.end(gremlin, "finished", proof=proof)
 
     @rule(data=st.data(), state=st.sampled_from(["finished", "bailed", "dead", "stopped", "detached"]))
-    def a_gremlin_answers_late_or_twice(self, data: st.DataObject, state: State) -> None:
+    def a_gremlin_answers_late_or_twice(self, data: st.DataObject, state: ObservedState) -> None:
         """Its record says something else than it did, long after its process has ended and was settled."""
         gremlin = self._gremlin(data, alive=False)
         if gremlin is None or gremlin.state in ("landed", "unborn"):

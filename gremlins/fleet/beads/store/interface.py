@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 
 from gremlins.errors import Conflict
 from gremlins.fleet.beads.attempts import Attempt, Episode, Settlement, Work
-from gremlins.fleet.beads.bead import Bead, Hold, Status
+from gremlins.fleet.beads.bead import Bead, BeadStatus, Hold
 
 
 class DependencyCircle(Conflict):
@@ -39,7 +39,7 @@ class MoveBead:
     """Change the status of a bead. `at`: RFC 3339."""
 
     work: Work
-    status: Status
+    status: BeadStatus
     at: str
     reason: str = ""
     hold: Hold | None = None
