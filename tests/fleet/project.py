@@ -1,4 +1,4 @@
-"""A project with beads, a fake fleet and a clock, and the loop's ticks over them."""
+"""A project with beads, a fake fleet, a fake clock and ticks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROJECT = "/somewhere/project"
 
 
 def issue(bead_id: str, *, title: str = "", needs: tuple[str, ...] = (), **fields: object) -> Issue:
-    """A plain issue; `needs` are its blockers."""
+    """An issue; `needs` are its blockers."""
     now = "2026-11-21T10:00:00Z"
     dependencies = tuple(Dependency(issue_id=bead_id, depends_on_id=other) for other in needs)
     return Issue.model_validate(
@@ -77,7 +77,7 @@ class Project:
         return self.dispatcher().tick(everything=everything)
 
     def run(self, seconds: float, *, each: Callable[[], None] = lambda: None) -> None:
-        """Tick whenever something is due, for so long."""
+        """Tick whenever something is due, for `seconds`."""
         end = self.now + seconds
         while self.now < end:
             each()

@@ -1,4 +1,4 @@
-"""A person's verbs on beads, and what they may not do while a gremlin is at work."""
+"""A person's verbs on beads, and their limits while a gremlin works."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_retry_starts_counters_over_and_says_so(project: Project, editor: Bead
         lambda editor: editor.reopen("a-1", ""),
     ],
 )
-def test_nobody_takes_a_bead_from_a_gremlin_at_work(
+def test_a_bead_of_a_running_gremlin_cannot_be_taken(
     project: Project, editor: BeadEditor, verb: Callable[[BeadEditor], object]
 ) -> None:
     project.add("a-1")

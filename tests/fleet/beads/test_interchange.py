@@ -1,4 +1,4 @@
-"""beads' own format, in and out."""
+"""Import and export of beads' own format."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ STRANGE_KEYS = st.text(min_size=1, max_size=12).filter(lambda key: key not in ro
     ),
     description=st.text(max_size=50),
 )
-def test_whatever_goes_in_comes_out(
+def test_an_export_holds_all_that_was_imported(
     tmp_path_factory: pytest.TempPathFactory,
     title: str,
     status: str,

@@ -1,4 +1,4 @@
-"""A process table that lives in memory: gremlins that do what a test tells them, and remember what was done to them."""
+"""A `Fleet` in memory: gremlins do what a test tells them, and record calls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMMITS = Evidence("commits", "a" * 40, "b" * 40, holds=True)
 
 @dataclass
 class FakeGremlin:
-    """One gremlin: its record, and whether its process lives."""
+    """One gremlin: its record and its process."""
 
     id: str
     bead: str
@@ -50,27 +50,25 @@ class FakeGremlin:
 
 @dataclass
 class FakeFleet:
-    """The `Fleet` port over fake gremlins."""
+    """The `Fleet` protocol over fake gremlins."""
 
     clock: FakeClock
     table: dict[str, FakeGremlin] = field(default_factory=dict)
     starts: Counter[str] = field(default_factory=Counter)
-    """Processes really started, by bead."""
+    """Number of processes started, by bead."""
     ready: Missing | None = None
     credential: str = "claude:key-1"
     start_error: SpawnFailed | None = None
     on_start: Callable[[FakeGremlin], None] = lambda gremlin: None
     watch: Callable[[str, str], None] = lambda verb, who: None
-    """Called with every verb before it acts; may raise, to crash the loop there."""
+    """Called before each call acts; may raise, to crash the loop there."""
     after: Callable[[str, str], None] = lambda verb, who: None
-    """Called once it has acted."""
+    """Called after each call has acted."""
     preflights: int = 0
     orders: dict[str, SpawnOrder] = field(default_factory=dict)
 
     def now(self) -> float:
         return self.clock.now().timestamp()
-
-    # --- the port
 
     def observe(self, gremlin_id: str) -> Observation | None:
         gremlin = self.table.get(gremlin_id)
@@ -153,8 +151,6 @@ class FakeFleet:
     def wait(self, gremlin_ids: Collection[str], seconds: float) -> None:
         self.clock.sleep(seconds)
 
-    # --- what gremlins do
-
     def _begin(self, gremlin: FakeGremlin) -> None:
         self.starts[gremlin.bead] += 1
         gremlin.started_at, gremlin.ended_at = self.now(), None
@@ -181,7 +177,7 @@ class FakeFleet:
         proof: Evidence | None = None,
         bail: str | None = None,
     ) -> None:
-        """Its process is gone, its record says this."""
+        """End the process with this record."""
         assert state not in ("running", "parked", "stalled", "stopping")
         gremlin.alive, gremlin.state, gremlin.ended_at = False, state, self.now()
         gremlin.failure, gremlin.reason, gremlin.retry_at = failure, reason, retry_at

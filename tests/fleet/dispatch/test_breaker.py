@@ -1,4 +1,4 @@
-"""The breakers: when they open, for whom, how they close again, and what an outage costs."""
+"""Breakers: opening, probes, closing, and the cost of an outage."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_a_probe_that_a_person_stops_proves_nothing_and_another_goes(project: Pr
 
 
 def claimed_but_not_started(project: Project) -> str:
-    """A tick that is killed between claim and spawn. Returns the bead."""
+    """Kill a tick between claim and spawn. Returns the bead."""
 
     def die(verb: str, who: str) -> None:
         raise KeyboardInterrupt

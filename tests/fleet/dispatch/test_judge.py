@@ -1,4 +1,4 @@
-"""Verdicts on attempts, as a table of observations."""
+"""Judgements on attempts, as a table of observations."""
 
 from __future__ import annotations
 

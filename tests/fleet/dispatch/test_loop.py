@@ -1,4 +1,4 @@
-"""The loop around the ticks, its locks, and how it wakes."""
+"""The loop around the ticks, its locks and its waits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ sys.stdin.read()
 
 
 def loop_of(project: Project, rounds: int) -> tuple[Loop, list[TickReport]]:
-    """A loop that drains after so many good ticks."""
+    """A loop that drains after `rounds` successful ticks."""
     reports: list[TickReport] = []
     loop = Loop(
         project.dispatcher(), project.fleet, project.clock, interval=lambda: project.policy.interval,

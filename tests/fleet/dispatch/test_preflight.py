@@ -1,4 +1,4 @@
-"""Preflight: what is asked before a claim, how long an answer is believed, and that a new key is another question."""
+"""Preflight: checks before a claim, and the cache of proofs by key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ASKS = "name: asks\nmode: batch\nevidence: none\nstages: [plan]\n"
 
 
 class Gate:
-    """A repository whose pipeline asks a model, and what stands before its gremlins."""
+    """A repository with a pipeline that asks a model, and the checks of its launches."""
 
     def __init__(self, repo: Repo, home: Path, simulator: Simulator) -> None:
         repo.commit({".gremlins/pipelines/asks.yaml": ASKS}, "a pipeline")
@@ -112,5 +112,5 @@ def test_a_spawn_takes_over_what_the_check_prepared(gate: Gate) -> None:
     order = SpawnOrder("g-1", "b-1", 1, "asks", None, "A title", "Do it.")
     prepared = gate.readiness.prepared(order)
     assert (prepared.request.task, prepared.request.gremlin_id, prepared.pipeline.name) == ("Do it.", "g-1", "asks")
-    with pytest.raises(NotFound):  # of an earlier tick, with another pipeline
+    with pytest.raises(NotFound):  # claimed by an earlier tick, with another pipeline
         gate.readiness.prepared(replace(order, pipeline="nope"))

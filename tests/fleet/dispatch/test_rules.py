@@ -54,7 +54,7 @@ class FragileStore(SqliteStore):
 
 
 class Dispatching(RuleBasedStateMachine):
-    """Beads, gremlins that do anything, people who do anything, and loops that are killed at any write."""
+    """Beads, arbitrary actions of gremlins and people, and loops that are killed at any write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,10 +81,8 @@ class Dispatching(RuleBasedStateMachine):
             self.project.store.close()
             self.folder.cleanup()
 
-    # --- the world
-
     def _step(self, where: str) -> None:
-        """A point at which the loop may be killed, or another loop may run a whole tick."""
+        """A point at which the loop is killed, or another loop runs a whole tick."""
         if self.interloper is not None:
             self.interloper -= 1
             if self.interloper == 0 and where == "before commit" and not self.claiming:
@@ -118,7 +116,7 @@ class Dispatching(RuleBasedStateMachine):
             return None
 
     def _guard_spawns(self) -> None:
-        """At every real start: no second process, and no unclosed blocker unless a paid batch is taken up again."""
+        """At every real start: no second process, and no unclosed blocker unless a paid batch is re-attached."""
         fleet = self.project.fleet
         begin = fleet._begin
 
@@ -148,8 +146,6 @@ class Dispatching(RuleBasedStateMachine):
         found = sorted(g.id for g in self.project.fleet.table.values() if alive is None or g.alive == alive)
         return self.project.fleet.table[data.draw(st.sampled_from(found))] if found else None
 
-    # --- what people do
-
     @initialize(count=st.integers(1, 3))
     def begin(self, count: int) -> None:
         self.project.add(*(f"b-{n}" for n in range(count)))
@@ -164,7 +160,7 @@ class Dispatching(RuleBasedStateMachine):
 
     @rule(data=st.data(), verb=st.sampled_from(["retry", "release", "reopen", "hold", "claim", "close", "defer"]))
     def a_person_edits(self, data: st.DataObject, verb: str) -> None:
-        """With the verbs that people really have. What the state does not allow is refused, and nothing else is."""
+        """With the real verbs. Only what the state does not allow is refused."""
         editor, bead_id = self._editor(), data.draw(st.sampled_from(sorted(self._ids())))
         with suppress(Conflict):
             match verb:
@@ -225,7 +221,7 @@ class Dispatching(RuleBasedStateMachine):
             return
         work = self.project.work(gremlin.bead)
         if work.latest is None or work.latest.gremlin_id != gremlin.id or work.terminal:
-            return  # the bead has gone on: refused
+            return  # refused: the bead has a newer attempt
         before = self.project.fleet.starts[gremlin.bead]
         self.person_acts = True
         with suppress(SpawnFailed):
@@ -245,8 +241,6 @@ class Dispatching(RuleBasedStateMachine):
         self.project.store.db.execute("UPDATE beads SET hold = ? WHERE id = ?", row)
         assert self._run(self._dispatcher()) is not None
         self.project.store.db.execute("UPDATE beads SET hold = ? WHERE id = ?", (before, bead_id))
-
-    # --- what gremlins do
 
     @rule(data=st.data())
     def a_gremlin_gets_a_reply(self, data: st.DataObject) -> None:
@@ -278,7 +272,7 @@ class Dispatching(RuleBasedStateMachine):
 
     @rule(data=st.data(), state=st.sampled_from(["finished", "bailed", "dead", "stopped", "detached"]))
     def a_gremlin_answers_late_or_twice(self, data: st.DataObject, state: ObservedState) -> None:
-        """Its record says something else than it did, long after its process has ended and was settled."""
+        """The record of a settled gremlin changes."""
         gremlin = self._gremlin(data, alive=False)
         if gremlin is None or gremlin.state in ("landed", "unborn"):
             return
@@ -348,8 +342,6 @@ class Dispatching(RuleBasedStateMachine):
         self._run(self._dispatcher())
         fleet.observe = observe  # type: ignore[method-assign]
 
-    # --- what the world does
-
     @rule(seconds=st.sampled_from([1, 25, 31, 70, 600, 2000, 20_000]))
     def time_passes(self, seconds: int) -> None:
         self.project.clock.advance(seconds)
@@ -374,8 +366,6 @@ class Dispatching(RuleBasedStateMachine):
     def everything_dies_at_once_or_not(self, works: bool) -> None:
         fleet = self.project.fleet
         fleet.on_start = (lambda g: None) if works else (lambda g: fleet.end(g, "dead", reason="died at once"))
-
-    # --- what takes long to come about by single steps
 
     @rule(
         ends=st.lists(st.sampled_from(ENDS), max_size=6)
@@ -412,11 +402,9 @@ class Dispatching(RuleBasedStateMachine):
         self.project.clock.advance(20_000)
         self.tick()
 
-    # --- what loops do
-
     @rule()
     def tick(self) -> None:
-        """As long as a breaker is open, one probe goes and nothing else."""
+        """While a breaker is open, only one probe starts."""
         before = {(e.scope, e.number): e for e in self._open_breakers()}
         report = self._run(self._dispatcher())
         assert report is not None
@@ -465,8 +453,6 @@ class Dispatching(RuleBasedStateMachine):
     def _counters(self) -> dict[str, tuple[int, int, int]]:
         works = self.project.store.works(PROJECT, self._ids()).works
         return {w.id: (charged(w, self.project.episodes()), w.spawns, w.epoch) for w in works}
-
-    # --- what must hold
 
     @invariant()
     def spawns_and_charges_stay_within_their_caps(self) -> None:
@@ -560,7 +546,7 @@ class Dispatching(RuleBasedStateMachine):
             assert row["blocked"] == any(beads[other]["status"] != "closed" for other in needs.get(bead_id, ()))
 
     def everything_ends_once_the_world_is_well(self) -> None:
-        """No adversary any more: each bead closes, fails, or waits for a person, and says so."""
+        """Without faults, each bead closes, fails, or waits for a person with a reason."""
         fleet = self.project.fleet
         fleet.ready = fleet.start_error = None
         fleet.on_start = fleet.finish

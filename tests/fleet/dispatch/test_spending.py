@@ -1,4 +1,4 @@
-"""Spending caps: reservations, sums, and what resets them."""
+"""Spending caps: reservations, sums and resets."""
 
 from __future__ import annotations
 

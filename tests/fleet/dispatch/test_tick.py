@@ -298,7 +298,7 @@ def test_a_bead_that_a_person_closed_stays_closed_when_its_gremlin_fails(project
     assert project.bead("a-1").status == "closed"
 
 
-def test_somebody_elses_work_is_not_dispatched(project: Project) -> None:
+def test_work_that_a_person_claimed_is_not_dispatched(project: Project) -> None:
     project.add("a-1")
     project.person_moves("a-1", "in_progress")
     report = project.tick(everything=True)
