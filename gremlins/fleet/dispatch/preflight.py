@@ -56,12 +56,11 @@ class Readiness:
         try:
             self._check_disk()
             self._prepared = self._prepare(policy.pipeline, policy.mode)
-            refused = self._prove(self._prepared, fresh=fresh)
+            return self._prove(self._prepared, fresh=fresh)
         except GremlinsError as error:
             return Missing(error.message, error.hint, error.exit_code)
         except OSError as error:
             return Missing(f"{error.filename or self.home.root}: {error.strerror or error}", None, NotReady.exit_code)
-        return refused
 
     def prepared(self, order: SpawnOrder) -> Prepared:
         """The launch of a new gremlin: what the latest check prepared, if that was for this pipeline and mode."""

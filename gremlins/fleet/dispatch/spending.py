@@ -43,12 +43,7 @@ def attempt_usd(attempt: Attempt, gremlin_usd: float | None) -> float:
     """Cost of a settled attempt; reservation of an unsettled one."""
     if attempt.settled is not None:
         return attempt.settled.cost_usd
-    return max(attempt.expected_usd, spent_usd(attempt, gremlin_usd))
-
-
-def spent_usd(attempt: Attempt, gremlin_usd: float | None) -> float:
-    """Cost of an unsettled attempt up to now."""
-    return max(0.0, (gremlin_usd or 0.0) - attempt.base_cost_usd)
+    return max(attempt.expected_usd, (gremlin_usd or 0.0) - attempt.base_cost_usd)
 
 
 def room_to_start(work: Work, day: DayLedger, expected: float, now: float, policy: Policy) -> Capped | None:
@@ -56,20 +51,15 @@ def room_to_start(work: Work, day: DayLedger, expected: float, now: float, polic
     held = _still_capped(work, now, policy)
     if held is not None:
         return held
+    next_usd = f"the next attempt is expected to cost ${expected:.4f}"
     if policy.per_bead is not None:
         cost = sum(attempt_usd(a, None) for a in work.attempts)
         if cost + expected > policy.per_bead + 1e-9:
-            return _capped("spend.per_bead", policy.per_bead, _sums(cost, expected))
-    return room_today(day, expected, now, policy)
-
-
-def room_today(day: DayLedger, expected: float, now: float, policy: Policy) -> Capped | None:
-    """The cap of the day, if it leaves no room for `expected` USD."""
-    if policy.per_day is None or day.spent_usd + day.reserved_usd + expected <= policy.per_day + 1e-9:
-        return None
-    spent = f"${day.spent_usd:.4f} spent today and ${day.reserved_usd:.4f} reserved"
-    reason = f"{spent}, the next attempt is expected to cost ${expected:.4f}"
-    return _capped("spend.per_day", policy.per_day, reason, day_of(now) + 86400.0)
+            return _capped("spend.per_bead", policy.per_bead, f"${cost:.4f} spent so far, {next_usd}")
+    if policy.per_day is not None and day.spent_usd + day.reserved_usd + expected > policy.per_day + 1e-9:
+        spent = f"${day.spent_usd:.4f} spent today and ${day.reserved_usd:.4f} reserved"
+        return _capped("spend.per_day", policy.per_day, f"{spent}, {next_usd}", day_of(now) + 86400.0)
+    return None
 
 
 def _still_capped(work: Work, now: float, policy: Policy) -> Capped | None:
@@ -89,7 +79,3 @@ def _still_capped(work: Work, now: float, policy: Policy) -> Capped | None:
 
 def _capped(cap: str, limit: float, why: str, until: float | None = None) -> Capped:
     return Capped(cap, f"{cap} (${limit:g}) leaves no room: {why}", until)
-
-
-def _sums(cost: float, expected: float) -> str:
-    return f"${cost:.4f} spent so far, the next attempt is expected to cost ${expected:.4f}"

@@ -191,9 +191,7 @@ def tick_json(report: TickReport, scopes: Sequence[str]) -> dict[str, Any]:
             for attempt, end in report.settled
         ],
         **{
-            kind: [
-                {key: n.payload[key] for key in ("bead", "gremlin", "reason")} for n in report.moved if n.kind == kind
-            ]
+            kind: [{key: notice.payload[key] for key in MOVED} for notice in report.moved if notice.kind == kind]
             for kind in ("closed", "failed", "held")
         },
         "denied": {
