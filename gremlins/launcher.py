@@ -15,11 +15,12 @@ from pathlib import Path
 
 from gremlins import __version__
 from gremlins.clients.account import find_account
+from gremlins.clients.key_proof import list_models
 from gremlins.clients.registry import client_class, known_providers
-from gremlins.clients.transport import ApiFailure, Wire
+from gremlins.clients.transport import ApiFailure
 from gremlins.clock import Clock
 from gremlins.config import LoadedSettings, load_settings
-from gremlins.errors import GremlinsError, NotReady
+from gremlins.errors import GremlinsError
 from gremlins.files import make_private_dir, write_atomic
 from gremlins.paths import GREMLIN_ID, Home
 from gremlins.pipeline.file import FrozenPipeline, Pipeline, find_pipeline, freeze, load_pipeline
@@ -34,7 +35,6 @@ from gremlins.repository.worktree import branch_name, create, remove
 from gremlins.stages.spec import AgentStage, Handoff, Implement, OpenPr, Plan, WaitCi, WaitReview, walk
 
 ANTHROPIC = frozenset({"claude", "anthropic"})
-KEY_PROOF_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True)
@@ -154,15 +154,9 @@ def prove_key(pipeline: FrozenPipeline, request: LaunchRequest, env: Mapping[str
     models = {client.model for client in batch if client.provider in ANTHROPIC}
     if not models:
         return
-    wire = Wire(find_account(env), timeout=KEY_PROOF_TIMEOUT)
     try:
-        listed = wire.call("GET", "/v1/models").json().get("data")
-    except ApiFailure as failure:
-        if failure.status in (401, 403):
-            raise NotReady(
-                f"the API refuses this key: {failure.message}",
-                hint="check ANTHROPIC_API_KEY (and ANTHROPIC_BASE_URL, if it is set)",
-            ) from None
+        listed = list_models(find_account(env)).get("data")
+    except ApiFailure:
         return
     _check_batch_capability(listed, models)
 

@@ -53,6 +53,7 @@ from gremlins.records.gremlin import (
 )
 from gremlins.records.journal import Journal
 from gremlins.records.stop_request import clear_stop, read_stop
+from gremlins.redaction import Redactor
 from gremlins.repository.interrupted import undo_killed_commands
 from gremlins.repository.worktree import Worktree, clear_stale_locks, quiet_env, restore, tree_differs
 from gremlins.retry import RETRY_AFTER_CEILING, seconds_until
@@ -518,10 +519,7 @@ def _crashed(home: Home, gremlin_id: str, lock: GremlinLock, clock: Clock) -> in
     """Keep the traceback in a crash log, and say in the record where it is."""
     make_private_dir(home.crashes)
     log = home.crashes / f"{gremlin_id}-{clock.now():%Y%m%dT%H%M%S}.log"
-    secrets = [v for k, v in os.environ.items() if len(v) >= 6 and k.upper().endswith(("KEY", "TOKEN", "SECRET"))]
-    text = traceback.format_exc()
-    for secret in secrets:
-        text = text.replace(secret, "***")
+    text = Redactor(os.environ).text(traceback.format_exc())
     write_atomic(log, text)
     store = RunStore(home, clock)
     record = store.read(gremlin_id)

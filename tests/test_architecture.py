@@ -20,7 +20,7 @@ MODULES = {
 
 LAYERS = [
     {"errors", "clock", "outcome"},
-    {"files", "paths", "toml_lines", "yaml_lines"},
+    {"files", "paths", "redaction", "toml_lines", "yaml_lines"},
     {"config", "retry"},
     {"processes"},
     {"repository", "records"},

@@ -95,11 +95,9 @@ def _crash() -> int:
     from gremlins.clock import SystemClock
     from gremlins.files import make_private_dir, write_atomic
     from gremlins.paths import Home
+    from gremlins.redaction import Redactor
 
-    text = traceback.format_exc()
-    for name, value in os.environ.items():
-        if len(value) >= 6 and name.upper().endswith(("KEY", "TOKEN", "SECRET", "PASSWORD")):
-            text = text.replace(value, "***")
+    text = Redactor(os.environ).text(traceback.format_exc())
     try:
         folder = Home.from_env().crashes
         make_private_dir(folder)

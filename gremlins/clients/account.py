@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gremlins.errors import NotReady
+from gremlins.redaction import Redactor
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
 NO_KEY = "no credentials for Anthropic's API: neither ANTHROPIC_API_KEY nor ANTHROPIC_AUTH_TOKEN is set"
@@ -29,8 +30,8 @@ class Account:
         return hashlib.sha256(f"{self.base_url}\n{self.secret}".encode()).hexdigest()[:16]
 
     def redact(self, text: str) -> str:
-        """The text without the secret, should anything have echoed it."""
-        return text.replace(self.secret, "***") if len(self.secret) >= 6 else text
+        """The text without the secret, in case the server echoed it."""
+        return Redactor({}, self.secret).text(text)
 
 
 def find_account(env: Mapping[str, str] | None = None) -> Account:

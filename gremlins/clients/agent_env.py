@@ -1,10 +1,9 @@
-"""What a live agent's process may know: an allowlist of variables, plus its own provider's; never another's secrets."""
+"""The environment of a live agent: an allowlist of variables, and those of its own provider."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 _COMMON = re.compile(
     r"""PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_\w+|TZ|TERM|TMPDIR|XDG_\w+
@@ -14,9 +13,6 @@ _COMMON = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_SECRET_NAME = re.compile(r"(.*_)?(KEY|TOKEN|SECRET|PASSWORD|HEADERS)", re.IGNORECASE)
-_SHORTEST_SECRET = 12
-"""Characters. Anything shorter would blank out ordinary words."""
 
 
 def agent_env(env: Mapping[str, str], provider: Sequence[str], extra: Mapping[str, str]) -> dict[str, str]:
@@ -29,33 +25,3 @@ def agent_env(env: Mapping[str, str], provider: Sequence[str], extra: Mapping[st
         and (_COMMON.fullmatch(name) or any(pattern.fullmatch(name) for pattern in wanted))
     }
     return {**chosen, **extra}
-
-
-class Redactor:
-    """Takes the secrets of an environment out of what is written down or shown."""
-
-    def __init__(self, env: Mapping[str, str]) -> None:
-        found = {v for name, v in env.items() if _SECRET_NAME.fullmatch(name) and len(v) >= _SHORTEST_SECRET}
-        self._secrets = sorted(found, key=len, reverse=True)
-
-    def text(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
-
-    def value(self, value: Any) -> Any:
-        """A JSON value with the secrets taken out of its texts."""
-        match value:
-            case str():
-                return self.text(value)
-            case list() | tuple():
-                return [self.value(item) for item in value]
-            case dict():
-                return {key: self.value(item) for key, item in value.items()}
-            case _:
-                return value
-
-    def data(self, data: bytes) -> bytes:
-        for secret in self._secrets:
-            data = data.replace(secret.encode(), b"***")
-        return data

@@ -19,8 +19,9 @@ from typing import Any, Literal
 
 from gremlins import __version__
 from gremlins.clients.account import find_account
+from gremlins.clients.key_proof import list_models
 from gremlins.clients.registry import client_class, known_providers
-from gremlins.clients.transport import ApiFailure, Wire
+from gremlins.clients.transport import ApiFailure
 from gremlins.config import ClientSpec, LoadedSettings, Settings, known_settings, load_settings, value_of
 from gremlins.errors import CorruptRecord, GremlinsError, NotReady
 from gremlins.fleet.observe import ids
@@ -39,7 +40,6 @@ Verdict = Literal["ok", "info", "warning", "problem", "not_ready"]
 
 ANTHROPIC = frozenset({"claude", "anthropic"})
 OLDEST_GIT = (2, 31)
-KEY_PROOF_TIMEOUT = 10.0
 LITTLE_SPACE = 500_000_000
 TOO_LITTLE_SPACE = 20_000_000
 MOST_NAMED = 20
@@ -187,11 +187,10 @@ def _api(spec: ClientSpec, settings: Settings, env: Mapping[str, str]) -> Check:
         return _bad("credentials", error, missing)
     where = f"at {account.base_url}"
     try:
-        reply = Wire(account, timeout=KEY_PROOF_TIMEOUT).call("GET", "/v1/models?limit=1000").json()
+        reply = list_models(account)
+    except NotReady as error:
+        return Check("credentials", missing, error.message.replace("the API", f"the API {where}", 1), error.hint)
     except ApiFailure as failure:
-        if failure.status in (401, 403):
-            hint = "check ANTHROPIC_API_KEY (and ANTHROPIC_BASE_URL, if it is set)"
-            return Check("credentials", missing, f"the API {where} refuses this key: {failure.message}", hint)
         hint = "check the network, a proxy, and ANTHROPIC_BASE_URL if it is set; gremlins wait for an API that is down"
         return Check("credentials", "problem", f"the API {where} does not answer: {failure.message}", hint)
     listed = {row.get("id") for row in reply.get("data") or [] if isinstance(row, dict)}

@@ -96,17 +96,18 @@ def test_a_key_that_the_api_repeats_when_it_is_refused_is_not_passed_on(sandbox:
     assert_not_written(sandbox, sandbox.home, sandbox.repo.path)
 
 
-def test_a_crash_log_does_not_hold_the_key(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("variable", ["ANTHROPIC_API_KEY", "DB_PASSWORD"])
+def test_a_crash_log_does_not_hold_a_secret(sandbox: Sandbox, variable: str) -> None:
     script = (
         "import io, os, sys\n"
         "class Out(io.StringIO):\n"
         "    def write(self, text):\n"
-        "        raise RuntimeError('the key is ' + os.environ['ANTHROPIC_API_KEY'])\n"
+        f"        raise RuntimeError('the key is ' + os.environ['{variable}'])\n"
         "sys.stdout = Out()\n"
         "from gremlins.cli.door import run\n"
         "sys.exit(run(['status', '--json']))\n"
     )
-    env = {**sandbox.env, "ANTHROPIC_API_KEY": CANARY}
+    env = {**sandbox.env, variable: CANARY}
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 3
     assert CANARY not in done.stderr

@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
-from gremlins.clients.agent_env import Redactor
 from gremlins.clients.base import PromptSource, Session, made
 from gremlins.clients.batch.engine import build_request
 from gremlins.clients.live.engine import Heard, Order
 from gremlins.clients.live.process import Exit, Launch, NotStarted, drive
 from gremlins.clients.live.records import Booked
 from gremlins.records.calls import CallFailed, LiveCall, Reply
+from gremlins.redaction import SHORTEST_IN_REPLY, Redactor
 
 CONTINUE = "You were interrupted. Look at what is already done in the worktree, and go on until the task is finished."
 
@@ -87,7 +87,7 @@ class ProcessAgent(ABC, Generic[Stream]):
     def ask(self, order: Order) -> Heard:
         request = order.record.request
         env = self.env(request)
-        redact, stream, known = Redactor(env), self.stream(), 0
+        redact, stream, known = Redactor(env, shortest=SHORTEST_IN_REPLY), self.stream(), 0
 
         def hear(line: bytes) -> bool:
             nonlocal known

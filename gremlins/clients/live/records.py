@@ -11,10 +11,10 @@ from typing import Any, Self
 
 from msgspec.structs import replace
 
-from gremlins.clients.agent_env import Redactor
 from gremlins.clients.base import Session, Wait
 from gremlins.clients.next_step import INTERRUPTED, Again, LiveStep, after_live, is_retried, live_failures_in_a_row
 from gremlins.records.calls import CallFailed, CallKey, Collected, Cost, Intent, LiveCall, Reply, Usage, hash_request
+from gremlins.redaction import SHORTEST_IN_REPLY, Redactor
 from gremlins.retry import honoured
 
 RAW_LIMIT = 64 * 2**20
@@ -112,7 +112,7 @@ class LiveRecords:
         return RawFile(self.session.ledger.paths.calls / (key.filename.removesuffix(".json") + ".raw.jsonl"))
 
     def _without_secrets(self, end: Reply | CallFailed) -> Reply | CallFailed:
-        redact = Redactor(self.session.env)
+        redact = Redactor(self.session.env, shortest=SHORTEST_IN_REPLY)
         if isinstance(end, CallFailed):
             return replace(end, message=redact.text(end.message))
         return replace(end, text=redact.text(end.text), blocks=tuple(redact.value(end.blocks)))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from gremlins.clients.agent_env import Redactor, agent_env
+from gremlins.clients.agent_env import agent_env
 from gremlins.clients.base import PromptSource, Session, made
 from gremlins.clients.batch.engine import build_request, prompt_of
 from gremlins.clients.live.agents import AgentClient, reply_text, whole_text
@@ -22,6 +22,7 @@ from gremlins.errors import NotReady
 from gremlins.outcome import FailureClass
 from gremlins.records.calls import CallFailed, Cost, LiveCall, Reply
 from gremlins.records.gremlin import Mode
+from gremlins.redaction import SHORTEST_IN_REPLY, Redactor
 
 URL_VARIABLE = "KILO_API_URL"
 TOKEN_VARIABLES = ("KILO_API_KEY", "KILO_API_TOKEN", "KILO_TOKEN")
@@ -74,7 +75,7 @@ class KiloAgent:
     def ask(self, order: Order) -> Heard:
         require_kilo(self.session.env)
         env = agent_env(self.session.env, _PROVIDER, {**_OURS, **self.session.git_env()})
-        redact = Redactor(env)
+        redact = Redactor(env, shortest=SHORTEST_IN_REPLY)
         run = KiloRun(order.record.session_id)
         try:
             with server(self.session, env) as kilo:

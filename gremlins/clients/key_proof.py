@@ -1,0 +1,22 @@
+"""Proves a key by a free call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gremlins.clients.account import Account
+from gremlins.clients.transport import ApiFailure, Wire
+from gremlins.errors import NotReady
+
+TIMEOUT = 10.0
+REFUSED_HINT = "check ANTHROPIC_API_KEY (and ANTHROPIC_BASE_URL, if it is set)"
+
+
+def list_models(account: Account) -> Any:
+    """The body of `GET /v1/models`. Raises NotReady if the API refuses the key, ApiFailure for any other fault."""
+    try:
+        return Wire(account, timeout=TIMEOUT).call("GET", "/v1/models?limit=1000").json()
+    except ApiFailure as failure:
+        if failure.status in (401, 403):
+            raise NotReady(f"the API refuses this key: {failure.message}", hint=REFUSED_HINT) from None
+        raise

@@ -1,0 +1,36 @@
+"""One redactor for everything that is shown or written down."""
+
+from __future__ import annotations
+
+import pytest
+
+from gremlins.redaction import Redactor
+
+ENV = {
+    "ANTHROPIC_API_KEY": "sk-ant-123456",
+    "GH_TOKEN": "ghp-abcdef",
+    "DB_PASSWORD": "hunter2-hunter2",
+    "PGPASSWORD": "letmein",
+    "ANTHROPIC_CUSTOM_HEADERS": "x-gateway: secret",
+    "ANTHROPIC_BASE_URL": "https://anna:pass-word@gateway.example/v1",
+    "HOME": "/home/anna",
+    "TINY_KEY": "abc",
+}
+
+
+@pytest.mark.parametrize(
+    "secret", ["sk-ant-123456", "ghp-abcdef", "hunter2-hunter2", "letmein", "x-gateway: secret", "pass-word"]
+)
+def test_a_secret_of_the_environment_is_replaced(secret: str) -> None:
+    assert Redactor(ENV).text(f"<{secret}>") == "<***>"
+    assert Redactor(ENV).data(f"<{secret}>".encode()) == b"<***>"
+    assert Redactor(ENV).value({"a": [secret]}) == {"a": ["***"]}
+
+
+@pytest.mark.parametrize("plain", ["/home/anna", "abc", "anna"])
+def test_ordinary_text_stays(plain: str) -> None:
+    assert Redactor(ENV).text(plain) == plain
+
+
+def test_a_longer_secret_goes_before_one_that_it_holds() -> None:
+    assert Redactor({"A_KEY": "secret", "B_KEY": "secret-and-more"}).text("secret-and-more") == "***"
