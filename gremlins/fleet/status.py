@@ -122,7 +122,7 @@ def as_json(row: Row) -> dict[str, Any]:
     }
 
 
-class Branch(NamedTuple):
+class UnfinishedBranch(NamedTuple):
     """A branch of a `parallel` stage that is not done. `stage` is the one begun last, `outcome` how it ended."""
 
     path: str
@@ -130,7 +130,7 @@ class Branch(NamedTuple):
     outcome: str | None
 
 
-def unfinished_branches(runs: Sequence[StageRun]) -> Iterator[Branch]:
+def unfinished_branches(runs: Sequence[StageRun]) -> Iterator[UnfinishedBranch]:
     """The branches that have begun, of `parallel` stages that are not done, in the order of their beginning."""
     if not any(run.type == "parallel" for run in runs):
         return
@@ -139,7 +139,7 @@ def unfinished_branches(runs: Sequence[StageRun]) -> Iterator[Branch]:
         if run.type == "parallel" and run.outcome in (None, "bailed", "failed"):
             inside = [inner for inner in latest if inner.startswith(f"{path}/")]
             last = {f"{path}/{inner[len(path) + 1 :].partition('/')[0]}": latest[inner] for inner in inside}
-            yield from (Branch(name, end.path, end.outcome) for name, end in last.items())
+            yield from (UnfinishedBranch(name, end.path, end.outcome) for name, end in last.items())
 
 
 def branches(row: Row) -> list[dict[str, str]]:

@@ -15,10 +15,10 @@ from gremlins.errors import ConfigError, NotFound, did_you_mean
 from gremlins.records.gremlin import Mode
 from gremlins.stages.spec import (
     STAGE_TYPES,
-    Agent,
     AgentStage,
-    Loop,
+    LoopStage,
     Parallel,
+    PromptStage,
     Stage,
     StageSpec,
     Verify,
@@ -267,7 +267,7 @@ class _Reader:
         return cast(StageSpec, checked)  # every model of STAGE_TYPES is one of the union
 
     def _value(self, model: type[Stage], key: str, node: Node) -> Any:
-        if model is Loop and key == "body":
+        if model is LoopStage and key == "body":
             return self._stages(node, "`body`")
         if model is Parallel and key == "branches" and isinstance(node.value, dict):
             return {name: self._stages(inner, f"branch `{name}`") for name, inner in node.value.items()}
@@ -316,7 +316,7 @@ class _Reader:
     def _check_artifacts(self, stages: Sequence[StageSpec], lines: Mapping[tuple[str, str], int]) -> None:
         first: dict[str, str] = {}
         for path, stage in walk(stages):
-            if isinstance(stage, Agent) and first.setdefault(stage.name, path) != path:
+            if isinstance(stage, PromptStage) and first.setdefault(stage.name, path) != path:
                 self._fail(
                     lines[path, "name"],
                     f"`{path}` and `{first[stage.name]}` would both write artifacts/{stage.name}.md",
@@ -344,7 +344,7 @@ class _Freezer:
 
     def _stage(self, stage: StageSpec, path: str) -> StageSpec:
         match stage:
-            case Loop():
+            case LoopStage():
                 return with_changes(stage, body=self.stages(stage.body, f"{path}/"))
             case Parallel():
                 frozen = {name: self.stages(inner, f"{path}/{name}/") for name, inner in stage.branches.items()}

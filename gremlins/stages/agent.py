@@ -7,10 +7,10 @@ from gremlins.stages.base import StageContext
 from gremlins.stages.context.briefing import Briefing, prompt_for
 from gremlins.stages.edits.edits import parse_verdict
 from gremlins.stages.review_code import diff_under_review
-from gremlins.stages.spec import Agent
+from gremlins.stages.spec import PromptStage
 
 
-def run(spec: Agent, context: StageContext) -> Outcome:
+def run(spec: PromptStage, context: StageContext) -> Outcome:
     """Ask, and keep the reply."""
 
     def brief() -> Briefing:

@@ -18,13 +18,13 @@ from gremlins.stages.base import Round, StageContext
 from gremlins.stages.edits.code_change import remember_start, start_ref
 from gremlins.stages.exec_ import run_command
 from gremlins.stages.handoff import CHILD_PLAN, decision_in
-from gremlins.stages.spec import Handoff, Loop, Stage
+from gremlins.stages.spec import Handoff, LoopStage, Stage
 
 UNTIL_TIMEOUT = 1800.0
 """Seconds for the command of `until`."""
 
 
-def run(spec: Loop, context: StageContext) -> Outcome:
+def run(spec: LoopStage, context: StageContext) -> Outcome:
     """Round after round. A rescue or an ack after a cap was hit allows as many rounds, and as much money, again."""
     grants = context.session.attempt(context.path)
     nothing_to_do: str | None = None
@@ -41,7 +41,7 @@ def run(spec: Loop, context: StageContext) -> Outcome:
     )
 
 
-def _round(spec: Loop, context: StageContext, number: int, grants: int) -> Outcome:
+def _round(spec: LoopStage, context: StageContext, number: int, grants: int) -> Outcome:
     """One round, one stage after the other: a handoff that says done ends it, and a child plan becomes its task."""
     path = f"{context.path}[{number}]"
     inside = _inside(context, spec, number)
@@ -58,7 +58,7 @@ def _round(spec: Loop, context: StageContext, number: int, grants: int) -> Outco
     return Done(nothing_to_do=nothing_to_do)
 
 
-def _inside(context: StageContext, spec: Loop, number: int) -> StageContext:
+def _inside(context: StageContext, spec: LoopStage, number: int) -> StageContext:
     """The surroundings of a round: artifacts of its own, and a worktree that begins where the round did."""
     inside = context.inside(f"{spec.name}-{number}")
     make_private_dir(inside.artifacts)
@@ -94,7 +94,7 @@ def decided_done(inside: StageContext) -> bool:
     return decision is not None and decision.decision == "done"
 
 
-def _is_over(spec: Loop, context: StageContext, number: int) -> bool:
+def _is_over(spec: LoopStage, context: StageContext, number: int) -> bool:
     """Whether the round that just ended was the last. One that another has followed was not, and is not asked again."""
     if context.worktree.git.try_commit(start_ref(context.worktree, f"{context.path}[{number + 1}]")) is not None:
         return False
@@ -109,7 +109,7 @@ def _is_over(spec: Loop, context: StageContext, number: int) -> bool:
         return run_command(spec.until, context, timeout=UNTIL_TIMEOUT, log_name=log_name).exit_code == 0
 
 
-def _too_dear(spec: Loop, context: StageContext, path: str, grants: int) -> Bail | None:
+def _too_dear(spec: LoopStage, context: StageContext, path: str, grants: int) -> Bail | None:
     """Looked at before a stage begins: what is at work already is let finish, for it is paid for."""
     if spec.max_usd is None or path in context.done() or calls_within(context, path):
         return None

@@ -137,7 +137,7 @@ class Handoff(AgentStage):
     default_mode: ClassVar[Mode] = "batch"
 
 
-class Agent(AgentStage):
+class PromptStage(AgentStage):
     """Asks with a prompt of the project's own and writes `artifacts/NAME.md`."""
 
     type: Literal["agent"] = "agent"
@@ -158,7 +158,7 @@ class Exec(Stage):
         return one_command(value)
 
 
-class Loop(Stage):
+class LoopStage(Stage):
     """Runs its body in rounds until a handoff in it says done, or a shell command succeeds."""
 
     type: Literal["loop"] = "loop"
@@ -168,7 +168,7 @@ class Loop(Stage):
     max_usd: Dollars | None = None
 
     @model_validator(mode="after")
-    def _can_end(self) -> Loop:
+    def _can_end(self) -> LoopStage:
         if self.until == "done" and not any(isinstance(stage, Handoff) for stage in _round(self.body)):
             raise ValueError("ends when a handoff says done, but its body has no handoff; name a command in `until`")
         return self
@@ -241,9 +241,9 @@ StageSpec = Annotated[
     | ReviewCode
     | AddressCode
     | Handoff
-    | Agent
+    | PromptStage
     | Exec
-    | Loop
+    | LoopStage
     | Parallel
     | OpenPr
     | WaitReview
@@ -251,7 +251,7 @@ StageSpec = Annotated[
     Field(discriminator="type"),
 ]
 
-Loop.model_rebuild()
+LoopStage.model_rebuild()
 Parallel.model_rebuild()
 
 STAGE_TYPES: Mapping[str, type[Stage]] = {
@@ -270,7 +270,7 @@ def with_changes(stage: S, **changes: Any) -> S:
 def children(stage: Stage) -> Mapping[str, tuple[StageSpec, ...]]:
     """The lists of stages inside a stage, by the part that they add to a path: "" for a loop's body."""
     match stage:
-        case Loop():
+        case LoopStage():
             return {"": stage.body}
         case Parallel():
             return stage.branches
@@ -318,7 +318,7 @@ def one_command(value: object) -> object:
 
 def _named_inside(stage: StageSpec) -> StageSpec:
     match stage:
-        case Loop():
+        case LoopStage():
             return with_changes(stage, body=named(stage.body))
         case Parallel():
             return with_changes(stage, branches={name: named(inner) for name, inner in stage.branches.items()})
@@ -330,6 +330,6 @@ def _round(stages: Sequence[StageSpec]) -> Iterator[StageSpec]:
     """What runs within one round of a loop: a loop inside has rounds and a handoff of its own."""
     for stage in stages:
         yield stage
-        if not isinstance(stage, Loop):
+        if not isinstance(stage, LoopStage):
             for inner in children(stage).values():
                 yield from _round(inner)

@@ -22,7 +22,18 @@ from gremlins.pipeline.file import (
     list_pipelines,
     load_pipeline,
 )
-from gremlins.stages.spec import STAGE_TYPES, Agent, AgentStage, Exec, Loop, Parallel, Verify, WaitReview, named, walk
+from gremlins.stages.spec import (
+    STAGE_TYPES,
+    AgentStage,
+    Exec,
+    LoopStage,
+    Parallel,
+    PromptStage,
+    Verify,
+    WaitReview,
+    named,
+    walk,
+)
 
 PROVIDERS = {"claude", "anthropic", "copilot", "scripted"}
 Load = Callable[[str], Pipeline]
@@ -82,7 +93,7 @@ def test_a_pipeline_says_what_its_file_says(load: Load) -> None:
         "summary",
     ]
     assert pipeline.stages[2] == Exec(name="check", cmds=("pytest -q",), timeout=600)
-    assert pipeline.stages[5] == Agent(name="summary", prompt=".gremlins/prompts/summary.md", mode="live")
+    assert pipeline.stages[5] == PromptStage(name="summary", prompt=".gremlins/prompts/summary.md", mode="live")
 
 
 def test_unsaid_things_have_their_defaults(load: Load) -> None:
@@ -129,7 +140,7 @@ def test_loops_and_branches_nest(load: Load) -> None:
 
 
 def test_branches_run_all_at_once_unless_told_otherwise() -> None:
-    plan = Agent(name="a", prompt="x")
+    plan = PromptStage(name="a", prompt="x")
     assert Parallel(branches={"x": (plan,), "y": (plan,)}).concurrency == 2
     assert Parallel(branches={"x": (plan,), "y": (plan,)}, max_concurrent=1).concurrency == 1
 
@@ -418,8 +429,8 @@ def test_commits_are_owed_where_a_stage_writes_code(frozen: Freeze, text: str, e
 
 def test_stages_that_may_commit_say_so() -> None:
     assert Verify().changes_code
-    assert Loop(until="true", body=(Verify(),)).changes_code
-    assert not Parallel(branches={"a": (Agent(name="a", prompt="x"),)}).changes_code
+    assert LoopStage(until="true", body=(Verify(),)).changes_code
+    assert not Parallel(branches={"a": (PromptStage(name="a", prompt="x"),)}).changes_code
 
 
 def test_verify_takes_its_commands_from_the_settings_if_it_names_none(frozen: Freeze) -> None:

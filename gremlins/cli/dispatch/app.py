@@ -117,7 +117,7 @@ def _once(crew: Crew, json: bool) -> int:
     """One tick. Missing credentials and the like are its error, once all else is done."""
     here = crew.here
     if not json:
-        crew.dispatcher.say = Lines(reader_gone=lambda: None)
+        crew.dispatcher.say = LineView(reader_gone=lambda: None)
     lock = locks.loop_lock(here.home, here.project)
     with closing(here.store), locks.beside_no_loop(lock, here.clock):
         report = crew.dispatcher.tick(everything=json)
@@ -178,14 +178,14 @@ def _shown(crew: Crew) -> Iterator[Callable[[TickReport], None]]:
             yield watch
         return
     policy = crew.policy()
-    crew.dispatcher.say = Lines(reader_gone=lambda: crew.interrupt.trigger("SIGPIPE"))
+    crew.dispatcher.say = LineView(reader_gone=lambda: crew.interrupt.trigger("SIGPIPE"))
     say(f"{_stamp(crew.here.clock)}  dispatching {crew.here.project} with `{policy.pipeline}`")
     flush_to_reader()
     yield lambda report: None
 
 
 @dataclass
-class Lines:
+class LineView:
     """A line for each thing that happens. A reader that goes away disturbs no tick: what was begun is finished."""
 
     reader_gone: Callable[[], None]

@@ -20,7 +20,7 @@ _DEFINES = re.compile(
 
 
 @dataclass
-class Source:
+class SourceFile:
     """One file as far as ranking cares."""
 
     path: str
@@ -46,7 +46,7 @@ class Source:
 class Corpus:
     """All files of a repository that may be shown."""
 
-    sources: Mapping[str, Source]
+    sources: Mapping[str, SourceFile]
     by_name: Mapping[str, Sequence[str]] = field(init=False)
     by_stem: Mapping[str, Sequence[str]] = field(init=False)
     _imports: dict[str, dict[str, list[str]]] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from gremlins.repository.git import Git
-from gremlins.stages.context.corpus import Corpus, Source, count_identifiers, is_source, is_test, kind_factor
+from gremlins.stages.context.corpus import Corpus, SourceFile, count_identifiers, is_source, is_test, kind_factor
 from gremlins.stages.context.ranking import (
     Ranked,
     Ranking,
@@ -158,7 +158,7 @@ class _Builder:
                 self.left_out[path] = "lines too long to be written by hand"
                 continue
             counts = count_identifiers(raw[: MOST_COUNTED if kind_factor(path) > 0.5 else MOST_COUNTED // 10])
-            sources[path] = Source(path, text, counts, counts.total())
+            sources[path] = SourceFile(path, text, counts, counts.total())
         return Corpus(sources)
 
     def _bytes(self, path: str) -> bytes | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from gremlins.stages.context.corpus import (
     Corpus,
-    Source,
+    SourceFile,
     block_of,
     imports_of,
     is_source,
@@ -18,7 +18,7 @@ from gremlins.stages.context.corpus import (
     module_parts,
     partners,
 )
-from gremlins.stages.context.words import COMMON, DOTTED, IDENTIFIER, Query, parts_of, stem
+from gremlins.stages.context.words import COMMON, DOTTED, IDENTIFIER, TaskWords, parts_of, stem
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Ranking:
     values: Mapping[str, float]
 
 
-def rank(corpus: Corpus, query: Query, mentions: Sequence[Mention], failing: Sequence[FailingTest]) -> Ranking:
+def rank(corpus: Corpus, query: TaskWords, mentions: Sequence[Mention], failing: Sequence[FailingTest]) -> Ranking:
     """Judge every file of a corpus by a task."""
     ranked = {path: Ranked(path) for path in corpus.sources}
     values = _score_words(corpus, query, ranked)
@@ -196,7 +196,7 @@ class _Matcher:
         return found
 
 
-def _score_words(corpus: Corpus, query: Query, ranked: Mapping[str, Ranked]) -> dict[str, float]:
+def _score_words(corpus: Corpus, query: TaskWords, ranked: Mapping[str, Ranked]) -> dict[str, float]:
     """BM25 over words and parts of names, in the text and, apart, in the path. Returns what each term is worth."""
     matcher = _Matcher(query.terms)
     texts = {path: _frequencies(source, matcher) for path, source in corpus.sources.items()}
@@ -218,7 +218,7 @@ def _score_words(corpus: Corpus, query: Query, ranked: Mapping[str, Ranked]) -> 
     return values
 
 
-def _frequencies(source: Source, matcher: _Matcher) -> dict[str, int]:
+def _frequencies(source: SourceFile, matcher: _Matcher) -> dict[str, int]:
     found: dict[str, int] = defaultdict(int)
     for identifier, often in source.counts.items():
         for term in matcher.terms_in(identifier):
@@ -239,7 +239,7 @@ def _rarity(files: int, holding: int) -> float:
     return math.log(1 + (files - holding + 0.5) / (holding + 0.5))
 
 
-def _score_definitions(corpus: Corpus, query: Query, ranked: Mapping[str, Ranked]) -> None:
+def _score_definitions(corpus: Corpus, query: TaskWords, ranked: Mapping[str, Ranked]) -> None:
     """Where a name of the task is defined matters more than where it is used."""
     users: dict[str, list[str]] = {name: [] for name in sorted(query.names) if len(name) > 2}
     for path, source in corpus.sources.items():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Query:
+class TaskWords:
     """What is looked for: `terms` are lower-case words and parts of names, `names` are identifiers as written."""
 
     terms: Mapping[str, float]
@@ -74,7 +74,7 @@ def stem(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("e") else word
 
 
-def read_query(texts: Iterable[tuple[str, float]]) -> Query:
+def read_query(texts: Iterable[tuple[str, float]]) -> TaskWords:
     """What texts ask for, each with its weight."""
     terms: dict[str, float] = defaultdict(float)
     names: dict[str, float] = defaultdict(float)
@@ -88,7 +88,7 @@ def read_query(texts: Iterable[tuple[str, float]]) -> Query:
         for one, other in set(_TWO_WORDS.findall(text)):  # "file size" may well be filesize.py
             if len(one) > 2 and len(other) > 2 and not {one.lower(), other.lower()} & _STOPWORDS:
                 terms[stem(f"{one}{other}".lower())] += 0.8 * weight
-    return Query(dict(terms), dict(names))
+    return TaskWords(dict(terms), dict(names))
 
 
 def _add(word: str, weight: float, code: bool, terms: dict[str, float], names: dict[str, float]) -> None:

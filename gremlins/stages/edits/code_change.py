@@ -22,9 +22,9 @@ from gremlins.repository.worktree import (
 )
 from gremlins.stages.base import StageContext
 from gremlins.stages.edits.edits import (
+    EditsReady,
     Mismatched,
     NothingToDo,
-    Ready,
     Refused,
     UnreadableReply,
     check_edits,
@@ -109,7 +109,7 @@ def _use(answer: Answer, worktree: Worktree, subject: str) -> Change | Failed | 
         case Mismatched():
             first = checked.mismatches[0]
             return _SendBack(render_mismatches(checked.mismatches), f"{first.path}: {first.reason}")
-        case Ready():
+        case EditsReady():
             message = _message(reply.summary, subject)
             sha = commit_aside(worktree, checked.changes, message=message, trailer=trailer) if checked.changes else None
             return Change(sha is not None, reply.summary, verdict)

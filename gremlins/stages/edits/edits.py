@@ -230,7 +230,7 @@ class Mismatch:
 
 
 @dataclass(frozen=True)
-class Ready:
+class EditsReady:
     """Every edit fits. `changes` are the files that end up different, sorted by path; none: nothing would change."""
 
     changes: tuple[FileChange, ...]
@@ -250,7 +250,7 @@ class Refused:
     reason: str
 
 
-Checked = Ready | Mismatched | Refused
+Checked = EditsReady | Mismatched | Refused
 
 
 class _Refusal(Exception):
@@ -278,7 +278,7 @@ def check_edits(root: Path, edits: Sequence[Edit]) -> Checked:
         except _Misfit as misfit:
             mismatches.append(Mismatch(edit.path, index, misfit.reason, misfit.nearest))
     mismatches.extend(tree.collisions(list(places)))
-    return Mismatched(tuple(mismatches)) if mismatches else Ready(tree.changes())
+    return Mismatched(tuple(mismatches)) if mismatches else EditsReady(tree.changes())
 
 
 def _place(root: Path, edit: Edit) -> str:

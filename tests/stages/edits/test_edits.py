@@ -17,9 +17,9 @@ from gremlins.stages.edits.edits import (
     Delete,
     Edit,
     EditReply,
+    EditsReady,
     Mismatched,
     NothingToDo,
-    Ready,
     Refused,
     Replace,
     UnreadableReply,
@@ -35,7 +35,7 @@ from tests.time_limit import must_end
 
 
 def contents(checked: edits.Checked) -> dict[str, bytes | None]:
-    assert isinstance(checked, Ready), checked
+    assert isinstance(checked, EditsReady), checked
     return {change.path: change.content for change in checked.changes}
 
 
@@ -252,7 +252,7 @@ def jungle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(listed=EDITS)
 def test_no_list_of_edits_reaches_outside_or_into_git(jungle: Path, listed: list[Edit]) -> None:
     checked = check_edits(jungle, listed)
-    if isinstance(checked, Ready):
+    if isinstance(checked, EditsReady):
         for change in checked.changes:
             assert (jungle / change.path).parent.resolve().is_relative_to(jungle.resolve())
             assert ".git" not in [part.casefold().rstrip(" .") for part in change.path.split("/")]
@@ -283,7 +283,7 @@ def test_an_answer_of_any_text_is_a_list_or_cannot_be_read(
         reply = parse_reply(answer)
     except UnreadableReply:
         return
-    assert isinstance(check_edits(jungle, reply.edits), Ready | Mismatched | Refused)
+    assert isinstance(check_edits(jungle, reply.edits), EditsReady | Mismatched | Refused)
 
 
 @given(listed=EDITS)
@@ -291,7 +291,7 @@ def test_checking_writes_nothing_and_answers_for_the_whole_list(jungle: Path, li
     files = [jungle / "calc.py", jungle / "tests/a"]
     before = [path.read_bytes() for path in files], sorted(os.listdir(jungle)), sorted(os.listdir(jungle / "tests"))
     match check_edits(jungle, listed):
-        case Ready(changes):
+        case EditsReady(changes):
             assert len({change.path for change in changes}) == len(changes)
         case Mismatched(mismatches):
             assert mismatches
@@ -477,6 +477,6 @@ def test_a_reply_goes_all_the_way_to_a_commit(repo: Repo, tmp_path: Path) -> Non
     text = json.dumps({"edits": [{"path": "calc.py", "old": "a - b", "new": "a + b"}], "summary": "Add, not subtract"})
     reply = parse_reply(text)
     checked = check_edits(made.path, reply.edits)
-    assert isinstance(checked, Ready)
+    assert isinstance(checked, EditsReady)
     worktree.commit_aside(made, checked.changes, message=reply.summary, trailer=worktree.trailer_of("k"))
     assert "return a + b" in (made.path / "calc.py").read_text()
