@@ -35,7 +35,7 @@ def refused(on: str, status: int, kind: str = "", **more: Any) -> dict[str, Any]
 
 @dataclass(frozen=True)
 class Case:
-    """What goes wrong, and how it is told: the state, whose fault it is, and words of the reason."""
+    """A fault, and its report: the state, the class of the failure, and words of the reason."""
 
     faults: tuple[dict[str, Any], ...]
     state: str
@@ -80,7 +80,7 @@ CASES = {
         ({"on": "outcome", "do": "expired"},), "dead", "capacity", "expired before",
         env={"GREMLINS_BATCH__ON_EXPIRED": "fail"},
     ),
-    "canceled by somebody else": Case(
+    "canceled by another": Case(
         ({"on": "outcome", "do": "canceled"},), "bailed", None, "canceled_elsewhere: msgbatch_"
     ),
     "foreign results": dead("unknown", "not among the results", {"on": "results", "do": "foreign", **ALWAYS}),
@@ -121,7 +121,7 @@ def sandbox(repo: Repo, tmp_path: Path) -> Iterator[Callable[..., InProcessSandb
 def told(
     it: InProcessSandbox, gremlin: str, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch
 ) -> dict[str, Any]:
-    """What `status` says of it; `show` must say the same."""
+    """The liveness in `status`; `show` must say the same."""
     found = as_json(look(it.home, gremlin, SystemClock()))["liveness"]
     patch.setenv("GREMLINS_HOME", str(it.home.root))
     show(gremlin, json=False)

@@ -24,7 +24,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Root:
 
 
 def bash(line: str) -> list[str]:
-    """What a shell is offered for the last word of a line."""
+    """The completions of the last word of a line."""
     env = {
         "PATH": os.environ["PATH"],
         "GREMLINS_HOME": os.environ["GREMLINS_HOME"],

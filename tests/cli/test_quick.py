@@ -40,7 +40,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Root:
         "one",
         "tw --json",
         "status one two --json",
-        "nobody",
+        "unknown",
         "status --here --json one",
     ],
 )

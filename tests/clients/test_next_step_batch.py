@@ -1,4 +1,4 @@
-"""What follows a try that is over: the outcome table as a pure function."""
+"""The next step after a try that is over: the outcome table as a pure function."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_failures_are_counted_across_processes_that_come_and_go() -> None:
 
 @pytest.mark.parametrize("failure", sorted(KEEPS_ATTEMPT))
 def test_after_a_rescue_what_is_not_the_tasks_fault_is_asked_again(failure: FailureClass) -> None:
-    step = ask(after_batch([failed("whatever", failure)], policy(spawn=2)))
+    step = ask(after_batch([failed("any", failure)], policy(spawn=2)))
     assert (step.key.attempt, step.key.try_, step.anew) == (1, 2, True)
 
 

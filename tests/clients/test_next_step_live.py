@@ -1,4 +1,4 @@
-"""What follows from the records of a live call: a table; and bytes to lines in bounded memory."""
+"""The next step from the records of a live call, as a table; and bytes to lines in bounded memory."""
 
 from __future__ import annotations
 

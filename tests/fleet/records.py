@@ -114,7 +114,7 @@ class Root:
         self.store = RunStore(self.home, self.clock)
 
     def put(self, gremlin: Gremlin, *calls: CallRecord, log: str = "") -> Gremlin:
-        """Write a gremlin and its calls; nobody lives in it afterwards."""
+        """Write a gremlin and its calls; no process holds its lock afterwards."""
         with self.alive(gremlin, *calls) as written:
             if log:
                 self.store.paths(gremlin.id).log.write_text(log)

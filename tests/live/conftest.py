@@ -41,7 +41,7 @@ class Live:
 
     @property
     def tools(self) -> set[str]:
-        """What the model was offered. Some versions of Claude Code offer a placeholder that does nothing."""
+        """The tools offered to the model. Some versions of Claude Code offer a placeholder that does nothing."""
         offered = {tool["name"] for tool in self.model.asked[0].get("tools", ())}
         return offered - {"DeferredToolPlaceholder"}
 

@@ -1,4 +1,4 @@
-"""The scripted tool user looks, reads, edits and reports, whatever the tools are called."""
+"""The scripted tool user looks, reads, edits and reports, under any names of the tools."""
 
 from __future__ import annotations
 

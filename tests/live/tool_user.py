@@ -1,4 +1,4 @@
-"""A scripted model that uses tools: it looks, reads, edits once and reports, whatever the tools are called."""
+"""A scripted model that uses tools: it looks, reads, edits once and reports, under any names of the tools."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Tool:
         return next((name for name in names if name in self.properties), None)
 
     def fill(self, **given: Any) -> Json:
-        """An input with something in whatever else the tool requires."""
+        """An input that also fills the other required fields of the tool."""
         missing = [key for key in self.schema.get("required", ()) if key not in given]
         return given | {key: _some_value(key, self.properties.get(key, {})) for key in missing}
 
@@ -63,7 +63,7 @@ SHELL_SCHEMA: Json = {"properties": {"command": {"type": "string"}}}
 
 @dataclass(frozen=True)
 class Toolbox:
-    """What can be done with the tools of a request. Each method gives (tool name, input), or None."""
+    """The uses of a request's tools. Each method gives (tool name, input), or None."""
 
     tools: tuple[Tool, ...]
     cwd: str | None = None
@@ -120,7 +120,7 @@ class Toolbox:
 
 @dataclass
 class Seen:
-    """What the conversation has shown so far."""
+    """The files that the conversation has shown so far."""
 
     files: dict[str, str] = field(default_factory=dict)
     """Path → content, of what was inlined and what tools have read."""
@@ -150,7 +150,7 @@ def look_back(prompt: ReadPrompt, box: Toolbox) -> Seen:
 
 
 def _apply(use: Use, path: str, files: dict[str, str]) -> None:
-    """What an edit that worked has made of a file."""
+    """The file after an edit that worked."""
     old, new = (next((str(use.input[key]) for key in keys if key in use.input), "") for keys in (OLD_KEYS, NEW_KEYS))
     if use.result is not None and not use.failed and old and path in files:
         files[path] = files[path].replace(old, new, 1)
@@ -224,7 +224,7 @@ READ_AT_ONCE = 8
 
 
 class ToolUser(RulesModel):
-    """The rules, carried out with whatever tools a request offers; without tools that edit it answers in text."""
+    """The rules, carried out with the tools that a request offers; without tools that edit it answers in text."""
 
     def reply(self, params: Params) -> ModelReply:
         prompt = read_prompt(params)
@@ -263,7 +263,7 @@ def _report(seen: Seen) -> ModelReply:
         why = " ".join((last.result or "no reason given").split())[:200]
         return ModelReply(f"The edit of {path} was refused.\n\nBAIL: edit_refused: {why}")
     changed = ", ".join(dict.fromkeys(f"`{_path(edit)}`" for edit in seen.edits))
-    return ModelReply(f"Changed {changed}. The tests are left to whoever verifies it.")
+    return ModelReply(f"Changed {changed}. The tests are left to the verification.")
 
 
 def _path(use: Use) -> str:

@@ -1,4 +1,4 @@
-"""Call records: what is written is there, whole, whatever dies when; what is not ours is reported and left alone."""
+"""Call records are whole after a kill at any point; foreign files are reported and left alone."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class Store(RuleBasedStateMachine):
         self.settle(key)
 
     def settle(self, key: CallKey) -> None:
-        """What a writer that died has left is the old record or the new one; whichever it is, it stays."""
+        """A killed writer leaves the old record or the new one, and that one stays."""
         found = next((r for r in self.ledger.records() if r.key == key), None)
         if key in self.maybe and found == self.maybe[key]:
             self.model[key] = found
@@ -250,7 +250,7 @@ def test_a_request_that_somebody_changed_is_not_sent(ledger: Ledger) -> None:
 
 
 def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
-    assert Ledger(GremlinPaths(tmp_path / "nobody")).readable() == ([], [])
+    assert Ledger(GremlinPaths(tmp_path / "missing")).readable() == ([], [])
 
 
 json_values = st.recursive(

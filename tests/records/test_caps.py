@@ -50,7 +50,7 @@ def test_a_day_counts_every_gremlin_and_begins_anew_at_midnight(sandbox: InProce
 
 
 def test_an_unpriced_call_counts_as_the_dearest(sandbox: InProcessSandbox) -> None:
-    gremlin = sandbox.make(TWO, client="claude:claude-nobody-9")
+    gremlin = sandbox.make(TWO, client="claude:claude-unknown-9")
     status = sandbox.run(gremlin, env={"GREMLINS_SPEND__PER_ATTEMPT": "0.000001"}).status
     assert isinstance(status, FailedGremlin)
     assert status.failure == "credit"

@@ -1,4 +1,4 @@
-"""The gremlin's record: one writer, never a half, and whatever else lies there is reported and left alone."""
+"""The gremlin's record has one writer and is never half; foreign files are reported and left alone."""
 
 from __future__ import annotations
 

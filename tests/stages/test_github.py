@@ -100,7 +100,7 @@ def test_opening_again_finds_the_pull_request_that_is_there(scripted: MakeScript
 
 def test_somebodys_commits_are_never_forced_over(scripted: MakeScripted, hub: Hub) -> None:
     it = scripted(FIX)
-    foreign = hub.remote.git("commit-tree", "main^{tree}", "-p", "main", "-m", "somebody's")
+    foreign = hub.remote.git("commit-tree", "main^{tree}", "-p", "main", "-m", "another's")
     hub.remote.git("update-ref", "refs/heads/gremlins/mine", foreign)
     gremlin = it.make(OPEN, task="Make add add.", env=hub.env, gremlin_id="mine")
     status = it.run(gremlin, env=hub.env).status
@@ -327,7 +327,7 @@ def test_a_branch_that_somebody_pushed_to_is_not_merged(scripted: MakeScripted, 
     it = scripted(FIX)
     gremlin = live(it, hub, OPEN)
     branch = f"gremlins/{gremlin}"
-    more = hub.remote.git("commit-tree", f"{branch}^{{tree}}", "-p", branch, "-m", "somebody's")
+    more = hub.remote.git("commit-tree", f"{branch}^{{tree}}", "-p", branch, "-m", "another's")
     hub.remote.git("update-ref", f"refs/heads/{branch}", more)
     with pytest.raises(Conflict, match="ends in"):
         land_pr(it.home, gremlin, clock=it.clock, env={**it.env, **hub.env})

@@ -52,7 +52,7 @@ def round_(number: int) -> tuple[object, ...]:
 
 
 def rescued(it: InProcessSandbox, gremlin: str) -> Gremlin:
-    """What `rescue` does to a record, without a process."""
+    """Change the record as `rescue` does, without a process."""
     store = RunStore(it.home, it.clock)
     with GremlinLock.acquire(it.home.gremlin(gremlin).lock, "keeper") as lock:
         record = _next_attempt(store.read(gremlin), [])

@@ -346,7 +346,7 @@ def test_failing_fast_calls_off_what_is_with_the_api_and_a_rescue_asks_it_again(
     gremlin = it.make(stages, gremlin_id="g")
     began = it.clock.now()
     assert isinstance(it.run(gremlin).status, FailedGremlin)
-    assert it.clock.now() - began < timedelta(minutes=30), "nobody waits for a batch that nobody wants"
+    assert it.clock.now() - began < timedelta(minutes=30), "it waited for a batch whose branch is called off"
     [call] = it.calls(gremlin)
     assert isinstance(call.status, CallFailed)
     assert (call.status.kind, call.cost) == ("canceled", None)

@@ -72,7 +72,7 @@ def test_while_it_is_looked_for_it_is_shown_without_a_batch_id(gremlin: BatchGre
 
 def test_what_is_in_progress_is_waited_for_and_never_canceled(gremlin: BatchGremlin) -> None:
     gremlin.simulator.fault(**NOT_TAKEN)
-    gremlin.meanwhile = once(lambda: others_batch(gremlin, "somebody-else"))
+    gremlin.meanwhile = once(lambda: others_batch(gremlin, "another"))
     gremlin.text()
     assert_paid_once(gremlin)
     assert "cancel" not in gremlin.simulator.requests
@@ -147,7 +147,7 @@ def test_another_tools_batches_of_many_requests_are_not_even_opened(gremlin: Bat
 def test_what_was_proven_foreign_is_not_opened_twice(make_gremlin: MakeGremlin) -> None:
     gremlin = make_gremlin(latency=5.0)
     gremlin.simulator.fault(**NOT_TAKEN)
-    gremlin.meanwhile = once(lambda: others_batch(gremlin, "somebody-else"))
+    gremlin.meanwhile = once(lambda: others_batch(gremlin, "another"))
     gremlin.text()
     assert_paid_once(gremlin)
     assert gremlin.simulator.requests["results"] == 2

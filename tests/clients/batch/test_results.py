@@ -1,4 +1,4 @@
-"""What a result means: each kind by its `.type` string, and whatever bytes come instead."""
+"""Results are read by their `.type` string; torn and foreign bytes are kept."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def failure(raw: bytes) -> CallFailed:
 
 
 def test_a_success_is_our_line_wherever_it_stands() -> None:
-    foreign = row({"type": "expired"}, "somebody-else")
+    foreign = row({"type": "expired"}, "another")
     assert find_result(lines(foreign, row({"type": "succeeded", "message": MESSAGE}), foreign), OURS) == Succeeded(
         MESSAGE
     )

@@ -1,4 +1,4 @@
-"""The shared poll: one asks for all, whoever it is, and whatever becomes of it."""
+"""The shared poll: any one asks for all, and its failure holds up no other."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a parked gremlin is: small, quiet, quick to leave, and awake when its batch ends. Real processes where a process
-matters; a whole day of a fleet on a simulated clock where time does."""
+"""A parked gremlin is small and quiet, ends at once when asked, and wakes when its batch ends. Processes are real where
+one matters; a whole day of a fleet runs on a simulated clock."""
 
 from __future__ import annotations
 
