@@ -1,4 +1,4 @@
-"""What a stage returns. The runner's one `match` turns it into the gremlin's next status; no I/O here."""
+"""Outcomes that stages return. The runner's one `match` turns them into the gremlin's next status."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ CASES = {
         ({"on": "outcome", "do": "expired"},), "dead", "capacity", "expired before",
         env={"GREMLINS_BATCH__ON_EXPIRED": "fail"},
     ),
-    "canceled by another": Case(
+    "canceled by another program": Case(
         ({"on": "outcome", "do": "canceled"},), "bailed", None, "canceled_elsewhere: msgbatch_"
     ),
     "foreign results": dead("unknown", "not among the results", {"on": "results", "do": "foreign", **ALWAYS}),

@@ -1,4 +1,4 @@
-"""What every provider is: `Client.run`, its inputs and outputs, and the session a call belongs to."""
+"""The base of every provider: `Client.run`, its inputs and outputs, and the session a call belongs to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from gremlins.records.gremlin import Mode, ParkedCall
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is asked. `schema` asks for structured output; `followups` are (their reply, our correction) pairs."""
+    """The request of a call. `schema` asks for structured output; `followups` are pairs of an earlier reply and our
+    correction.
+    """
 
     text: str
     system: str | None = None
@@ -56,7 +58,7 @@ class Wait:
     calls: tuple[ParkedCall, ...] = ()
     why: str = ""
     pollable: bool = True
-    """Whether the end of the batches is all it waits for, so that a shared poll may answer for it."""
+    """True if it waits for batches only, so that the shared poll may answer for it."""
     mixed: bool = False
     """Of several branches, some wait for batches and some for something else: the gremlin as a whole is not parked."""
 
@@ -91,13 +93,13 @@ class Park(BaseException):
 
 
 class Parking(Protocol):
-    """What a call does while it waits: sleep here, or give the whole process up for a small waiter."""
+    """Waits for a call: sleeps here, or replaces the process by the waiter."""
 
     def __call__(self, wait: Wait) -> None: ...
 
 
 class Pricing(Protocol):
-    """What a call costs, from the provider's own usage object."""
+    """Cost of a call, from the provider's own usage object."""
 
     def __call__(self, model: str, usage: Mapping[str, Any], *, batch: bool, at: datetime) -> Cost: ...
 
@@ -106,12 +108,12 @@ Log = Callable[[str], None]
 
 
 def _no_log(line: str) -> None:
-    """Nobody listens."""
+    """Discards a log line."""
 
 
 @dataclass
 class Session:
-    """What a call needs besides its prompt: whose gremlin it is, where it works, and the world it works in."""
+    """The surroundings of a call: its gremlin, its worktree, and clock, network and settings as arguments."""
 
     gremlin_id: str
     ledger: Ledger
@@ -134,7 +136,7 @@ class Session:
     adopting: Callable[[], Any] = field(default=lambda: _NoLock())
     """A context manager: the lock under which a batch that was found is adopted."""
     git_env: Callable[[], Mapping[str, str]] = dict
-    """What makes git quiet in the worktree for whoever runs it there: no hooks, no signing."""
+    """Environment for git in the worktree: no hooks, no signing."""
     work_fd: int | None = None
     """The lock that agents and commands inherit."""
     interrupt_fd: int | None = None

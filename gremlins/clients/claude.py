@@ -37,7 +37,7 @@ class BatchCapable(Client):
         return self._engine
 
     def live_available(self) -> bool:
-        """Whether a batch that expired can be made a live call."""
+        """True if an expired batch can become a live call."""
         return True
 
     def run_batch(self, prompt: PromptSource, *, label: str, max_tokens: int | None, revision: int) -> Answer:

@@ -31,7 +31,7 @@ EDIT_TOOLS = (*READ_TOOLS, "create", "edit", "apply_patch")
 SHELL_TOOLS = ("bash", "read_bash", "stop_bash", "list_bash")
 
 _PROVIDER = (
-    r"COPILOT_(?!ALLOW_ALL$)\w+",  # that one would trust whatever the repository configures
+    r"COPILOT_(?!ALLOW_ALL$)\w+",  # ALLOW_ALL would trust the repository's own settings
     r"GH_TOKEN|GITHUB_TOKEN|GH_HOST",
 )
 _TOKENS = ("COPILOT_GITHUB_TOKEN", "GH_TOKEN", "GITHUB_TOKEN", "COPILOT_PROVIDER_BASE_URL")
@@ -123,7 +123,7 @@ class Copilot(ProcessAgent[CopilotStream]):
     def booked(self, stream: CopilotStream, record: LiveCall) -> Booked:
         """The tokens of this run: what its file says of the session, less what earlier runs of it had."""
         if self.usage_file is None or not self.usage_file.is_file():
-            # Whatever calls it made were paid for somehow: they must not look free.
+            # Its calls were paid for in some way: they must not look free.
             return Booked(Cost(usd=None) if stream.calls else None, None, stream.session_id)
         try:
             metrics = json.loads(self.usage_file.read_bytes())["modelMetrics"]

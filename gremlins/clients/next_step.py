@@ -25,7 +25,7 @@ REFUSAL = "refusal"
 MAX_RESUBMITS = 2
 MAX_TURNS = 12
 MAX_TRIES = 40
-"""Whatever is misjudged, a call ends."""
+"""The most tries of one call, so that it always ends."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Give:
 class Ask:
     """Ask again, under a new key. `larger` asks for more output tokens than `request` names.
 
-    `anew`: because somebody rescued the gremlin; what had failed before no longer counts.
+    `anew`: because of a rescue; earlier failures no longer count.
     """
 
     key: CallKey
@@ -70,7 +70,7 @@ BatchStep = Give | Ask | AskLive | Stop
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """What settings and surroundings say about trying again."""
+    """The settings and facts that decide about another try."""
 
     settings: BatchSettings
     spawn: int
@@ -80,7 +80,7 @@ class RetryPolicy:
 
 
 def after_batch(records: Sequence[BatchCall], policy: RetryPolicy) -> BatchStep:
-    """What to do after the last of a call's records, which is collected or failed.
+    """The next step of a batch call whose last record is collected or failed.
 
     `records` are one revision of one call, in order of turn and try.
     """
@@ -127,7 +127,7 @@ def _after_cut(records: Sequence[BatchCall], last: BatchCall) -> BatchStep:
 
 def _after_failure(records: Sequence[BatchCall], failed: CallFailed, policy: RetryPolicy) -> BatchStep:
     last = records[-1]
-    if failed.kind == "canceled":  # by us, for a stop; whoever asks again wants it no longer
+    if failed.kind == "canceled":  # by us, for a stop; asking again ends that wish
         return Ask(_next_try(last), last.request, anew=True, why="it had been stopped; asked again")
     if last.spawn < policy.spawn and failed.failure in KEEPS_ATTEMPT:
         if failed.kind == "expired" and _on_expired(policy) == "live":
@@ -177,7 +177,7 @@ def _next_try(record: BatchCall) -> CallKey:
 
 
 def _failures_in_a_row(records: Sequence[BatchCall], kinds: frozenset[str]) -> int:
-    """How many of the latest tries failed in one of these ways, whichever process saw it."""
+    """Number of the latest tries that failed in one of these ways, in any process."""
     count = 0
     for record in reversed(records):
         if not isinstance(record.status, CallFailed) or record.status.kind not in kinds:

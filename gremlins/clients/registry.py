@@ -1,4 +1,4 @@
-"""Which providers there are: the built-in ones by lazy module path, and those that other packages register."""
+"""The providers: built-in ones by lazy module path, and those that other packages register."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENTRY_POINTS = "gremlins.clients"
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """Where a built-in provider is. Its module is imported when it is used, and never before."""
+    """A built-in provider. Its module is imported at its first use."""
 
     module: str
     name: str

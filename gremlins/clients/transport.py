@@ -55,7 +55,7 @@ class ApiFailure(GremlinsError):
 
     @property
     def is_final(self) -> bool:
-        """Whether asking again would be answered the same: a 4xx that is neither a rate limit nor a timeout."""
+        """True if asking again would get the same answer: a 4xx that is neither a rate limit nor a timeout."""
         return self.status is not None and 400 <= self.status < 500 and self.status not in (408, 409, 425, 429)
 
 
@@ -89,7 +89,7 @@ class Transport(Protocol):
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to whatever host it names."""
+    """Refuses redirects: one would carry the key to the host it names."""
 
     def redirect_request(self, *_: object, **__: object) -> None:
         return None

@@ -1,6 +1,7 @@
-"""What `doctor` looks at: git, credentials, binaries, settings, pipelines, disk, records. Only reads, spends nothing.
+"""The checks of `doctor`: git, credentials, binaries, settings, pipelines, disk, records. It only reads and spends
+nothing.
 
-Each look is a `Check` that says what it found and, where something is wrong, what to do about it.
+A `Check` says what was found and, if something is wrong, what to do.
 """
 
 from __future__ import annotations
@@ -164,7 +165,7 @@ def _identity(repo: Path) -> Check:
 
 
 def _clients(settings: Settings, env: Mapping[str, str]) -> Iterator[Check]:
-    """The API first: with a key that is not refused, batch pipelines run whatever binary is missing."""
+    """The API first: with an accepted key, batch pipelines run even if a binary is missing."""
     spec = settings.client_spec
     api = _api(spec, settings, env)
     yield api
@@ -201,7 +202,7 @@ def _api(spec: ClientSpec, settings: Settings, env: Mapping[str, str]) -> Check:
 
 
 def _live(spec: ClientSpec, settings: Settings, env: Mapping[str, str], *, batch_works: bool) -> Check:
-    """Whether live stages of the default client can run. Without, only batch stages do."""
+    """Checks the live stages of the default client; without it, only batch stages run."""
     name = f"live {spec.provider}"
     try:
         client_class(spec).check_ready(spec.model, "live", env, settings)

@@ -77,7 +77,7 @@ class History:
         }
 
     def _failure(self) -> dict[str, Any] | None:
-        """Where it failed and why, for one that is dead or detached by a failure."""
+        """Stage, class and reason of a failure, if it is dead or detached by one."""
         status = self.record.status
         match status:
             case FailedGremlin():

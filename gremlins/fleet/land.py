@@ -26,7 +26,7 @@ from gremlins.stages.pull_request import PULL_REQUEST, find_ours
 
 @dataclass(frozen=True)
 class Landing:
-    """What landed where. `sha` is the commit on `target`."""
+    """A landing. `sha` is the commit on `target`."""
 
     id: str
     sha: str
@@ -82,7 +82,7 @@ def land_pr(
 
 
 def _merge(record: Gremlin, paths: GremlinPaths, clock: Clock, env: Mapping[str, str], patience: float) -> PullRequest:
-    """Its pull request, seen merged; one that somebody merged already is only looked at."""
+    """Merge its pull request, or only look at it if it is merged already."""
     hub = GitHub(Path(record.project), env)
     worktree = Worktree(Path(record.project), Path(record.worktree), record.branch, record.base)
     pull = _pull_of(hub, worktree, paths)
@@ -107,7 +107,7 @@ def _merge(record: Gremlin, paths: GremlinPaths, clock: Clock, env: Mapping[str,
 
 
 def _holds(worktree: Worktree, pull: PullRequest) -> bool:
-    """Whether all of the gremlin's commits were in what was merged: others may have added some of their own."""
+    """True if the merge holds all of the gremlin's commits: other people may have added their own."""
     git, tip = Git(worktree.repo), worktree.tip()
     if pull.head == tip:
         return True
@@ -181,7 +181,7 @@ def _clear_away(record: Gremlin, journal: Journal) -> None:
     if has_uncommitted(worktree):
         ref = interrupted_ref(worktree)
         save_interrupted(worktree, ref)
-        journal(f"what nobody had committed in its worktree is kept as {ref}")
+        journal(f"uncommitted changes of its worktree are kept as {ref}")
     try:
         remove(Path(record.project), Path(record.worktree), record.branch, delete_branch=True)
     except OSError as error:

@@ -20,7 +20,7 @@ from gremlins.repository.git import Git
 from gremlins.repository.worktree import SIDE, Worktree, has_uncommitted, remove, side_worktrees
 
 GRAVE = ".{}.removed"
-"""Where a gremlin's folder goes first: gone at once for everybody who looks, however long it takes to empty."""
+"""Move a gremlin's folder aside first, so that it is gone at once however long deleting takes."""
 
 
 def remove_gremlin(
@@ -77,7 +77,7 @@ def refuse_to_lose_commits(record: Gremlin) -> None:
 
 
 def unlanded_commits(record: Gremlin) -> int:
-    """How many commits the branch has on top of its base, or of what landed. 0 when repository or branch is gone."""
+    """Number of the branch's commits that have not landed. 0 if repository or branch is gone."""
     repo = Path(record.project)
     if not repo.is_dir():
         return 0
@@ -100,7 +100,7 @@ def _worktree(record: Gremlin) -> Worktree:
 
 
 def is_clutter(row: Row, record: Gremlin) -> bool:
-    """What `clean` takes: what has landed, and what is over without commits, or changes that nobody committed."""
+    """Gremlins that `clean` takes: landed, or over without commits and without uncommitted changes."""
     if not row.record.over() or row.seen.holder is not None or unlanded_commits(record):
         return False
     return not has_uncommitted(_worktree(record))
@@ -146,7 +146,7 @@ def _remove(home: Home, record: Gremlin, settle_bead: Callable[[str], None], *, 
 
 
 def _sweep_graves(home: Home) -> None:
-    """What a removal that was killed at the very end had not got to; nobody needs any of it."""
+    """Delete what a killed removal left behind."""
     for grave in home.gremlins.glob(GRAVE.format("*")):
         shutil.rmtree(grave, ignore_errors=True)
 

@@ -36,7 +36,7 @@ from gremlins.stages.spec import children
 
 @dataclass(frozen=True)
 class Rescue:
-    """What a rescue found and did."""
+    """The result of a rescue."""
 
     id: str
     found: str
@@ -135,7 +135,7 @@ def _keep_or_clear_stop(paths: GremlinPaths, open_calls: list[BatchCall]) -> Non
 
 
 def _prove_key(open_calls: list[BatchCall], env: Mapping[str, str], frozen: FrozenLaunch) -> None:
-    """What is outstanding must be visible with the key of now, before anything is touched. Raises NotReady."""
+    """Prove that the present key sees every outstanding batch, before anything changes. Raises NotReady."""
     with_id = [call for call in open_calls if call.batch is not None]
     looked_for = [call for call in open_calls if isinstance(call.status, Intent) and call.maybe_sent]
     if not with_id and not looked_for:
@@ -204,7 +204,7 @@ def forget_progress(record: Gremlin, paths: GremlinPaths, frozen: FrozenLaunch, 
 
 
 def _forget_starts(record: Gremlin, names: list[str]) -> None:
-    """Where rounds and branches began; a branch that was never merged is kept under a ref of its own."""
+    """Forget where rounds and branches began; an unmerged branch is kept under a ref of its own."""
     worktree = Worktree(Path(record.project), Path(record.worktree), record.branch, record.base)
     git, own = Git(worktree.repo), f"refs/gremlins/{record.id}"
     for side in side_worktrees(worktree):

@@ -57,7 +57,7 @@ def survey(
     project: Path | None = None,
     idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
 ) -> FleetStatus:
-    """The fleet, newest first. `names` are unique prefixes; naming shows whatever there is. Raises NotFound."""
+    """The fleet, newest first. `names` are unique prefixes; a named gremlin is always shown. Raises NotFound."""
     wanted = [resolve(home, name) for name in names] if names else list(ids(home))
     rows: list[Row] = []
     unreadable: list[CorruptRecord] = []

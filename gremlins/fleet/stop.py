@@ -1,4 +1,4 @@
-"""`stop`: the intention on disk, then a signal; where nobody lives, a process that does what the gremlin would have."""
+"""`stop`: the request on disk, then a signal; without a process, one that settles the stop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ START_PATIENCE = 20.0
 
 @dataclass(frozen=True)
 class StopResult:
-    """What came of a stop. `pending`: asked for, not ended yet; `row` says how it stands."""
+    """The result of a stop. `pending`: asked for, not ended yet; `row` is its present state."""
 
     id: str
     verdict: Literal["stopped", "over", "pending"]
@@ -46,7 +46,7 @@ def request_stop(home: Home, gremlin_id: str, *, by: str, why: str, clock: Clock
 
 
 def _signal(home: Home, gremlin_id: str, clock: Clock) -> bool:
-    """SIGTERM to whoever lives. True when it was sent, or the gremlin has ended meanwhile."""
+    """Signal the gremlin's process with SIGTERM. True if it was sent, or the gremlin has ended meanwhile."""
     deadline = clock.monotonic() + START_PATIENCE
     while True:
         row = look(home, gremlin_id, clock)
@@ -69,18 +69,18 @@ def _end_what_is_left(home: Home, gremlin_id: str, clock: Clock) -> None:
     try:
         lock = GremlinLock.acquire(paths.lock, "keeper", clock=clock)
     except Conflict:
-        return  # somebody is bringing it back, and ends it first
+        return  # a rescue holds it, and settles the stop first
     with lock:
         end_worktree_processes(paths, clock)
 
 
 def _settle_in_its_place(home: Home, gremlin_id: str, clock: Clock, env: Mapping[str, str]) -> None:
-    """Nobody lives: start a process that cancels and books, exactly as the gremlin's own would have."""
+    """Without a process: start one that cancels and books, exactly as the gremlin's own would have."""
     paths = home.gremlin(gremlin_id)
     try:
         lock = GremlinLock.acquire(paths.lock, "runner", clock=clock)
     except Conflict:
-        return  # somebody else came to life meanwhile, and reads the intention
+        return  # another process holds it now, and reads the request
     try:
         end_worktree_processes(paths, clock)
         spawn_runner(paths, lock, env)

@@ -67,7 +67,7 @@ class Send(Record, frozen=True):
 
 
 class CallStatusBase(Record, tag_field="state", frozen=True):
-    """Where a call stands."""
+    """The state of a call."""
 
     @property
     def state(self) -> str:
@@ -298,7 +298,7 @@ C = TypeVar("C", bound=CallBase)
 
 
 class Ledger:
-    """The call records of one gremlin. Reading needs no lock; whoever writes holds the gremlin's lock."""
+    """The call records of one gremlin. Reading needs no lock; a writer holds the gremlin's lock."""
 
     def __init__(self, paths: GremlinPaths) -> None:
         self.paths = paths
@@ -313,7 +313,7 @@ class Ledger:
         return sorted((read_call(path) for path in self.files()), key=lambda r: (r.created_at, r.key.turn, r.key.try_))
 
     def readable(self) -> tuple[list[CallRecord], list[CorruptRecord]]:
-        """What can be read, and what cannot."""
+        """The readable records, oldest first, and the errors of the others."""
         good: list[CallRecord] = []
         bad: list[CorruptRecord] = []
         for path in self.files():
@@ -358,7 +358,7 @@ class Ledger:
 
 
 def summarize(records: Iterable[CallRecord]) -> CostSummary:
-    """What calls have cost together. Unpriced calls are counted, never taken for free."""
+    """The summed cost of calls. Unpriced calls are counted, never taken as free."""
     batch = live = saved = wasted = 0.0
     unpriced = 0
     for record in records:

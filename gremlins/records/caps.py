@@ -43,7 +43,7 @@ def _sum(lines: Iterable[SpendLine]) -> float:
 
 
 def _at_most(line: SpendLine) -> float:
-    """What a line cost, or would have cost with the provider's dearest model."""
+    """Cost of a line; an unpriced one counts at the provider's dearest model."""
     if line.usd is not None:
         return line.usd
     provider = line.client.partition(":")[0] or "claude"

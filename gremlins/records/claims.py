@@ -1,4 +1,4 @@
-"""Which batches the gremlins of one state root have claimed, read afresh whenever somebody looks for a lost one."""
+"""Batches claimed by the gremlins of one state root, read again for every search."""
 
 from __future__ import annotations
 

@@ -276,7 +276,7 @@ class RunStore:
             lock = GremlinLock.acquire(paths.lock, "runner", patience=0.2)
         except Conflict:
             raise taken from None
-        if paths.state.exists():  # somebody was quicker
+        if paths.state.exists():  # another process was quicker
             lock.release()
             raise taken
         for folder in (paths.calls, paths.artifacts):

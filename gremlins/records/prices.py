@@ -1,6 +1,6 @@
-"""What a call costs, from the usage its provider reports and a maintained price table. Nothing is stored here.
+"""Prices a call from its provider's usage and a maintained price table. Nothing is stored here.
 
-The APIs report tokens, never money. A price that is not known is None, never 0: it must not look free.
+The APIs report tokens, never money. An unknown price is None, never 0, which would look free.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BEFORE_US_RATE = (
     "claude-haiku-4-5",
 )
 _TABLES = {"claude": "anthropic", "anthropic": "anthropic", "openai": "openai", "codex": "openai"}
-"""Which price table belongs to a client's provider."""
+"""The price table of a client's provider."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def price(
 def dearest_price(
     usage: Mapping[str, Any] | None, *, batch: bool, at: datetime, provider: str = "anthropic"
 ) -> Price | None:
-    """What the provider's dearest model would have cost: what an unpriced call counts as where spending is capped."""
+    """Cost with the provider's dearest model: spending caps count an unpriced call as that."""
     table = _table(provider)
     if table is None or usage is None:
         return None

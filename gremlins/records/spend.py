@@ -1,5 +1,8 @@
-"""What was spent, a line for each call that cost something: read from the call records of the gremlins there are, and
-from `spend.jsonl`, where the lines of a gremlin go before its folder does."""
+"""Spending, one line for each call that cost something.
+
+Lines come from the call records of present gremlins, and from `spend.jsonl`, where a gremlin's lines go before its
+folder is removed.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +88,7 @@ def archive(home: Home, record: Gremlin) -> None:
 
 
 def _ends_torn(path: Path) -> bool:
-    """Whether an append was cut off, by a full disk or a crash, in the middle of its last line."""
+    """True if a full disk or a crash cut the last line off."""
     try:
         with path.open("rb") as file:
             file.seek(0, 2)

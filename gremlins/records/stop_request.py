@@ -13,7 +13,7 @@ from gremlins.paths import GremlinPaths
 
 @dataclass(frozen=True)
 class StopIntention:
-    """Who wants it stopped, why and since when. `then_resume`: settle it, then go on (a rescue of a stopped one)."""
+    """A request to stop: by whom, why and when. `then_resume`: settle it, then go on (a rescue of a stopped one)."""
 
     by: str
     why: str
@@ -27,7 +27,7 @@ def write_stop(paths: GremlinPaths, stop: StopIntention) -> None:
 
 
 def read_stop(paths: GremlinPaths) -> StopIntention | None:
-    """The intention, or None. An unreadable file still means that somebody wanted a stop."""
+    """The request, or None. An unreadable file still means a stop is wanted."""
     try:
         raw = paths.stop.read_text()
     except OSError:

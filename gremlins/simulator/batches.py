@@ -1,4 +1,4 @@
-"""The batches of the simulator: what happens to them as time passes. Time is looked at only when somebody asks."""
+"""The simulator's batches. Their state is derived from the clock at each request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the API refuses: an envelope at once, a request's params only when it is processed."""
+"""The API's validation: the envelope at once, each request's params when it is processed."""
 
 from __future__ import annotations
 

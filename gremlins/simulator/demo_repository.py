@@ -95,7 +95,7 @@ def make_project(folder: Path) -> None:
 
 
 def run_tests(folder: Path) -> tuple[bool, str]:
-    """Whether the project's tests pass, and the last line they print."""
+    """Run the project's tests: True if they pass, and the last line they print."""
     done = subprocess.run(TEST_COMMAND.split(), cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     lines = (done.stdout + done.stderr).strip().splitlines()
     return done.returncode == 0, lines[-1] if lines else "no output"

@@ -1,4 +1,4 @@
-"""What goes wrong on purpose: fault scripts, matched against requests and used up as they strike."""
+"""Fault scripts, matched against requests and used up."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ RESULTS_ACTIONS = {
     "missing": "leave the request's line out",
     "foreign": "give the line another custom_id",
     "duplicate": "send the line twice",
-    "extra": "add a line with a custom_id nobody sent",
+    "extra": "add a line with an unknown custom_id",
 }
 OUTCOME_ACTIONS = {
     "errored": "an `errored` result with `error`, `message`, `details`",
     "expired": "an `expired` result",
-    "canceled": "a `canceled` result, as if somebody else had canceled the batch",
+    "canceled": "a `canceled` result, as if another program had canceled the batch",
     "late_success": "cancelling comes too late: it succeeds, and is billed",
-    "unknown": "a result of a type nobody knows",
+    "unknown": "a result of an unknown type",
 }
 REPLY_ACTIONS = {
     "max_tokens": "the reply is cut off at the token limit",
@@ -72,9 +72,9 @@ class Fault:
     do: str
     when: Literal["before", "after"] = "before"
     times: int = 1
-    """How often it strikes; 0 means always."""
+    """Number of times it strikes; 0 is always."""
     skip: int = 0
-    """How many matching requests pass first."""
+    """Matching requests that pass first."""
     match: str | None = None
     """A regular expression searched in the path and body (requests) or the custom_id and prompt (outcomes)."""
     status: int = 500

@@ -19,9 +19,8 @@ Event = tuple[str, Json]
 
 @dataclass(frozen=True)
 class ModelReply:
-    """What a model answers. Without `blocks` its content is one block of `text`.
-
-    `usage` overrides single fields of the usage that is counted, to play cache hits and the like.
+    """A model's reply. Without `blocks` its content is one block of `text`. `usage` overrides single fields of the
+    counted usage, for example cache hits.
     """
 
     text: str = ""

@@ -1,4 +1,4 @@
-"""What answers in place of a model: the protocol, and models that follow a script. None of them thinks."""
+"""The model protocol, and models that follow a script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be set on the simulator, from Python, a JSON file or the command line."""
+"""Options of the simulator, from Python, a JSON file or the command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DAY = 86_400.0
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Seconds everywhere. Whatever is not set behaves as the API does, only at once."""
+    """Times are seconds. The defaults behave as the API does, without its delays."""
 
     host: str = "127.0.0.1"
     port: int = 0
@@ -33,7 +33,7 @@ class Options:
     cancel_latency: float = 0.0
     """From the wish to cancel to the end of the batch."""
     cancel_too_late: bool = False
-    """What is being canceled succeeds all the same, and is billed."""
+    """A batch that is being canceled succeeds all the same, and is billed."""
     expires_after: float = DAY
     results_kept: float = 29 * DAY
     keys: Mapping[str, str] | None = None
@@ -50,10 +50,10 @@ class Options:
     batch_rate_limit: int = 0
     """Requests a minute to all batch endpoints together, per workspace; 0 is no limit."""
     clock_offset: float = 0.0
-    """How far the simulator's clock is ahead of the machine's."""
+    """Seconds that the simulator's clock is ahead of the machine's."""
     faults: tuple[Fault, ...] = ()
     model: Mapping[str, Any] = field(default_factory=lambda: {"kind": "rules"})
-    """Which scripted model answers, see `model_from_json`. A model given to `Simulator` itself comes first."""
+    """The scripted model, see `model_from_json`. A model given to `Simulator` comes first."""
     lenient: bool = False
     """Unknown batch ids are answered with a made-up batch, cursors are ignored and every model is known: for test
     suites of clients that were written against a mock server."""

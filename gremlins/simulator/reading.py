@@ -1,4 +1,4 @@
-"""What a scripted model sees in a request: its text, the repository files inlined in it, the tools it offers."""
+"""Reads a request as a scripted model sees it: its text, the files inlined in it, the tools it offers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ReadPrompt:
 
     system: str
     text: str
-    """What the user messages say, without inlined files, diffs and reminders."""
+    """Text of the user messages, without inlined files, diffs and reminders."""
     whole: str
     """System and all messages, as one text."""
     files: Mapping[str, str]

@@ -97,7 +97,7 @@ class Call:
 
 @dataclass(frozen=True)
 class HttpAnswer:
-    """What goes back. `stream` replaces `body`; None in it means that nothing more comes, but the connection stays."""
+    """An HTTP answer. `stream` replaces `body`; None in it sends nothing more and keeps the connection open."""
 
     status: int = 200
     body: bytes = b""
@@ -123,7 +123,7 @@ class LoggedRequest:
 
 @dataclass(frozen=True)
 class Billed:
-    """Tokens somebody would have had to pay for."""
+    """Tokens that the API would bill."""
 
     model: str
     tier: Tier
@@ -165,7 +165,7 @@ class Api:
     # -- one call
 
     def answer(self, call: Call) -> HttpAnswer:
-        """What the call is answered with, faults included. Never raises."""
+        """Answer a call, faults included. Never raises."""
         endpoint, matched = _route(call)
         request_id = self.ids.new("req")
         fault = self.faults.strike(endpoint, call.text, among=TRANSPORT_ACTIONS)
@@ -444,7 +444,7 @@ def _limit(call: Call) -> int:
 
 
 def _spoilt(line: Json, fault: Fault) -> list[Json]:
-    foreign = line | {"custom_id": "somebody-elses"}
+    foreign = line | {"custom_id": "foreign"}
     match fault.do:
         case "missing":
             return []
@@ -485,7 +485,7 @@ def _error_event(fault: Fault) -> Event:
 
 
 def _made_up(endpoint: str, batch_id: str, base: str) -> HttpAnswer:
-    """For client test suites: an ended batch under whatever id was asked for."""
+    """For client test suites: an ended batch under any id."""
     if endpoint == "delete":
         return _json({"id": batch_id, "type": "message_batch_deleted"})
     if endpoint == "results":

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 from gremlins.simulator.routes import Call, HttpAnswer
 
 IDLE_SECONDS = 75.0
-"""How long a kept-alive connection may say nothing."""
+"""Seconds that a kept-alive connection may be silent."""
 LOOK_AGAIN = 0.1
 """Seconds between two looks whether a client that is kept hanging is still there."""
 

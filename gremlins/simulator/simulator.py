@@ -128,7 +128,7 @@ class Simulator:
 
     @property
     def requests(self) -> dict[str, int]:
-        """How many requests of each kind it got."""
+        """Number of requests of each kind."""
         return dict(self.api.requests)
 
     @property
@@ -145,7 +145,7 @@ class Simulator:
 
 
 def announcement(simulator: Simulator) -> str:
-    """What to tell a person who has started it by hand."""
+    """The text for a person who started it by hand."""
     exports = "\n".join(f"export {name}={value}" for name, value in simulator.env.items())
     return (
         "This is a simulator of Anthropic's Messages and Batches API, not a model: replies follow a script, "

@@ -59,13 +59,13 @@ class Page:
 
 
 class BatchApi(Protocol):
-    """What the durable call needs of a batch API. Every method raises ApiFailure."""
+    """The batch API that the engine uses. Every method raises ApiFailure."""
 
     @property
     def fingerprint(self) -> str: ...
 
     def warm_up(self) -> None:
-        """Load what `create` needs. It takes seconds, in which nobody should have to wonder whether it was sent."""
+        """Imports the SDK before the POST, because the import takes seconds."""
 
     def create(self, custom_id: str, params: dict[str, Any]) -> Batch: ...
 
@@ -137,8 +137,10 @@ class AnthropicBatchApi:
         return _batch(HttpReply(200, body, {}), request_id=request_id)
 
     def _client(self) -> anthropic.Anthropic:
-        """The SDK on the same account as `wire`, whatever the environment says by now. By itself it follows
-        redirects, and takes the prompt along (measured)."""
+        """The SDK on the account of `wire`, even if the environment has changed.
+
+        Redirects are off: by default the SDK follows them and sends the prompt along (measured).
+        """
         import anthropic
 
         http = self._http_client or anthropic.DefaultHttpxClient(follow_redirects=False, timeout=self.wire.timeout)
@@ -172,7 +174,7 @@ class AnthropicBatchApi:
         return _batch(self.wire.call("POST", _path(batch_id) + "/cancel"))
 
     def model(self, model: str) -> dict[str, Any]:
-        """What the account may know of a model: `max_tokens`, `capabilities`."""
+        """The API's description of a model: `max_tokens`, `capabilities`."""
         return self.wire.call("GET", f"/v1/models/{quote(model, safe='')}").json()
 
     def _clean(self, failure: ApiFailure) -> ApiFailure:

@@ -1,4 +1,4 @@
-"""What a reply has cost: its usage at batch prices, and the one writer of batch call records."""
+"""Books replies at batch prices; the one writer of batch call records."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Books:
         return self.session.ledger.put(changed)
 
     def price(self, record: BatchCall, message: Mapping[str, Any], at: datetime) -> tuple[Cost, Usage]:
-        """What a message cost at the batch prices of `at`, and its tokens."""
+        """Cost of a message at the batch prices of `at`, and its tokens."""
         raw = message.get("usage")
         raw = raw if isinstance(raw, dict) else {}
         asked = str(record.request.get("model"))

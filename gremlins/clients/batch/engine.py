@@ -65,10 +65,11 @@ LARGER = 2
 MODEL_CEILING = 64_000
 """Output tokens every current model allows; asked of the API first, used where it does not say."""
 REFUSED_FETCHES = 12
-"""How often a final "no" to fetching results is asked again: right after_batch the end it may come too early."""
+"""Fetches of results that may be refused with a 4xx: right after the end it may come too early."""
 TORN_FETCHES = 150
-"""How often results that come incomplete are fetched again, which takes about a day: they were paid for, and a proxy
-that answers with a page of its own may do so for hours. Counted, for a clock may jump."""
+"""Fetches of results that may come incomplete; about a day. They are paid for, and a proxy may answer with a page of
+its own for hours. A count, because a clock may jump.
+"""
 
 
 class BatchEngine:
@@ -402,7 +403,7 @@ class BatchEngine:
         try:
             raw = self.session.ledger.read_raw(ended.raw)
         except FileNotFoundError:
-            self.books.put(record, status=Submitted())  # somebody removed it: it can be fetched again
+            self.books.put(record, status=Submitted())  # the raw file was removed: fetch it again
             return None
         try:
             record = self._settle_second(record)
@@ -446,7 +447,7 @@ class BatchEngine:
         if record.cancel_requested is not None:
             return self._failed("canceled", "canceled", "canceled for a stop")
         batch_id = record.batch.batch_id if record.batch else "the batch"
-        return self._failed("canceled", "canceled_elsewhere", f"{batch_id} was canceled by somebody else")
+        return self._failed("canceled", "canceled_elsewhere", f"{batch_id} was canceled by another program")
 
     def _collected(self, record: BatchCall, message: Mapping[str, Any]) -> None:
         reply = reply_of(message)
@@ -512,12 +513,12 @@ class BatchEngine:
 
 
 def new_custom_id(gremlin_id: str) -> str:
-    """Unique in every account, whatever other homes and tools use: 64 characters of `[A-Za-z0-9_-]` at most."""
+    """A new custom_id: at most 64 characters of `[A-Za-z0-9_-]`, unique across accounts and state roots."""
     return f"{gremlin_id[:31]}_{uuid.uuid4().hex}"
 
 
 def build_request(model: str, prompt: Prompt, max_tokens: int) -> dict[str, Any]:
-    """The parameters of a one-shot message. No `cache_control`: a cache write costs extra and nobody reads it."""
+    """The parameters of a one-shot message. No `cache_control`: a cache write costs extra, and nothing reads it."""
     messages: list[dict[str, Any]] = [{"role": "user", "content": prompt.text}]
     for reply, correction in prompt.followups:
         messages += [{"role": "assistant", "content": reply}, {"role": "user", "content": correction}]

@@ -26,13 +26,13 @@ from gremlins.retry import RETRY_AFTER_CEILING
 
 TURN_FD_VARIABLE = "GREMLINS_TURN_FD"
 TURN_SECONDS = 30.0
-"""How long a gremlin that has woken up keeps its turn: enough to collect a reply and to send the next request."""
+"""Seconds a woken gremlin keeps its turn: enough to collect a reply and to send the next request."""
 
 Hibernate = Callable[[GremlinPaths, Wait, BatchSettings, GremlinLock], None]
 
 
 def account_here(paths: GremlinPaths, env: Mapping[str, str] | None = None) -> AccountPoll | None:
-    """Where those who wait on this environment's account meet, or None without credentials."""
+    """The shared poll of this environment's account, or None without credentials."""
     try:
         fingerprint = find_account(os.environ if env is None else env).fingerprint
     except NotReady:

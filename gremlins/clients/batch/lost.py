@@ -25,7 +25,7 @@ from gremlins.retry import exponential, honoured, parse_retry_after, poll_interv
 SLACK = timedelta(seconds=60)
 """Between the server's clock in its Date header and the one that dates its batches."""
 TORN_LOOKS = 40
-"""How often results that come incomplete are fetched before they are taken for what they are: some hours."""
+"""Fetches of incomplete results before the batch counts as unreadable; some hours."""
 WITNESSES = 3
 """Earlier batches that are retrieved to prove that another key sees the same workspace."""
 NO_ACCESS = (401, 403)
@@ -34,8 +34,8 @@ GONE = (404, 410)
 
 @dataclass(frozen=True)
 class Found:
-    """What a search brought. `record` holds what was learned on the way; `at` is the server's time of the search, ours
-    where it does not say.
+    """The result of a search. `record` holds what it learned; `at` is the server's time, or ours if the server does
+    not say.
     """
 
     record: BatchCall
@@ -79,7 +79,7 @@ class Search:
         return seen, at or self.session.clock.now()
 
     def _close_open_sends(self, record: BatchCall, at: datetime) -> BatchCall:
-        """A killed process left no time of failure: it is the server's time when somebody first looks."""
+        """Close the sends of a killed process: they failed at the server's time of this first search."""
         if all(send.outcome is not None for send in record.sends):
             return record
         end = {"outcome": "ambiguous", "failed": at}
@@ -116,7 +116,7 @@ class Search:
         return Found(record, tuple(proven), tuple(undecided), tuple(unreadable), at)
 
     def _whose(self, record: BatchCall, batch: Batch) -> Literal["ours", "foreign", "open", "torn"]:
-        """Whether a batch carries the call, as far as anything can tell. Raises ApiFailure when the key is refused."""
+        """Decide if a batch carries the call. Raises ApiFailure when the key is refused."""
         if not batch.has_ended:
             return "open"
         try:
@@ -142,7 +142,7 @@ def batches_of(record: BatchCall) -> list[str]:
 
 
 def _may_be(batch: Batch, record: BatchCall) -> bool:
-    """Whether a batch could have been made by one of the record's lost POSTs."""
+    """True if one of the record's lost POSTs could have made the batch."""
     if batch.requests not in (None, 1) or batch.id in record.rejected or batch.id in batches_of(record):
         return False
     return any(_in_time(batch, send) for send in lost_sends(record))

@@ -1,7 +1,7 @@
-"""What a batch's result means: the outcome table, as pure functions over the raw lines.
+"""The outcome table: pure functions over the raw result lines.
 
-Kinds are decided on `.type` strings; the SDK's classes are not asked, for it parses what it does not know into the
-wrong one. Source: Anthropic's Message Batches documentation, and measurements against SDK 2.11.
+They decide on `.type` strings, because the SDK parses unknown kinds into the wrong class. Source: Anthropic's Message
+Batches documentation, and measurements against SDK 2.11.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from gremlins.records.calls import BatchCall
 FIRST_LOOK = 0.1
 """Seconds. A person waits at the terminal, so the first looks are close together."""
 WATCHED = 0.7
-"""Seconds between looks while somebody may be waiting for the end of `stop`."""
+"""Seconds between polls while `stop` waits."""
 UNWATCHED = 10.0
 STEPS = 8
 """More than a call can need: intent → found → submitted → ended → collected."""

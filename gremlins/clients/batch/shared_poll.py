@@ -1,7 +1,7 @@
-"""One shared poll: a short-lived process that asks what has become of an account's batches, for all who wait.
+"""The shared poll: one short-lived process lists an account's batches for every gremlin that waits on it.
 
-Whoever holds the account's lock lists its batches once and leaves the answer in a file. Light on purpose: it is
-started every few seconds for as long as anything is parked, and imports neither the SDK nor pydantic.
+The holder of the account's lock leaves the answer in a file. It imports neither the SDK nor pydantic, because it
+starts every few seconds while anything is parked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gremlins.records.wait import read_wait
 from gremlins.retry import RETRY_AFTER_CEILING, parse_retry_after
 
 FORGET_AFTER = 26 * 3600.0
-"""Seconds after which a registration is nobody's: batches expire after 24 hours."""
+"""Seconds until a registration is stale: batches expire after 24 hours."""
 LOCK_PATIENCE = 5.0
 LIST_SLACK = 600.0
 """Seconds between our clock, which dates registrations, and the server's, which dates batches."""
@@ -102,7 +102,7 @@ def ask(
         if account.must_pause(now):
             raise ApiFailure("the API asked to be left alone for a while", phase="unsent")
         try:
-            if not held:  # whoever has it may be hanging: look after our own
+            if not held:  # its holder may hang: ask for our own batches
                 return _is_over(_retrieve(api, mine))
             return _is_over(_share(account, api, gremlin_id, mine, fresh, now))
         except ApiFailure as failure:
@@ -127,7 +127,7 @@ def _share(
 
 @dataclass(frozen=True)
 class PollAnswer:
-    """What was learned of an account's batches, and when (epoch)."""
+    """The statuses of an account's batches by id, and the epoch of the poll."""
 
     at: float
     batches: dict[str, str]

@@ -1,9 +1,8 @@
-"""What a gremlin is while it is parked: a process of the standard library only, a few MB, that sleeps.
+"""A parked gremlin: a small process of the standard library that sleeps.
 
-It keeps the gremlin's lock across exec, in both directions. It asks nothing of the API itself: when a poll is due it
-reads the answer another gremlin may have left, else has a short-lived child ask (`clients.batch.shared_poll`). As soon
-as there is anything to do it becomes the runner again. It must import nothing of gremlins: it runs without
-site-packages.
+It keeps the gremlin's lock across exec in both directions. When a poll is due it reads the answer another gremlin
+left, or starts a child to ask the API (`clients.batch.shared_poll`). When there is work it becomes the runner again.
+It imports nothing of gremlins: it runs without site-packages.
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
 POLL_SHARE = 0.15  # as gremlins.retry.poll_interval; a test holds the two together
 SPREAD = 0.2
 FOLLOW = 0.1
-"""Who finds another's answer looks next up to this share of the interval after that other's next poll is due, so that
-one leads, the rest follow, and should it die one of them leads."""
+"""Followers poll up to 10 % later than the leader, so one gremlin polls for all; if it dies, a follower leads."""
 FRESH_SHARE = 0.6
 """An answer no older than this share of the interval counts as this gremlin's own poll. More than half, or two groups
 could go on for ever that ask in turn, each too late for the other's answer."""
@@ -62,7 +60,7 @@ class Waiter:
     # ── the world ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def install(self) -> None:
-        """Take the lock over from whoever became this process, and let the signals in that it had kept back."""
+        """Take over the lock from the process before exec, and unblock its signals."""
         os.set_inheritable(self.plan["lock_fd"], False)
         self.read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
@@ -126,7 +124,7 @@ class Waiter:
         return float(min(max(self.plan["poll_initial"], POLL_SHARE * age), self.plan["poll_max"]))
 
     def poll(self) -> bool:
-        """Whether a batch of ours has ended, or the runner should look."""
+        """True if a batch of ours has ended, or the runner should look."""
         self.at, known = self.shared_answer(self.interval() * FRESH_SHARE)
         self.leads = any(call["batch_id"] not in known for call in self.plan["calls"])
         if self.leads:
@@ -141,7 +139,9 @@ class Waiter:
         return any(known.get(call["batch_id"]) == "ended" for call in self.plan["calls"])
 
     def shared_answer(self, fresh: float) -> tuple[float, dict[str, str]]:
-        """When somebody has last asked, and the statuses by batch id; none if that is not within so many seconds."""
+        """The epoch of the last shared poll and its statuses by batch id; no statuses if it is older than `fresh`
+        seconds.
+        """
         now = self.now()
         try:
             with open(self.plan["answer"], encoding="utf-8") as file:

@@ -37,7 +37,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Heard:
-    """How a try ended."""
+    """The end of a try."""
 
     end: Reply | CallFailed
     booked: Booked
@@ -49,7 +49,7 @@ class Agent(Protocol):
     client: str
 
     def request(self, prompt: PromptSource, *, edits_worktree: bool, max_tokens: int | None) -> dict[str, Any]:
-        """What is asked, as the record keeps it."""
+        """The request as its record keeps it."""
 
     def new_session(self) -> str | None:
         """The id of a new session, where the provider lets us choose it: then it is on record before it begins."""

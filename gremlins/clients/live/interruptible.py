@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def run_interruptibly(session: Session, work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end. Raises whatever `session.check` raises when the process is asked to end meanwhile."""
+    """Run to the end. Raises the exception of `session.check` when the process is asked to end."""
     return asyncio.run(_until_over(session, work))
 
 

@@ -36,7 +36,7 @@ Hear = Callable[[bytes], bool]
 
 @dataclass(frozen=True)
 class Launch:
-    """What to start. `stdin` is the whole prompt: secrets and prompts are never arguments."""
+    """A program to start. `stdin` is the whole prompt: secrets and prompts are never arguments."""
 
     argv: Sequence[str]
     cwd: Path
@@ -46,7 +46,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Exit:
-    """How a process ended. idle: the watchdog ended it; lingered: it had finished but did not exit."""
+    """The end of a process. idle: the watchdog ended it; lingered: it had finished but did not exit."""
 
     how: Literal["exited", "idle", "lingered"]
     returncode: int
@@ -56,9 +56,9 @@ class Exit:
 
 
 def bound_to_us(argv: Sequence[str]) -> list[str]:
-    """The same program, ended by the kernel should this process be killed: nobody would watch what it spends.
+    """The program, wrapped so that the kernel ends it with this process; else its spending would go unwatched.
 
-    Only Linux can, and only where util-linux brings `setpriv`; elsewhere a rescue ends what was left.
+    Only on Linux with util-linux's `setpriv`; elsewhere a rescue ends what is left.
     """
     wrapper = _setpriv()
     return [wrapper, "--pdeathsig", "TERM", "--", *argv] if wrapper else list(argv)
@@ -115,9 +115,8 @@ class LineBuffer:
 
 
 def drive(session: Session, launch: Launch, hear: Hear, *, finished: Callable[[], bool]) -> Exit:
-    """Run an agent to its end. Raises NotStarted, and whatever `hear` and `session.check` raise.
-
-    However this ends, the agent and everything it started have ended before.
+    """Run an agent to its end; it and everything it started have then ended. Raises NotStarted, and the exceptions of
+    `hear` and `session.check`.
     """
     run_id = uuid.uuid4().hex
     child = _start(session, launch, run_id)
@@ -233,7 +232,7 @@ class _Following:
 
 
 def end(child: subprocess.Popen[bytes], run_id: str, *, grace: float = 5.0, streams: bool = True) -> None:
-    """End an agent's process group and whatever carries its mark, reap it, and close its `streams`."""
+    """End an agent's process group and every process with its mark, reap it, and close its `streams`."""
     clock = SystemClock()  # not the session's: that one is cut short by the very signal this answers
     for group in {child.pid, *marked_groups(run_id)}:
         if proc.group_alive(group):

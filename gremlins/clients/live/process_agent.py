@@ -18,7 +18,7 @@ CONTINUE = "You were interrupted. Look at what is already done in the worktree, 
 
 
 MAX_TURNS = 200
-"""Whatever an agent does, a run of it ends."""
+"""Seconds after which a run is ended."""
 
 
 class TooManyTurns(Exception):
@@ -31,13 +31,13 @@ class EventStream(Protocol):
     turns: int
     """Replies of the model so far."""
     reports: int
-    """How often what the run has cost became larger."""
+    """Number of increases of the run's cost."""
     last_was_delta: bool
-    """Whether the latest line was a piece of something that a later line has whole: it need not be kept."""
+    """True if the latest line repeats in a later one, so that it need not be kept."""
 
     @property
     def finished(self) -> bool:
-        """Whether the program has said its last word."""
+        """True if the program has reported its end."""
 
     def hear(self, line: bytes) -> bool:
         """Take one line. True when it was a sign of life."""
@@ -50,7 +50,7 @@ class ProcessAgent(ABC, Generic[Stream]):
     """A provider whose live calls are runs of a program."""
 
     program: str
-    """What it is called in messages."""
+    """The program's name in messages."""
 
     def __init__(self, session: Session, model: str, provider: str) -> None:
         self.session = session
@@ -70,7 +70,7 @@ class ProcessAgent(ABC, Generic[Stream]):
 
     @abstractmethod
     def launch(self, order: Order, env: Mapping[str, str]) -> Launch:
-        """What is started for a try. Raises NotReady where the program is missing."""
+        """The command of a try. Raises NotReady if the program is missing."""
 
     @abstractmethod
     def stream(self) -> Stream:
@@ -78,11 +78,11 @@ class ProcessAgent(ABC, Generic[Stream]):
 
     @abstractmethod
     def verdict(self, stream: Stream, ended: Exit, request: Mapping[str, Any]) -> Reply | CallFailed:
-        """What a run came to."""
+        """The result of a run."""
 
     @abstractmethod
     def booked(self, stream: Stream, record: LiveCall) -> Booked:
-        """What a run has cost, as far as is known by now."""
+        """Cost of a run so far."""
 
     def ask(self, order: Order) -> Heard:
         request = order.record.request
@@ -115,7 +115,7 @@ class ProcessAgent(ABC, Generic[Stream]):
 
 
 def without_result(program: str, ended: Exit, *, events: int, rubbish: bytes) -> CallFailed:
-    """What a run came to that ended without a last word."""
+    """The result of a run that ended without reporting it."""
     last = short((ended.stderr.splitlines() or [""])[-1])
     if ended.how == "idle":
         return CallFailed(failure="task", kind="stalled", message=f"{program} fell silent and was ended")

@@ -23,7 +23,7 @@ RAW_LIMIT = 64 * 2**20
 
 @dataclass(frozen=True)
 class Booked:
-    """What a try has cost so far. `session_id` lets the provider take it up again."""
+    """Cost of a try so far. `session_id` lets the provider resume it."""
 
     cost: Cost | None = None
     usage: Usage | None = None
@@ -58,14 +58,14 @@ class LiveRecords:
         )
 
     def wait(self, again: Again) -> bool:
-        """Whether it is too early to ask; then some of the waiting is done. The end of the wait is on record."""
+        """True if it is too early to ask; then it has waited a while. The end of the wait is on record."""
         if again.not_before is None or again.not_before <= self.session.clock.now():
             return False
         self.session.park(Wait(again.not_before, why=f"{self.label}: asking again at {again.not_before:%H:%M:%S}Z"))
         return True
 
     def intend(self, request: dict[str, Any], *, turn: int = 1, session_id: str | None = None) -> LiveCall:
-        """Write down what is about to be asked, as the next try. Whoever calls has asked `check` and `guard`."""
+        """Record the next try before it is asked. The caller has called `check` and `guard`."""
         attempt = self.session.attempt(self.label)
         taken = (r.key.try_ for r in self.session.ledger.of_call(self.label, attempt) if r.key.turn == turn)
         now = self.session.clock.now()

@@ -23,7 +23,7 @@ OUTPUT_LIMIT = 100_000
 
 
 def worktree_tools(session: Session, *, edits: bool) -> list[Any]:
-    """What the model may do. Everything is confined to the worktree, and nothing may touch its `.git`."""
+    """The model's tools, confined to the worktree and kept out of its `.git`."""
     from anthropic.lib.tools import agent_toolset as sdk  # seconds: only a live call pays for it
 
     root = session.worktree.resolve()
@@ -52,7 +52,7 @@ def sandboxed(command: str, worktree: Path) -> list[str]:
 
 
 def _works(wrapper: str) -> bool:
-    """Whether user namespaces are allowed here: in many containers they are not."""
+    """True if user namespaces are allowed; many containers forbid them."""
     try:
         probe = [wrapper, "--ro-bind", "/", "/", "--unshare-pid", "true"]
         return proc.run(probe, cwd=Path("/"), timeout=10).returncode == 0
@@ -101,7 +101,7 @@ async def run_command(session: Session, command: str) -> str:
 
 
 def _read_all(child: subprocess.Popen[bytes]) -> str:
-    """What a command prints: bounded, the middle left out."""
+    """A command's output with its middle left out, bounded."""
     assert child.stdout is not None
     head, tail, half, left_out = b"", b"", OUTPUT_LIMIT // 2, 0
     while chunk := os.read(child.stdout.fileno(), 65536):

@@ -22,7 +22,7 @@ from gremlins.processes.interrupt import Terminated
 from gremlins.records.calls import CallFailed, CallRecord, Collected, Cost, LiveCall, Reply
 
 MAX_LIVE_TURNS = 200
-"""Whatever the model does, a conversation ends."""
+"""The most turns of a conversation, so that it always ends."""
 LARGER = 2
 
 
@@ -40,12 +40,12 @@ class Turns:
         return every[-1] if every else None
 
     def step(self) -> LiveStep:
-        """What follows from the records as they are."""
+        """The next step, from the records."""
         latest = self.latest()
         return self.step_of(latest.key.turn) if latest else Again()
 
     def step_of(self, turn: int) -> LiveStep:
-        """What follows at one turn. A reply that was cut off is asked once more, larger."""
+        """The next step of one turn. A reply that was cut off is asked once more, larger."""
         step = self.records.step(turn)
         if isinstance(step, Give) and step.reply.stop_reason == "max_tokens" and self._cuts(turn) == 1:
             return Again(step.record)
@@ -69,7 +69,7 @@ class Turns:
         return self.sending
 
     def _conversation(self) -> str:
-        """What its turns have in common: the edits of the earlier ones stand in the worktree when it goes on."""
+        """Turns of one attempt: the edits of earlier ones stand in the worktree when it goes on."""
         latest = self.latest()
         return (latest and latest.session_id) or uuid.uuid4().hex
 
@@ -113,7 +113,7 @@ class Turns:
 
 
 def final_failure(reply: Reply) -> CallFailed | None:
-    """What is wrong with the last reply of a conversation, if anything is. It was paid for all the same."""
+    """The failure of a conversation's last reply, or None. The reply is paid for either way."""
     match reply.stop_reason:
         case "refusal":
             message = " ".join(reply.text.split())[:300] or "the model declined to answer"

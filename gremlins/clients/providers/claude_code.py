@@ -34,7 +34,7 @@ INSTRUCTIONS = ("CLAUDE.md", ".claude/CLAUDE.md", "AGENTS.md")
 INSTRUCTIONS_LIMIT = 40_000
 """Bytes of the project's own instructions that are passed on."""
 BOUNDS = (
-    "You run unattended: nobody can answer a question or grant a permission. Work only with the tools you have and "
+    "You run unattended: no person can answer a question or grant a permission. Work only with the tools you have and "
     "only on files below the working directory; a tool call that needs a permission ends the run as a failure."
 )
 
@@ -113,7 +113,7 @@ def check_live(env: Mapping[str, str], settings: Settings) -> None:
 
 
 def _logged_in(binary: Path, env: Mapping[str, str]) -> bool:
-    """Whether Claude Code has a login of its own. It asks nobody for that; one that cannot say counts as logged in."""
+    """True if Claude Code has a login of its own, or cannot say."""
     try:
         done = proc.run(
             [str(binary), "auth", "status"], cwd=Path("/"), env=agent_env(env, _PROVIDER, _OURS), timeout=20

@@ -1,4 +1,4 @@
-"""What Claude Code says of itself: its stream-json output, parsed as JSON, and what it means. Nothing runs here."""
+"""Reads Claude Code's stream-json output. Nothing runs here."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ class ClaudeStream:
         self.events = 0
         self.turns = 0
         self.reports = 0
-        """How often the sum of the usages grew."""
+        """Number of increases of the summed usage."""
         self.rubbish = b""
         self.last_was_delta = False
-        """Whether the latest line was a piece of something that a later line has whole."""
+        """True if the latest line repeats in a later one."""
         self._text = ""
         self._streaming: str | None = None
 
@@ -168,7 +168,7 @@ def _tokens(usage: Mapping[str, Any]) -> int:
 
 
 def verdict(stream: ClaudeStream, ended: Exit) -> Reply | CallFailed:
-    """What a run came to: its exit code and the word `success` are both not to be trusted (measured)."""
+    """The result of a run. Neither its exit code nor the word `success` can be trusted (measured)."""
     result = stream.result
     if result is None:
         return _without_result(stream, ended)

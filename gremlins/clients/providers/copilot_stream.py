@@ -1,4 +1,4 @@
-"""What the Copilot CLI says of itself: its JSON lines, and what they mean. Nothing runs here."""
+"""Reads the Copilot CLI's JSON lines. Nothing runs here."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class CopilotStream:
 
 
 def verdict(stream: CopilotStream, ended: Exit) -> Reply | CallFailed:
-    """What a run came to."""
+    """The result of a run."""
     if stream.error is not None:
         return _error(stream.error)
     if stream.result is None:

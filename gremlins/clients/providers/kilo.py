@@ -166,7 +166,7 @@ class KiloAgent:
             self.session.log(f"kilo: the session could not be aborted: {failure}")
 
     def _rules(self, edits: bool) -> list[dict[str, str]]:
-        """What the session may do; the last rule that fits decides."""
+        """Permissions of the session; the last rule that matches decides."""
         live = self.session.settings.live
         if edits and live.permission_mode == "bypassPermissions":
             return [_rule("*", "*", "allow")]

@@ -1,4 +1,4 @@
-"""What a Kilo session says of itself: its events and messages, and what they mean. Nothing runs here."""
+"""Reads a Kilo session's events and messages. Nothing runs here."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class KiloRun:
         self.heard = 0
         self.last_was_delta = False
         self.changed = False
-        """Whether the latest event changed what the session has cost."""
+        """True if the latest event changed the session's cost."""
         self.cost = 0.0
         self.tokens: dict[str, Any] | None = None
         self.error: dict[str, Any] | None = None
         self.permission: str | None = None
-        """A question for leave that nobody is there to answer."""
+        """A permission request, which no person can answer."""
         self.denied: set[str] = set()
         self.turns = 0
         self.retries = 0
@@ -85,7 +85,7 @@ class KiloRun:
             self.cost, self.tokens = float(cost), tokens
 
     def verdict(self, messages: object, unwrapped: Callable[[str], str]) -> Reply | CallFailed:
-        """What the session came to."""
+        """The result of the session."""
         replies = [m for m in messages if _is_reply(m)] if isinstance(messages, list) else []
         last = replies[-1] if replies else {}
         error = self.error or last.get("info", {}).get("error")

@@ -195,7 +195,7 @@ def server(session: Session, env: Mapping[str, str]) -> Iterator[Kilo]:
 
 
 def _address(session: Session, child: subprocess.Popen[bytes], output: IO[bytes]) -> str:
-    """Where the new server listens, once it says so. Raises KiloFailure."""
+    """The new server's address, once it prints it. Raises KiloFailure."""
     until = session.clock.monotonic() + START_PATIENCE
     while True:
         session.check()
