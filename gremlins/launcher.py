@@ -39,7 +39,7 @@ ANTHROPIC = frozenset({"claude", "anthropic"})
 
 @dataclass(frozen=True)
 class LaunchRequest:
-    """What a person, or the dispatch loop, asks for."""
+    """A request to launch, from a person or the dispatch loop."""
 
     pipeline: str
     cwd: Path

@@ -152,7 +152,7 @@ class Run:
         self._wake_up()
         if read_stop(self.paths) is not None:
             self._settle()
-            stop = read_stop(self.paths)  # that took its time: somebody may have asked for another stop meanwhile
+            stop = read_stop(self.paths)  # settling took time: another stop may have come
             if stop is not None and not stop.then_resume:
                 self.end(Stopped(since=self.clock.now(), by=stop.by, reason=stop.why), f"stopped by {stop.by}")
                 return 0
@@ -179,7 +179,7 @@ class Run:
         settle_stopped_calls(patient, self.make_client, self._show_waiting)
 
     def _show_waiting(self, wait: Wait) -> None:
-        """What a stop waits for. Told once: the looks are close together."""
+        """Show the wait of a stop, once: its polls are close together."""
         now = self.record.status
         if not (isinstance(now, Parked) and now.calls == wait.calls):
             self.save(status=Parked(since=now.since, calls=wait.calls, reason=wait.why))
@@ -361,7 +361,7 @@ class Run:
         return 0
 
     def _evidence(self, done: Done) -> Evidence:
-        """What there is to show, checked against the base commit."""
+        """The evidence, checked against the base commit."""
         record = self.record
         worktree = Worktree(Path(record.project), Path(record.worktree), record.branch, record.base)
         tip = worktree.tip()
@@ -495,7 +495,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _unable(error)
     except Terminated as terminated:  # in the middle of an ending; what is on record is how it stands
         return _unable(terminated)
-    except Exception:  # noqa: BLE001 # the last door of this process: whatever is left is a bug, and must be told
+    except Exception:  # noqa: BLE001 # the last handler of this process: an exception here is a bug, and is recorded
         try:
             return _crashed(home, gremlin_id, lock, clock)
         except (GremlinsError, OSError) as error:

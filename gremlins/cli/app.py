@@ -58,5 +58,5 @@ def _placeholder() -> None:
 
 
 def usage_errors() -> tuple[type[Any], ...]:
-    """What wrong usage raises: the base of typer's own parameter error, which typer does not name in public."""
+    """The exception of wrong usage: the base of typer's parameter error, which typer does not export."""
     return tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

@@ -1,4 +1,4 @@
-"""What the shell offers behind a verb: ids with their titles, pipelines. Reads little, and never fails."""
+"""Shell completion: ids with their titles, pipelines. Reads little, and never fails."""
 
 from __future__ import annotations
 

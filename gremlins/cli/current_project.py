@@ -1,4 +1,4 @@
-"""What the verbs of beads and dispatching work with: the project one stands in, its settings, and the store."""
+"""The current project for the bead and dispatch verbs: its settings and the store."""
 
 from __future__ import annotations
 
@@ -86,4 +86,4 @@ def person() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError):
-        return "somebody"
+        return "a person"

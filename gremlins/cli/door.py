@@ -39,12 +39,12 @@ def run(argv: Sequence[str]) -> int:
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         return _tell(f"{error.strerror or error}{where}", "`gremlins doctor` looks at disk and permissions", 1)
-    except Exception:  # noqa: BLE001 # the last door: whatever comes here is a bug, kept for its finder
+    except Exception:  # noqa: BLE001 # the last handler: an exception here is a bug, kept in a crash log
         return _crash()
 
 
 def _reader_gone() -> int:
-    """`| head` has seen enough: nobody is left to be told, at the interpreter's own last flush neither."""
+    """The reader of a pipe is gone: nothing more is written, not even by the interpreter's last flush."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 0
 
@@ -85,7 +85,7 @@ def _tell(message: str, hint: str | None, code: int) -> int:
         sys.stdout.flush()
         print("\n".join(lines), file=sys.stderr)  # noqa: T201 # the door is where printing is done
     except OSError:
-        pass  # nobody is left to be told
+        pass  # the reader is gone
     return code
 
 

@@ -34,7 +34,7 @@ _RANK = {state: rank for rank, state in enumerate(ORDER)}
 
 
 def by_urgency(rows: Iterable[Row]) -> list[Row]:
-    """What needs a person, then what runs, then what is parked, then what is over; within each as it came."""
+    """Rows that need a person first, then running, parked and over; in each group in their order."""
     return sorted(rows, key=lambda row: _RANK[row.life.state])
 
 
@@ -43,7 +43,7 @@ def needs_a_person(row: Row) -> bool:
 
 
 def detail(row: Row, now: datetime) -> str:
-    """What there is to say beyond its state: when it is next asked, what it waits for, or why it ended."""
+    """The detail beside a state: the next poll, the wait, or the reason of its end."""
     if isinstance(status := row.record.status, Stopped):
         return printable(f"by {status.by}: {status.reason or 'no reason given'}")
     if row.life.state != "parked":
@@ -68,7 +68,7 @@ def _branches(row: Row) -> str:
 
 
 def task_of(row: Row) -> str:
-    """What it works on, and for which bead."""
+    """The gremlin's task, and its bead."""
     title = printable(row.record.title or row.record.task)
     return f"{row.record.bead_id}: {title}" if row.record.bead_id else title
 
@@ -134,7 +134,7 @@ def view(fleet: FleetStatus, now: datetime, width: int, height: int | None = Non
 
 
 def _that_fit(blocks: Sequence[Sequence[object]], room: int) -> int:
-    """How many of the blocks of lines fit, from the first on."""
+    """Number of blocks of lines that fit, from the first on."""
     used = 0
     for count, block in enumerate(blocks):
         used += len(block)

@@ -63,7 +63,7 @@ def _number(text: str) -> float | None:
 
 
 def help_text() -> str:
-    """What `gremlins --help` shows."""
+    """The text of `gremlins --help`."""
     wide, width = max(map(len, GLOBALS)), max(map(len, VERBS))
     options = [f"  {name:<{wide}}  {text}" for name, text in GLOBALS.items() if name != "-h"]
     verbs = [f"  {name:<{width}}  {verb.help}" for name, verb in VERBS.items()]

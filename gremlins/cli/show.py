@@ -30,7 +30,7 @@ FOLLOW_EVERY = 0.25
 
 def log(
     gremlin_id: str = typer.Argument(..., metavar="ID", autocompletion=complete_ids),
-    follow: bool = typer.Option(False, "-f", "--follow", help="Go on until nobody is at work on it."),
+    follow: bool = typer.Option(False, "-f", "--follow", help="Go on until its process ends."),
 ) -> int:
     """Tell what happened, line by line."""
     home, clock = Home.from_env(), SystemClock()
@@ -67,7 +67,7 @@ class LogReader:
 
 
 def followed(home: Home, gremlin_id: str, reader: LogReader, clock: Clock) -> Iterator[str]:
-    """The lines as they come, until nobody is at work on the gremlin. Raises NotFound when it is removed."""
+    """The lines as they come, until the gremlin's process ends. Raises NotFound when it is removed."""
     while True:
         alive = look(home, gremlin_id, clock).life.state in ALIVE
         yield from reader.new_lines(whole=not alive)

@@ -1,4 +1,4 @@
-"""What `gremlins show` says of a gremlin, as lines: whole off a terminal, cut to its width on one."""
+"""The page of `gremlins show`: whole lines off a terminal, cut to its width on one."""
 
 from __future__ import annotations
 

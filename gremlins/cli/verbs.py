@@ -1,4 +1,4 @@
-"""Which verbs there are, and which module holds each. Imports nothing: every start goes through here."""
+"""The verbs and their modules. Imports nothing, because every start goes through here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DEFAULT_WATCH = "2"
 
 
 class Verb(NamedTuple):
-    """Where a verb is, and the line that the list of commands shows for it."""
+    """A verb's module, and its line in the list of commands."""
 
     module: str
     help: str

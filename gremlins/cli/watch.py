@@ -91,7 +91,7 @@ def changes(known: dict[str, tuple[str, ...]], fleet: FleetStatus, now: datetime
 
 
 def _occasion(row: Row, now: datetime) -> str:
-    """What a line about a change adds: the batches it has parked on, or the detail."""
+    """The addition to a line about a change: the batches it has parked on, or the detail."""
     ids = _batch_ids(row)
     return f"waits for {', '.join(ids)}" if row.life.state == "parked" and all(ids) else detail(row, now)
 
@@ -113,12 +113,12 @@ class Progress:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nobody is at work on it any more."""
+        """True if no process works on it any more."""
         return self.row.life.state not in ("running", "parked", "stalled", "stopping")
 
 
 def watch_launch(home: Home, gremlin_id: str, clock: Clock, *, quiet: bool = False, every: float = LOOK_EVERY) -> Row:
-    """Follow one gremlin until nobody is at work on it. Ctrl-C comes through as KeyboardInterrupt.
+    """Follow one gremlin until its process ends. Ctrl-C comes through as KeyboardInterrupt.
 
     `quiet` only waits. Raises NotFound when it is removed meanwhile.
     """

@@ -46,8 +46,7 @@ def run(spec: AddressCode, context: StageContext) -> Outcome:
 
 
 def is_clean(review: str) -> bool:
-    """Whether a review, or each of several in one text, approves without a single finding: then a call could only
-    answer that there is nothing to do."""
+    """True if every review in the text approves without a finding: then there is nothing to address."""
     verdicts = re.findall(r"^\W*VERDICT\W*:\W*(\w+)", review, re.MULTILINE | re.IGNORECASE)
     approved = bool(verdicts) and all(verdict.lower() == "approve" for verdict in verdicts)
     return approved and not re.search(r"^#+\s*F\d+\b|^\W*F\d+\b", review, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What a stage is given and what it may do. A stage returns an Outcome; it never writes the gremlin's record."""
+"""The interface of a stage: its context and its permissions. It returns an Outcome and never writes the record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gremlins.stages.spec import AgentStage, Stage
 
 
 class Steps(Protocol):
-    """What the runner does for a stage that holds others: run them in order, skipping what is done."""
+    """Runs the stages inside another one in order, and skips those that are done."""
 
     def __call__(self, stages: Sequence[Stage], prefix: str, context: StageContext) -> Outcome: ...
 
@@ -45,13 +45,13 @@ class StageContext:
     """One stage's surroundings."""
 
     path: str
-    """Where in the pipeline: `plan`, `loop[3]/plan`, `parallel/docs/implement`."""
+    """Path in the pipeline: `plan`, `loop[3]/plan`, `parallel/docs/implement`."""
     task: str
     title: str
     worktree: Worktree
     session: Session
     artifacts: Path
-    """Where this stage's artifacts go; a round of a loop and a branch have folders of their own inside."""
+    """The folder of this stage's artifacts; rounds and branches have folders of their own inside."""
     settings: Settings
     make_client: Callable[[str, Session], Client]
     busy: Callable[[datetime | None, str], None]

@@ -1,4 +1,4 @@
-"""What the branches of a `parallel` stage own: worktrees, how they ended, the merge back, and their artifacts."""
+"""Branches of a `parallel` stage: their worktrees, ends, merge and artifacts."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _make_whole(branch: Branch, own: Worktree, fork: str, context: StageContext)
 
 
 def was_merged(spec: Parallel, context: StageContext) -> bool:
-    """Whether this attempt has merged all its branches: their worktrees may be gone already."""
+    """True if this attempt has merged all its branches; their worktrees may be gone."""
     try:
         return bool(json.loads(_merged_file(spec.name, context).read_bytes()) == _this_attempt(context))
     except (OSError, ValueError):
@@ -156,7 +156,7 @@ def merge_branches(branches: Sequence[Branch], context: StageContext) -> Bail | 
 
 
 def publish_artifacts(branches: Sequence[Branch], context: StageContext) -> None:
-    """What branches wrote, where the next stages look: alike names become one text with a heading for each branch."""
+    """Copy the branches' artifacts to the next stages; files of one name become one text, a heading for each branch."""
     found: dict[str, list[tuple[str, str]]] = {}
     for branch in branches:
         for path in sorted(branch.context.artifacts.glob("*.md")):

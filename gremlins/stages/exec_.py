@@ -30,7 +30,7 @@ TAIL_BYTES = 24_000
 
 @dataclass(frozen=True)
 class CommandResult:
-    """How a command ended. `exit_code` 124 stands for its timeout, 128 + N for a signal, as in a shell."""
+    """The end of a command. `exit_code` 124 stands for its timeout, 128 + N for a signal, as in a shell."""
 
     command: str
     exit_code: int
@@ -115,7 +115,7 @@ def _end_group(pgid: int) -> None:
 
 
 def _wait(child: Popen[bytes], context: StageContext, timeout: float) -> bool:
-    """Whether the child ended in time. Wakes at once when it does, and when this process is asked to end."""
+    """True if the child ended in time. Returns at once when it ends, or when this process is asked to end."""
     session = context.session
     until = context.clock.monotonic() + timeout
     child_fd = os.pidfd_open(child.pid) if hasattr(os, "pidfd_open") else None

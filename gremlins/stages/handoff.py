@@ -28,7 +28,7 @@ DECISION, CHILD_PLAN, ROLLING_PLAN, FOLLOW_UPS = "handoff.json", "child-plan.md"
 
 
 class Decision(BaseModel):
-    """What a handoff answers."""
+    """The answer of a handoff."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -153,7 +153,7 @@ def _nothing_left(decision: Decision, context: StageContext) -> Done:
 
 
 def decision_in(folder: Path) -> Decision | None:
-    """What the handoff of a round decided, None before it has."""
+    """The decision of a round's handoff, or None before it."""
     try:
         return Decision.model_validate_json((folder / DECISION).read_bytes())
     except (OSError, ValidationError):
@@ -161,7 +161,7 @@ def decision_in(folder: Path) -> Decision | None:
 
 
 def has_tasks(plan: str) -> bool:
-    """Whether a plan asks for anything: a heading alone does not, nor does a word for nothing."""
+    """True if a plan asks for anything: a heading alone does not, nor a word for nothing."""
     lines = [line.strip() for line in plan.splitlines()]
     said = [line for line in lines if re.search(r"\w", line) and not line.startswith("#")]
     return any(not re.fullmatch(r"\W*(none|nothing|n/?a|empty|tbd|todo)\W*", line, re.IGNORECASE) for line in said)

@@ -95,7 +95,7 @@ def decided_done(inside: StageContext) -> bool:
 
 
 def _is_over(spec: LoopStage, context: StageContext, number: int) -> bool:
-    """Whether the round that just ended was the last. One that another has followed was not, and is not asked again."""
+    """True if the round that just ended is the last. A round that has a successor is not asked again."""
     if context.worktree.git.try_commit(start_ref(context.worktree, f"{context.path}[{number + 1}]")) is not None:
         return False
     folder: Path = context.artifacts / f"{spec.name}-{number}"
@@ -123,7 +123,7 @@ def _too_dear(spec: LoopStage, context: StageContext, path: str, grants: int) ->
 
 
 def spent_in(context: StageContext) -> float:
-    """What the calls of all rounds have cost so far."""
+    """Cost of all rounds so far."""
     return summarize(calls_within(context, context.path)).total_usd
 
 

@@ -91,9 +91,9 @@ def _call_off(context: StageContext) -> None:
 
 
 def _raise_first(endings: dict[str, Ending], *, failing: bool) -> None:
-    """What is no outcome ends the stage: bugs first, then a signal, then a halt, then calls to wait for.
+    """Choose what ends the stage if a branch has no outcome: a bug first, then a signal, a halt, a wait.
 
-    Where it is not this stage that is `failing`, a halt comes from one around it, whose branch it ends.
+    If this stage is not `failing`, a halt comes from a stage around it and ends its branch.
     """
     raised = [end for end in endings.values() if isinstance(end, BaseException)]
     waits = [end.wait for end in raised if isinstance(end, Park)]
@@ -233,7 +233,7 @@ class _Group:
     # ── waiting ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _wait(self, wait: Wait) -> bool:
-        """Wait while others are at work. False: nobody is, and the process may be given up."""
+        """Wait while other branches work. False: none does, and the process may park."""
         self.context.busy(None, "")  # the record says what is with the API by now
         with self.changed:
             self._one_less()

@@ -1,4 +1,4 @@
-"""What the stages around a pull request share: which one it is, what becomes of it, and waiting for it."""
+"""Shared by the stages around a pull request: find it, judge its state, wait for it."""
 
 from __future__ import annotations
 
@@ -49,11 +49,13 @@ def find_ours(hub: GitHub, worktree: Worktree) -> PullRequest | None:
 
 
 def over(pull: PullRequest) -> Outcome | None:
-    """What it means that a person, not the gremlin, ended it."""
+    """The outcome if a person ended the pull request."""
     if pull.state == "MERGED":
-        return Done(f"pull request #{pull.number} has been merged by somebody")
+        return Done(f"pull request #{pull.number} was merged by another person")
     if pull.state == "CLOSED":
-        return Bail("pr_closed", f"pull request #{pull.number} was closed by somebody without merging it ({pull.url})")
+        return Bail(
+            "pr_closed", f"pull request #{pull.number} was closed without merging it ({pull.url})"
+        )
     return None
 
 

@@ -1,4 +1,4 @@
-"""What a pipeline says about each of its stages: one frozen model per stage type. Data only; nothing runs here."""
+"""Specifications of stages: one frozen model per stage type. Data only."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ StageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-
 
 
 class Stage(BaseModel):
-    """What every stage has. Unknown keys are passed over here, for a frozen copy may be newer than this program;
-    in a pipeline file they are errors."""
+    """The fields of every stage. Unknown keys are ignored, because a frozen copy may be newer than this program; in a
+    pipeline file they are errors.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -30,12 +31,12 @@ class Stage(BaseModel):
 
     @property
     def changes_code(self) -> bool:
-        """Whether it may put commits on the gremlin's branch."""
+        """True if it may commit to the gremlin's branch."""
         return False
 
     @property
     def owes_commits(self) -> bool:
-        """Whether a pipeline that holds it promises commits. `verify` may make some, but owes none: all may be well."""
+        """True if its pipeline owes commits. `verify` may make some, but owes none."""
         return False
 
 
@@ -53,7 +54,7 @@ class AgentStage(Stage):
     """Most tokens of one answer; the setting `batch.max_tokens` where there is none."""
     prompt_text: str | None = None
     mode_asked: bool = False
-    """Whether a person asked for the mode. Where it is only the type's default, another mode will do."""
+    """True if a person chose the mode. A type's default may give way to another mode."""
 
     @field_validator("client")
     @classmethod
@@ -327,7 +328,7 @@ def _named_inside(stage: StageSpec) -> StageSpec:
 
 
 def _round(stages: Sequence[StageSpec]) -> Iterator[StageSpec]:
-    """What runs within one round of a loop: a loop inside has rounds and a handoff of its own."""
+    """The stages within one round of a loop, without those of an inner loop."""
     for stage in stages:
         yield stage
         if not isinstance(stage, LoopStage):

@@ -31,7 +31,7 @@ def run(spec: WaitCi, context: StageContext) -> Outcome:
 
 
 def _look(spec: WaitCi, context: StageContext) -> Outcome | list[CommitCheck]:
-    """How the checks of what is on the branch ended: an outcome, or those that failed. Parks while they run."""
+    """The result of the branch's checks: an outcome, or the failed ones. Parks while they run."""
     tip = context.worktree.tip()
     waiting = Waiting(context, spec.name, tip, spec.poll)
     pull = patiently(waiting, lambda: the_pull_request(context), timeout=spec.timeout)

@@ -13,11 +13,11 @@ from gremlins.stages.pull_request import Waiting, github, over, patiently, the_p
 from gremlins.stages.spec import WaitReview
 
 TAKEN = "reviews-taken.json"
-"""Which stage has taken which review: a second `wait_review` waits for another."""
+"""The reviews taken, by stage: a second `wait_review` waits for another one."""
 
 
 def run(spec: WaitReview, context: StageContext) -> Outcome:
-    """Wait until somebody has reviewed. That nobody does within the time is no failure."""
+    """Wait for a review. None within the time is no failure."""
     waiting = Waiting(context, spec.name, "a review", spec.poll)
     pull = patiently(waiting, lambda: the_pull_request(context), timeout=spec.timeout)
     if isinstance(pull, Failed):
@@ -36,8 +36,8 @@ def run(spec: WaitReview, context: StageContext) -> Outcome:
         _take(context, [*(review.id for review in reviews), *(f"remark {remark.id}" for remark in remarks)])
         return Done(f"reviewed by {', '.join(sorted({review.author for review in reviews}))}")
     if waiting.waited >= spec.timeout:
-        _nothing(context, f"nobody reviewed within {spec.timeout:g} s")
-        return Done(f"nobody reviewed #{pull.number} within {spec.timeout:g} s")
+        _nothing(context, f"no review came within {spec.timeout:g} s")
+        return Done(f"no review came for #{pull.number} within {spec.timeout:g} s")
     raise waiting.park(f"waiting for a review of #{pull.number}", timeout=spec.timeout)
 
 
@@ -53,7 +53,7 @@ def _fresh(spec: WaitReview, context: StageContext, pull: PullRequest) -> list[R
 
 
 def _wanted(spec: WaitReview, context: StageContext, name: str, author: str) -> bool:
-    """Whether it is by whom the pipeline names, and no other stage has taken it."""
+    """True if the named reviewer wrote it and no other stage has taken it."""
     by_them = _login(author).startswith(_login(spec.reviewer or ""))
     return by_them and _taken(context).get(name, context.path) == context.path
 

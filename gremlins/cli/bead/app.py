@@ -157,7 +157,7 @@ def update(
 
 
 def _relabel(only: list[str] | None, more: list[str] | None, fewer: list[str] | None) -> Relabel | None:
-    """How a bead's labels change: a function of those it has when it is written, for others may change them too."""
+    """A bead's new labels, as a function of those it has when they are written: other people may change them too."""
     if only is None and not more and not fewer:
         return None
     gone = set(words(fewer or ()))

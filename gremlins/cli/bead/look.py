@@ -108,7 +108,7 @@ def show(bead_id: list[str] = IDS, json: bool = JSON) -> int:
 
 
 def help_alone(context: typer.Context) -> None:
-    """What a group of verbs says when it is called without one."""
+    """The help of a group of verbs, called without one."""
     if context.invoked_subcommand is None:
         say(context.get_help())
 

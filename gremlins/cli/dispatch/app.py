@@ -108,7 +108,7 @@ def _claiming(here: Here, clock: Clock) -> AbstractContextManager[None]:
 
 
 def _task(here: Here, bead_id: str) -> tuple[str, str]:
-    """What the plan stage is given: everything a person wrote."""
+    """The task for the plan stage: every text of the bead."""
     issue = here.beads.get(bead_id).issue
     return issue.title, task_of(issue)
 
@@ -141,7 +141,7 @@ def _not_ready(missing: Missing) -> GremlinsError:
 
 
 def _loop(crew: Crew) -> int:
-    """Until SIGTERM or Ctrl-C, then drain: nothing is started, whatever runs or is parked goes on."""
+    """Run until SIGTERM or Ctrl-C, then drain: start nothing; running and parked gremlins go on."""
     here = crew.here
     lock = locks.loop_lock(here.home, here.project)
     with closing(here.store), locks.only_loop(lock, here.clock):
@@ -170,7 +170,7 @@ def _say_goodbye(crew: Crew) -> None:
 
 @contextmanager
 def _shown(crew: Crew) -> Iterator[Callable[[TickReport], None]]:
-    """What a person sees meanwhile: a live view on a terminal, else a line for each thing that happens."""
+    """Progress for a person: a live view on a terminal, else a line for each change."""
     if on_terminal():
         from gremlins.cli.dispatch.view import live_view  # rich: only for the live view
 
@@ -211,7 +211,7 @@ def _stamp(clock: Clock) -> str:
 
 
 def _explain(here: Here, policy: Policy, name: str, json: bool) -> int:
-    """What the one door says of a bead, and where it says yes, whether a gremlin could be started at all."""
+    """The admission of a bead, and if it may start, the preflight."""
     bead_id = here.beads.resolve(name)
     work = here.store.work(here.project, bead_id)
     if work is None:
@@ -238,7 +238,7 @@ def _explain(here: Here, policy: Policy, name: str, json: bool) -> int:
 
 @app.command()
 def status(json: bool = JSON) -> int:
-    """How dispatching stands: loop, slots, buckets, breakers, money."""
+    """The state of dispatching: loop, slots, buckets, breakers, money."""
     here = Here.find()
     now = here.clock.now().timestamp()
     works = here.store.works(here.project).works
@@ -261,7 +261,7 @@ def status(json: bool = JSON) -> int:
 
 
 @app.command()
-def pause(reason: str = typer.Argument("paused by a person", help="Why, for whoever wonders.")) -> int:
+def pause(reason: str = typer.Argument("paused by a person", help="Why, as a note.")) -> int:
     """Start nothing more in this project until `resume`. What runs goes on and is settled."""
     here = Here.find()
     here.store.commit(SetPaused(here.project, reason))

@@ -1,4 +1,4 @@
-"""The provider `scripted`: replies out of a file, for dry runs and demonstrations. It makes no request and costs nothing.
+"""The provider `scripted`: replies from a file, for dry runs and demonstrations. It requests nothing and costs nothing.
 
 `scripted:/path/to/script.yaml`, YAML or JSON:
 

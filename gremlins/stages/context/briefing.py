@@ -1,4 +1,4 @@
-"""What a stage tells its model: the right prompt for its kind and mode, and in batch mode the context pack with it."""
+"""Makes a stage's prompt for its kind and mode, in batch mode with the context pack."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Briefing:
 def prompt_for(
     spec: AgentStage, context: StageContext, brief: Callable[[], Briefing], *, label: str | None = None
 ) -> Callable[[], Prompt]:
-    """How to make the prompt when it is really needed: a call on record never packs anything again."""
+    """Makes the prompt on demand: a call on record packs nothing again."""
 
     def make() -> Prompt:
         briefing = brief()

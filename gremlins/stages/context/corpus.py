@@ -32,7 +32,7 @@ class SourceFile:
 
     @cached_property
     def definitions(self) -> Mapping[str, Sequence[int]]:
-        """What the file defines, by name: the lines, from 1."""
+        """The file's definitions: name → lines, counted from 1."""
         found: dict[str, list[int]] = defaultdict(list)
         line, at = 1, 0
         for match in _DEFINES.finditer(self.text):
@@ -226,7 +226,7 @@ _CODE = re.compile(
 
 
 def kind_factor(path: str) -> float:
-    """How much words in this kind of file count: 1 for source, less for what is seldom the place of a change."""
+    """Weight of the file's words: 1 for source, less for kinds of file that are seldom changed."""
     if _LOG.search(path):
         return 0.08
     if _VENDORED.search(path):

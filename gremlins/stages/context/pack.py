@@ -31,7 +31,7 @@ from gremlins.stages.context.tags import tagged
 from gremlins.stages.context.words import read_query
 
 LARGEST_FILE = 1_000_000
-"""Bytes. What is larger is data, whatever it is called."""
+"""Bytes. A larger file is data, whatever its name."""
 MOST_COUNTED = 200_000
 """Bytes of a file that are searched for words; of data and prose a tenth."""
 LONGEST_LINE = 4_000
@@ -52,7 +52,7 @@ class PackEntry:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A tracked file that is not shown whatever the budget."""
+    """A tracked file that is never shown."""
 
     path: str
     why: str
@@ -60,7 +60,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Pack:
-    """`text` goes into the prompt; the rest is for whoever wants to know what was sent. `tokens` is estimated."""
+    """The pack. `text` goes into the prompt; the rest lists its contents for a person. `tokens` is estimated."""
 
     text: str
     entries: tuple[PackEntry, ...]
@@ -71,7 +71,7 @@ class Pack:
 
 @dataclass(frozen=True)
 class Subject:
-    """What the pack is for. `failure` is what commands printed; `diff_base` asks for the difference since then."""
+    """The purpose of a pack. `failure` is command output; `diff_base` asks for the difference since that commit."""
 
     task: str
     plan: str = ""
@@ -83,7 +83,7 @@ _TOKEN = re.compile(r"[A-Za-z]{1,7}|\d{1,2}|\n\s*|[^\sA-Za-z\d]")
 
 
 def estimate_tokens(text: str) -> int:
-    """How many tokens a text is, rather too many than too few: about one for each short word, sign or line's end."""
+    """Estimated tokens of a text, rather too many than too few: about one for each short word, sign or line end."""
     return max(len(_TOKEN.findall(text)), (len(text.encode(errors="replace")) + 2) // 3)
 
 
@@ -176,7 +176,7 @@ class _Builder:
             return None
 
     def _is_inside(self, folder: Path) -> bool:
-        """Whether a folder is no link out of the worktree."""
+        """True if a folder is not a link out of the worktree."""
         if folder not in self.inside:
             self.inside[folder] = folder.resolve().is_relative_to(self.real_root)
         return self.inside[folder]
@@ -231,7 +231,7 @@ class _Builder:
         return sections
 
     def _rest_of_a_small_one(self, chosen: Sequence[Ranked], done: set[str]) -> list[Ranked]:
-        """Where all the source there is takes little of the budget, there is no point in guessing."""
+        """Show every source file if all of them take little of the budget."""
         sources = [path for path in self.corpus.sources if is_source(path)]
         if sum(len(self.corpus.sources[path].text) for path in sources) > 3 * 0.4 * self.budget:
             return []
@@ -321,7 +321,7 @@ class _Builder:
         return _Section(shown, tokens, entry) if tokens <= limit else None
 
     def _patches(self) -> dict[str, str]:
-        """What changed since the base, file by file; an empty patch for what is not ours to show."""
+        """The difference since the base, file by file; an empty patch for a file that must not be shown."""
         base = self.subject.diff_base
         if base is None:
             return {}
@@ -369,7 +369,7 @@ class _Builder:
 
 
 def _shares(path: str, position: int) -> tuple[float, float]:
-    """What share of the budget a file may take whole, and what share if it is cut."""
+    """Share of the budget that a file may take whole, and the share if it is cut."""
     if is_test(path):  # evidence, seldom the place of the change: the part that matters, not all beside it
         return 0.08, 0.06
     if position < 3:
@@ -441,7 +441,7 @@ def _insert(folder: _Folder, parts: Sequence[str]) -> None:
 
 
 def _cost(folder: _Folder) -> int:
-    """What showing the content of a folder costs."""
+    """Tokens of showing a folder's content."""
     return sum(estimate_tokens(name) + 3 for name in folder.files) + sum(
         estimate_tokens(name) + 8 for name in folder.folders
     )

@@ -64,7 +64,7 @@ def _schema(kind: Kind, mode: Mode) -> Mapping[str, Any] | None:
 
 
 def _form(kind: Kind, mode: Mode) -> str:
-    """How the answer must look."""
+    """The required form of the answer."""
     if kind == "handoff":
         return _prompt_file("answer_handoff")
     if kind in CHANGES_CODE:

@@ -1,4 +1,4 @@
-"""Which files of a repository a task is about: paths and lines it names, names it uses, words it shares with files."""
+"""Ranks a repository's files for a task: by paths and lines it names, names it uses, words it shares."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def changed_places(corpus: Corpus, path: str, patch: str) -> list[Mention]:
 
 
 def changed_lines(patch: str) -> str:
-    """What a patch adds and removes."""
+    """The lines a patch adds and removes."""
     return "\n".join(line[1:] for line in patch.splitlines() if re.match(r"[+-](?![+-]{2} )", line))
 
 
@@ -162,7 +162,7 @@ def rank(corpus: Corpus, query: TaskWords, mentions: Sequence[Mention], failing:
 
 
 def line_weights(text: str, values: Mapping[str, float]) -> dict[int, float]:
-    """How much each line (from 1) of a file shares with the query."""
+    """Score of each line (from 1) of a file for the task's words."""
     matcher = _Matcher(values)
     worth: dict[str, float] = {}
     weights = {}
@@ -178,7 +178,7 @@ def line_weights(text: str, values: Mapping[str, float]) -> dict[int, float]:
 
 
 class _Matcher:
-    """Which terms of a query an identifier holds. Most hold none, and that must be seen quickly."""
+    """Terms of the task that an identifier holds. Most hold none, so that case must be quick."""
 
     def __init__(self, wanted: Mapping[str, float]) -> None:
         self.wanted = wanted
@@ -240,7 +240,7 @@ def _rarity(files: int, holding: int) -> float:
 
 
 def _score_definitions(corpus: Corpus, query: TaskWords, ranked: Mapping[str, Ranked]) -> None:
-    """Where a name of the task is defined matters more than where it is used."""
+    """A definition of a name in the task counts more than its uses."""
     users: dict[str, list[str]] = {name: [] for name in sorted(query.names) if len(name) > 2}
     for path, source in corpus.sources.items():
         for name in users.keys() & source.counts.keys():
@@ -272,7 +272,7 @@ def _score_mentions(corpus: Corpus, mentions: Sequence[Mention], ranked: Mapping
 
 
 def _score_failing(corpus: Corpus, failing: Sequence[FailingTest], ranked: Mapping[str, Ranked], top: float) -> None:
-    """What a failing test imports, above all what its own body uses of that."""
+    """Imports of a failing test; those its body uses count most."""
     share = 1 / math.sqrt(len(failing)) if failing else 0.0
     for test in failing:
         source = corpus.sources[test.path]
@@ -306,7 +306,7 @@ def _reached(corpus: Corpus, tests: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _score_neighbours(corpus: Corpus, ranked: Mapping[str, Ranked]) -> None:
-    """What the best files import gets a little of their score: a fault often is one step away."""
+    """Imports of the best files get a share of their score: a fault is often one step away."""
     best = sorted((file for file in ranked.values() if file.score > 0), key=lambda file: (-file.score, file.path))[:6]
     for file in [(file.path, file.score) for file in best]:
         for path in imports_of(corpus, file[0]):

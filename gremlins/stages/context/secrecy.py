@@ -1,4 +1,4 @@
-"""Which files never leave this machine: known by their name, or by what they hold."""
+"""Decides which files never leave this machine, by name or by content."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _API_KEY = re.compile(
 
 
 def secret_name(path: str) -> bool:
-    """Whether a file is a secret by its name alone."""
+    """True if a file is a secret by its name alone."""
     name = path.rsplit("/", 1)[-1]
     if _PUBLIC_HALF.fullmatch(name):
         return False
@@ -62,7 +62,7 @@ def secret_name(path: str) -> bool:
 
 
 def secret_in(text: str) -> str | None:
-    """What kind of secret a text holds: `a private key`, `an API key`. Placeholders are none."""
+    """Kind of secret in a text: `a private key`, `an API key`. Placeholders do not count."""
     if "PRIVATE KEY" in text and _PRIVATE_KEY.search(text):
         return "a private key"
     if any(_is_key(found.group()) for found in _API_KEY.finditer(text)):

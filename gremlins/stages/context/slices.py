@@ -69,7 +69,7 @@ def _spread(weights: Mapping[int, float], count: int) -> dict[int, float]:
 
 MOST_TRIED = 400
 GAP = 30
-"""What the line that stands for a gap costs at most, in tokens."""
+"""Tokens of the line that stands for a gap, at most."""
 
 
 def _block(lines: Sequence[str], at: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""What a task says, as words: identifiers apart from plain words, both split into parts and stemmed."""
+"""A task as words: identifiers and plain words, split into parts and stemmed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TaskWords:
-    """What is looked for: `terms` are lower-case words and parts of names, `names` are identifiers as written."""
+    """The words to look for: `terms` are lower-case words and parts of names, `names` are identifiers as written."""
 
     terms: Mapping[str, float]
     names: Mapping[str, float]
@@ -75,7 +75,7 @@ def stem(word: str) -> str:
 
 
 def read_query(texts: Iterable[tuple[str, float]]) -> TaskWords:
-    """What texts ask for, each with its weight."""
+    """The words of texts, each with its weight."""
     terms: dict[str, float] = defaultdict(float)
     names: dict[str, float] = defaultdict(float)
     for text, weight in texts:

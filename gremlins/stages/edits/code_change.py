@@ -38,7 +38,7 @@ from gremlins.stages.spec import AgentStage
 
 @dataclass(frozen=True)
 class Change:
-    """What came of asking for a change. `text` is the agent's summary or last words."""
+    """The result of asking for a change. `text` is the agent's summary or last words."""
 
     changed: bool
     text: str
@@ -144,14 +144,14 @@ def remember_start(worktree: Worktree, label: str) -> str:
 
 
 def start_ref(worktree: Worktree, label: str) -> str:
-    """The ref that remembers where something began. One level, so that a loop's name is in nobody's way."""
+    """The ref of a stage's start. One path level, so that no other stage's name collides with it."""
     flat = label.replace("[", "=").replace("]", "").replace("/", "+")
     name = re.sub(r"[^A-Za-z0-9_=+-]+", "-", flat).strip("-")
     return f"refs/gremlins/{worktree.branch.rpartition('/')[2]}/start/{name}"
 
 
 def _goes_on(context: StageContext, label: str) -> bool:
-    """Whether the tree belongs to a call that is not over, or to a reply that is not committed yet."""
+    """True if the worktree belongs to an unfinished call, or to a reply that is not committed yet."""
     records = context.session.ledger.of_call(label, context.session.attempt(label))
     return takes_up([record for record in records if isinstance(record, LiveCall)], spawn=context.session.spawn)
 

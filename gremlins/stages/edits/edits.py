@@ -55,7 +55,7 @@ Edit = Replace | Write | Delete
 
 
 class EditReply(BaseModel):
-    """What a code-changing batch stage answers."""
+    """The answer of a code-changing batch stage."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -194,9 +194,9 @@ _KIND = re.compile(r"[A-Za-z0-9_-]+(?: [A-Za-z0-9_-]+){0,3}")
 
 
 def parse_verdict(text: str) -> Verdict | None:
-    """What the last line of an answer says: `BAIL: class: detail`, `NOTHING TO DO: reason`, or nothing of the kind.
+    """The verdict in the last line of an answer: `BAIL: class: detail`, `NOTHING TO DO: reason`, or None.
 
-    Emphasis, backticks and a code fence around it are forgiven; words after it are not: then it is only mentioned.
+    Emphasis, backticks and a code fence around it are accepted; with words after it, it is only mentioned.
     """
     lines = [line.strip(_MARKUP) for line in text.splitlines()]
     last = next((line for line in reversed(lines) if line), "")
@@ -208,7 +208,7 @@ def parse_verdict(text: str) -> Verdict | None:
 
 
 def _bail(rest: str) -> Bail:
-    """An agent that says BAIL cannot go on, whatever the form of the rest."""
+    """A BAIL ends the stage, whatever the form of the rest."""
     head, colon, detail = rest.partition(":")
     head = head.strip(_MARKUP)
     if _KIND.fullmatch(head) and (colon or " " not in head):
@@ -265,7 +265,7 @@ class _Misfit(Exception):
 
 
 def check_edits(root: Path, edits: Sequence[Edit]) -> Checked:
-    """What a list of edits would make of the worktree at `root`. Reads files, writes none."""
+    """The files that a list of edits would make of the worktree at `root`. Reads files, writes none."""
     try:
         places = [_place(root, edit) for edit in edits]
     except _Refusal as refusal:
