@@ -53,9 +53,7 @@ def over(pull: PullRequest) -> Outcome | None:
     if pull.state == "MERGED":
         return Done(f"pull request #{pull.number} was merged by another person")
     if pull.state == "CLOSED":
-        return Bail(
-            "pr_closed", f"pull request #{pull.number} was closed without merging it ({pull.url})"
-        )
+        return Bail("pr_closed", f"pull request #{pull.number} was closed without merging it ({pull.url})")
     return None
 
 
