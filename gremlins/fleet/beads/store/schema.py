@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import fields
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
 from gremlins.fleet.beads.attempts import Attempt, Episode, Work
-from gremlins.fleet.beads.bead import STATUSES, Bead, Hold, HoldKind, Issue
+from gremlins.fleet.beads.bead import STATUSES, Bead, Hold, Issue
 from gremlins.fleet.times import seconds_of
 
 VERSION = 1
@@ -94,8 +94,6 @@ _IN_COLUMNS = (
 
 SPAWN_COLUMNS = ("spawns", "spawned_at", "base_spawn", "base_replies", "base_parked")
 _ATTEMPT_COLUMNS = tuple(f.name for f in fields(Attempt) if f.name not in ("ending", "settled"))
-_SETTLEMENT_COLUMNS = ("failure", "reason", "exit_code", "retry_at")
-_HOLD_KINDS = frozenset(get_args(HoldKind))
 
 
 class BadRow(ValueError):
@@ -178,15 +176,23 @@ def attempt_row(attempt: Attempt) -> dict[str, Any]:
 def attempt_of(row: sqlite3.Row) -> Attempt:
     """Raises BadRow."""
     try:
-        content = dict(row) | {"scopes": json.loads(row["scopes"])}
+        content = dict(row)
+        content["scopes"] = msgspec.json.decode(row["scopes"])
         if row["ending_at"] is not None:
             content["ending"] = {"reason": row["ending_reason"], "at": row["ending_at"]}
         if row["settled_seq"] is not None:
-            cap = None if row["cap_name"] is None else {"name": row["cap_name"], "usd": row["cap_usd"]}
-            settled = {"at": row["settled_at"], "seq": row["settled_seq"], "cost_usd": row["cost_usd"] or 0.0}
-            content["settled"] = {key: row[key] for key in _SETTLEMENT_COLUMNS} | settled | {"cap": cap}
+            content["settled"] = {
+                "at": row["settled_at"],
+                "failure": row["failure"],
+                "reason": row["reason"],
+                "seq": row["settled_seq"],
+                "exit_code": row["exit_code"],
+                "retry_at": row["retry_at"],
+                "cost_usd": row["cost_usd"] or 0.0,
+                "cap": None if row["cap_name"] is None else {"name": row["cap_name"], "usd": row["cap_usd"]},
+            }
         return msgspec.convert(content, Attempt, strict=False)  # SQLite has no booleans
-    except (msgspec.ValidationError, ValueError, TypeError) as error:
+    except (msgspec.MsgspecError, ValueError, TypeError) as error:
         raise BadRow(f"attempt {row['number']}: {_short(error)}") from error
 
 
@@ -199,12 +205,11 @@ def dump_hold(hold: Hold | None) -> str | None:
 
 
 def load_hold(text: str | None) -> Hold | None:
-    if text is None:
-        return None
-    fields = json.loads(text)
-    if not isinstance(fields, dict) or fields.get("kind") not in _HOLD_KINDS:
-        raise BadRow("invalid hold")
-    return Hold(fields["kind"], str(fields["reason"]), str(fields["by"]), float(fields["at"]), fields.get("status"))
+    """Raises BadRow."""
+    try:
+        return None if text is None else msgspec.json.decode(text, type=Hold)
+    except msgspec.MsgspecError as error:
+        raise BadRow("invalid hold") from error
 
 
 def _short(error: Exception) -> str:
