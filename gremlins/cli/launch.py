@@ -1,4 +1,4 @@
-"""`gremlins launch` and `gremlins pipelines`."""
+"""`gremlins launch`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal, cast
 import typer
 
 from gremlins.cli.completion import complete_modes, complete_pipelines
-from gremlins.cli.out import columns, dump, note, say
+from gremlins.cli.out import dump, note, say
 from gremlins.clock import SystemClock
 from gremlins.errors import GremlinsError
 from gremlins.paths import Home
@@ -99,33 +99,3 @@ def _wait(home: Home, gremlin_id: str, json: bool) -> int:
         f"{gremlin_id} is {row.life.shown}: {row.life.reason or 'it did not finish'}",
         hint=f"`gremlins show {gremlin_id}` tells why, `gremlins rescue {gremlin_id}` goes on",
     )
-
-
-def pipelines(json: bool = typer.Option(False, "--json", help="One JSON array.")) -> None:
-    """List the pipelines."""
-    from gremlins.pipeline.file import list_pipelines
-    from gremlins.repository.git import find_root  # only where it is asked for
-
-    try:
-        repo = find_root(Path.cwd())
-    except GremlinsError:
-        repo = None
-    found = list_pipelines(repo)
-    if json:
-        dump(
-            [
-                {
-                    "name": info.name,
-                    "where": info.where,
-                    "path": str(info.path),
-                    "stages": list(info.stages),
-                    "description": info.description,
-                    "error": info.error,
-                }
-                for info in found
-            ]
-        )
-        return
-    rows = [(info.name, info.where, info.error or ", ".join(info.stages)) for info in found]
-    for line in columns(rows, ("NAME", "WHERE", "STAGES")):
-        say(line)

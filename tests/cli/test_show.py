@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gremlins.cli.show import LogReader, followed, log, show
+from gremlins.cli.log import LogReader, followed, log
+from gremlins.cli.show import show
 from gremlins.clock import FakeClock
 from gremlins.records.calls import CallFailed, Cost, Waste
 from gremlins.records.gremlin import Bailed, Evidence, FailedGremlin, Finished, Landed, Parked, StageRun

@@ -1,0 +1,38 @@
+"""`gremlins clean`."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+import typer
+
+from gremlins.cli.out import note, say
+from gremlins.clock import SystemClock
+from gremlins.paths import Home
+
+
+def clean(
+    older_than: str = typer.Option("0s", "--older-than", metavar="7d", help="Only what ended so long ago."),
+) -> int:
+    """Remove what has landed, and what is over without commits."""
+    from gremlins.fleet.dispatch.ownership import settle_attempt
+    from gremlins.fleet.remove import clean as sweep  # pydantic: only for the verbs that act
+
+    home, clock = Home.from_env(), SystemClock()
+    settle_bead = partial(settle_attempt, home, clock=clock)
+    removed, problems = sweep(home, older_than=_seconds(older_than), clock=clock, settle_bead=settle_bead)
+    for name in removed:
+        say(f"{name}: removed")
+    for error in problems:
+        note(f"warning: {error.message}")
+    if not removed:
+        say("nothing to clean")
+    return 0
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", text.strip())
+    if not found:
+        raise typer.BadParameter("is a number and one of s, m, h, d, w: 7d", param_hint="--older-than")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[found[2]]
