@@ -1,6 +1,6 @@
-"""Making a gremlin: everything checked first, then record, worktree and what is frozen, then the process.
+"""Launches gremlins: `prepare` reads and checks, `prove_key` asks the API, `start` makes record, worktree and process.
 
-A launch that fails leaves nothing behind: its worktree, branch and folder are removed again.
+A launch that fails removes its worktree, branch and folder again.
 """
 
 from __future__ import annotations
@@ -46,18 +46,21 @@ class LaunchRequest:
     task: str = ""
     title: str = ""
     plan: str | None = None
-    """A written plan; the plan stage is then done without a call."""
+    """A written plan; the plan stage then makes no call."""
     gremlin_id: str | None = None
     mode: Mode | None = None
     client: str | None = None
     base_ref: str | None = None
-    """None: the commit that is checked out when the launch starts."""
+    """None: HEAD at the start."""
     bead_id: str | None = None
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A launch that has passed every check that needs nothing to be made."""
+    """A request that has passed every check, with the settings and the pipeline it was checked with.
+
+    The dispatch loop prepares once a tick and replaces the request for each bead.
+    """
 
     request: LaunchRequest
     repo: Path
@@ -73,10 +76,9 @@ def prepare(
     loaded: LoadedSettings | None = None,
     pipeline: Pipeline | None = None,
 ) -> Prepared:
-    """Check everything that can be checked without making or spending anything.
+    """Check everything that needs nothing to be made or spent.
 
     loaded, pipeline: the repository's settings and the request's pipeline, if the caller has read them already.
-
     Raises NotFound (pipeline), ConfigError (pipeline, settings, provider), NotReady (repository, credentials,
     binary), GremlinsError (base ref, task).
     """
@@ -105,7 +107,7 @@ def prepare(
 
 
 def _repository_or_none(cwd: Path) -> Path | None:
-    """An unknown pipeline is the first thing to say, wherever one stands."""
+    """None, so that an unknown pipeline is reported before a missing repository."""
     try:
         return find_root(cwd)
     except GremlinsError:
@@ -122,7 +124,7 @@ def _check_task(request: LaunchRequest, pipeline: FrozenPipeline) -> None:
 
 
 def _asking(pipeline: FrozenPipeline, request: LaunchRequest) -> Iterator[AgentStage]:
-    """The stages that will ask a model."""
+    """The stages that will call a model."""
     for _, spec in walk(pipeline.stages):
         if isinstance(spec, AgentStage) and not (isinstance(spec, Plan) and request.plan is not None):
             yield spec
@@ -131,8 +133,9 @@ def _asking(pipeline: FrozenPipeline, request: LaunchRequest) -> Iterator[AgentS
 def _check_clients(
     pipeline: FrozenPipeline, request: LaunchRequest, loaded: LoadedSettings, env: Mapping[str, str]
 ) -> None:
-    """Credentials, binaries and modes of every stage that asks a model."""
-    for client, mode, asked in sorted({_needs(spec) for spec in _asking(pipeline, request)}):
+    """Check credentials, binary and mode of every stage that will call a model."""
+    asking = _asking(pipeline, request)
+    for client, mode, asked in sorted({(str(s.settled_client), s.settled_mode, s.mode_asked) for s in asking}):
         kind = client_class(client)
         support = kind.batch_support
         if mode == "batch" and support == "no" and asked:
@@ -144,12 +147,8 @@ def _check_clients(
         kind.check_ready(client.partition(":")[2], real_mode, env, loaded.settings)
 
 
-def _needs(spec: AgentStage) -> tuple[str, Mode, bool]:
-    return str(spec.settled_client), spec.settled_mode, spec.mode_asked
-
-
 def prove_key(pipeline: FrozenPipeline, request: LaunchRequest, env: Mapping[str, str]) -> None:
-    """One free call that proves the key. Raises NotReady at 401 and 403; any other fault does not hold a launch up."""
+    """Prove the key of batch stages by one free call. Raises NotReady at 401 and 403; other faults are ignored."""
     batch = {spec.settled_client for spec in _asking(pipeline, request) if spec.settled_mode == "batch"}
     models = {client.model for client in batch if client.provider in ANTHROPIC}
     if not models:
@@ -162,7 +161,7 @@ def prove_key(pipeline: FrozenPipeline, request: LaunchRequest, env: Mapping[str
 
 
 def _check_batch_capability(listed: object, models: Collection[str]) -> None:
-    """Refuse a model that the API itself lists as unable to batch; one it does not list is sent as it is."""
+    """Refuse a model that the API lists without batch support. A model that it does not list is accepted."""
     for row in listed if isinstance(listed, list) else []:
         if not isinstance(row, dict) or row.get("id") not in models:
             continue
@@ -174,14 +173,14 @@ def _check_batch_capability(listed: object, models: Collection[str]) -> None:
 
 
 def launch(request: LaunchRequest, home: Home, env: Mapping[str, str], clock: Clock) -> Gremlin:
-    """Make a gremlin and start it. Returns its record as it was when the process was started."""
+    """Make a gremlin and start it. Returns its record at the start."""
     prepared = prepare(request, home, env)
     prove_key(prepared.pipeline, request, env)
     return start(prepared, home, env, clock)
 
 
 def start(prepared: Prepared, home: Home, env: Mapping[str, str], clock: Clock) -> Gremlin:
-    """Make record, worktree and process of a launch that was prepared. Raises Conflict if the id is taken."""
+    """Make record, worktree and process of a prepared launch. Raises Conflict if the id is taken."""
     gremlin_id = _check_id(prepared.request.gremlin_id) or new_id(prepared.request, home)
     store = RunStore(home, clock)
     try:
@@ -215,7 +214,7 @@ def _check_id(gremlin_id: str | None) -> str | None:
 
 
 def new_id(request: LaunchRequest, home: Home) -> str:
-    """A few words of the task and four random digits."""
+    """Up to five words of the task and four random hex digits."""
     words = re.findall(r"[a-z0-9]+", (request.title or request.task or request.pipeline).lower())
     slug = "-".join(words[:5])[:40].strip("-") or "gremlin"
     while True:
@@ -238,15 +237,7 @@ def _make(prepared: Prepared, gremlin_id: str, home: Home, store: RunStore, lock
     if request.plan is not None:
         write_atomic(paths.artifacts / "plan.md", request.plan.rstrip("\n") + "\n")
         stages = tuple(
-            StageRun(
-                path=spec.name,
-                type="plan",
-                attempt=1,
-                started_at=now,
-                ended_at=now,
-                outcome="skipped",
-                note="the plan was given",
-            )
+            StageRun(spec.name, "plan", 1, now, ended_at=now, outcome="skipped", note="the plan was given")
             for spec in prepared.pipeline.stages
             if isinstance(spec, Plan)
         )
@@ -284,7 +275,7 @@ def _title(request: LaunchRequest) -> str:
 
 
 def _undo(prepared: Prepared, gremlin_id: str, home: Home, lock: GremlinLock) -> None:
-    """Take back a launch that failed. The branch had no commits of its own yet."""
+    """Remove everything of a failed launch. Its branch has no commits of its own yet."""
     with contextlib.suppress(GremlinsError, OSError):
         branch = branch_name(gremlin_id)
         git = Git(prepared.repo)

@@ -1,6 +1,6 @@
-"""One gremlin's process: its stages in order, its signals, and the one `match` from outcome to status.
+"""A gremlin's process: runs the stages in order, handles signals, turns the outcome into the next status.
 
-Every entry is the same: a first start, the way back from the waiter, and a rescue all read the record and go on.
+A first start, a return from the waiter and a rescue are the same: read the record and continue.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ INTERNAL_ERROR = 3
 
 @dataclass
 class Run:
-    """The living part of one gremlin. `hibernate` gives the process up while it waits; it does not return."""
+    """One gremlin in its process. `hibernate` replaces the process by a waiter and does not return."""
 
     home: Home
     gremlin_id: str
@@ -95,7 +95,7 @@ class Run:
     # ── the record ────────────────────────────────────────────────────────────────────────────────────────────
 
     def save(self, **changes: Any) -> Gremlin:
-        """Write the record with these changes, and with what the calls have cost so far."""
+        """Write the record with these changes and the current cost."""
         with self.writing:
             cost = self.ledger.total()
             record = replace(self.record, cost=cost, total_cost_usd=cost.total_usd, **changes)
@@ -111,25 +111,25 @@ class Run:
         self._notify()
 
     def _notify(self) -> None:
-        """Tell a person who has asked to be told; it is never waited for."""
+        """Run the `notify` command, without waiting for it."""
         if (event := ending_event(self.record, self.clock.now())) is not None:
             notify(self.frozen.settings.notify, event, self.env, Path(self.record.project))
 
     def close(self) -> None:
-        """Give back what the object holds beside the lock: for a process that lives on."""
+        """Close the descriptors except the lock's, for a process that lives on."""
         os.close(self.work_fd)
         self.interrupt.close()
 
-    # ── the life ──────────────────────────────────────────────────────────────────────────────────────────────
+    # ── running ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def go(self) -> int:
-        """Run to the end, or to the next wait. Returns the process's exit code."""
+        """Run to the end or to the next wait. Returns the process's exit code."""
         while True:
             if (code := self._until_a_wait()) is not None:
                 return code
 
     def _until_a_wait(self) -> int | None:
-        """None: the wait is over, look again."""
+        """Run once. None: a wait in this process is over; run again."""
         try:
             if self.nap is not None:
                 nap, self.nap = self.nap, None
@@ -162,7 +162,7 @@ class Run:
         return self._conclude(outcome)
 
     def _wake_up(self) -> None:
-        """Note that the process is at work again, and how long it was parked, or asleep: that is no work."""
+        """Set the status to running and count the time parked or asleep, which is no working time."""
         leave_account(self.paths, self.gremlin_id)
         parked, status = self.record.parked_seconds, self.record.status
         if isinstance(status, Parked) or (isinstance(status, Running) and status.asleep):
@@ -170,13 +170,12 @@ class Run:
         self.save(status=Running(since=self.clock.now()), parked_seconds=parked, ended_at=None)
 
     def _settle(self) -> None:
-        """Carry out a stop: cancel what is outstanding and wait for its end, which only the API can say."""
+        """Carry out a stop: cancel outstanding calls and wait until the API says that they have ended."""
         if self.interrupt.signal_name is not None:
             self.interrupt.clear()
-        patient = dataclasses.replace(
-            self._session(), clock=SystemClock(), check=nothing_to_check
-        )  # a second stop changes nothing
-        settle_stopped_calls(patient, self.make_client, self._show_waiting)
+        # Not interruptible: a second signal changes nothing.
+        session = dataclasses.replace(self._session(), clock=SystemClock(), check=nothing_to_check)
+        settle_stopped_calls(session, self.make_client, self._show_waiting)
 
     def _show_waiting(self, wait: Wait) -> None:
         """Show the wait of a stop, once: its polls are close together."""
@@ -187,7 +186,7 @@ class Run:
     # ── stages ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def steps(self, stages: Sequence[Stage], prefix: str, context: StageContext) -> Outcome:
-        """Run stages in order; what is done is never run again."""
+        """Run stages in order, except those that are done."""
         nothing_to_do: str | None = None
         for spec in stages:
             path = prefix + spec.name
@@ -249,14 +248,14 @@ class Run:
                 runs[index] = replace(
                     runs[index], ended_at=self.clock.now(), outcome=kind, note=note, nothing_to_do=reason
                 )
-            others = self.record.stage_at_work(but=path)  # of branches, those that go on are where it is at
+            others = self.record.stage_at_work(but=path)  # with parallel branches, one that still runs is shown
             self.save(stages=tuple(runs), stage=others or self.record.stage)
             self.log(f"{path}: {kind}" + (f", {note}" if note else ""))
 
     def attempt(self, label: str) -> int:
         return self.record.attempt_of(label)
 
-    # ── surroundings ──────────────────────────────────────────────────────────────────────────────────────────
+    # ── session ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _session(self, worktree: Path | None = None) -> Session:
         from gremlins.records.claims import adoption_lock, claimed_batches  # needed by the few calls that reconcile
@@ -284,13 +283,13 @@ class Run:
         )
 
     def _guard(self) -> None:
-        """Before every call: is there money left for it?"""
+        """Raise CallUnsuccessful before a call if a spending cap is reached."""
         capped = cap_reached(self.home, self.record, self._caps(), self.clock.now())
         if capped is not None:
             raise CallUnsuccessful(capped)
 
     def _caps(self) -> SpendSettings:
-        """The caps of now, not of the launch: a person raises one to let a gremlin go on, or lowers it at once."""
+        """The caps of now, not of the launch, so that a change applies to running gremlins."""
         try:
             return load_settings(Path(self.record.project), self.home, self.env).settings.spend
         except GremlinsError:
@@ -303,7 +302,7 @@ class Run:
             restore(worktree)
             clear_stale_locks(worktree, clock=self.clock)
             if (kept := undo_killed_commands(worktree)) is not None:
-                self.log(f"what commands had half made when they were cut short was kept as {kept}")
+                self.log(f"commands were killed; their changes are kept as {kept}")
         return StageContext(
             path="",
             task=record.task,
@@ -327,7 +326,7 @@ class Run:
             self.save(status=self._at_work())
 
     def _at_work(self) -> Running:
-        """Silent for as long as the most patient of its branches may be."""
+        """Running; silent until the latest time that any parallel branch has announced."""
         until, why = max(self.busy.values(), default=(None, ""), key=lambda wait: wait[0])
         return Running(since=self.clock.now(), until=until, waiting_for=why or None)
 
@@ -380,7 +379,7 @@ class Run:
         return next((run.nothing_to_do for run in reversed(self.record.stages) if run.nothing_to_do), None)
 
     def _failing_stage(self) -> str:
-        """The innermost stage that did not end well; of several branches, the first that did not."""
+        """The innermost stage that failed; with parallel branches, the first."""
         return next(iter(self.record.broken_stages()), "")
 
     def _fail(self, failed: Failed) -> int:
@@ -402,7 +401,7 @@ class Run:
         return failed.exit_code
 
     def _park(self, wait: Wait) -> int | None:
-        """Checkpoint, then give the process up. Comes back by exec, if it comes back."""
+        """Save the record, then become a waiter, which later becomes this runner again. None: the wait ended here."""
         now = self.clock.now()
         status: Status
         if wait.calls and not wait.mixed:
@@ -411,12 +410,12 @@ class Run:
             status = Running(since=now, until=wait.until, waiting_for=wait.why, asleep=True)
         self.save(status=status)
         batch = self.frozen.settings.batch
-        self.interrupt.hold()  # a signal that came before is seen here, one that comes later by the waiter
+        self.interrupt.hold()  # a signal from before is handled here, a later one by the waiter
         try:
             if self.interrupt.signal_name is not None:
                 return self._terminated(Terminated(self.interrupt.signal_name))
             self.hibernate(self.paths, wait, batch, self.lock)
-        except OSError as error:  # no room for what the waiter must know, or no program to become: wait here
+        except OSError as error:  # no space for the waiter's file, or exec failed: wait in this process
             self.log(f"waiting without leaving memory: {error.strerror or error}")
             longest = JITTER_ROOM * max(batch.poll_max, batch.retry_max, RETRY_AFTER_CEILING)
             self.nap = seconds_until(wait.until, now, longest=longest)
@@ -433,7 +432,7 @@ class Run:
         return exit_code
 
     def _terminated(self, terminated: Terminated) -> int | None:
-        """A stop that was announced is settled; any other signal only ends the process."""
+        """End the process, unless a stop was requested (None: settle it)."""
         if read_stop(self.paths) is not None:
             return None
         outstanding = self.ledger.outstanding()
@@ -461,7 +460,7 @@ def stage_type(spec: Stage) -> str:
 
 
 def price_call(model: str, usage: Mapping[str, Any], *, batch: bool, at: datetime) -> Cost:
-    """The cost of a call from the price table. Unknown models are unpriced, never free."""
+    """The cost of a call. Unknown models are unpriced, never free."""
     from gremlins.records.prices import price  # 0.3 s: only where a reply has come
 
     found = price(model, usage, batch=batch, at=at)
@@ -491,9 +490,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         run = Run(home, gremlin_id, lock, clock, dict(os.environ), hibernate_by_exec, make_client, interrupt)
         return run.go()
-    except (GremlinsError, OSError) as error:  # its record cannot be read, or nothing can be written any more
+    except (GremlinsError, OSError) as error:  # the record cannot be read, or the disk not written
         return _unable(error)
-    except Terminated as terminated:  # in the middle of an ending; what is on record is how it stands
+    except Terminated as terminated:  # while the end was being recorded; the record is right as it is
         return _unable(terminated)
     except Exception:  # noqa: BLE001 # the last handler of this process: an exception here is a bug, and is recorded
         try:
@@ -503,8 +502,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _unable(error: BaseException) -> int:
-    """Say it where it can still be said: the process's own output. The record stays as it is."""
-    print(f"error: {error}", file=sys.stderr)  # noqa: T201 # a process of its own: this goes to its output file
+    """Print to the process's output file. The record stays as it is."""
+    print(f"error: {error}", file=sys.stderr)  # noqa: T201 # goes to the process's output file
     return 1
 
 
@@ -516,7 +515,7 @@ def _own_lock(path: Path) -> GremlinLock:
 
 
 def _crashed(home: Home, gremlin_id: str, lock: GremlinLock, clock: Clock) -> int:
-    """Keep the traceback in a crash log, and say in the record where it is."""
+    """Write the traceback to a crash log, and its path into the record."""
     make_private_dir(home.crashes)
     log = home.crashes / f"{gremlin_id}-{clock.now():%Y%m%dT%H%M%S}.log"
     text = Redactor(os.environ).text(traceback.format_exc())
@@ -533,7 +532,7 @@ def _crashed(home: Home, gremlin_id: str, lock: GremlinLock, clock: Clock) -> in
             since=clock.now(), stage=record.stage, failure="unknown", reason=reason, exit_code=INTERNAL_ERROR
         )
     written = store.write(replace(record, status=status), lock)
-    with contextlib.suppress(GremlinsError):  # what was frozen may be the very thing that cannot be read
+    with contextlib.suppress(GremlinsError):  # `frozen.json` may be the unreadable file
         settings = read_frozen(store.paths(gremlin_id).frozen).settings
         if (event := ending_event(written, clock.now())) is not None:
             notify(settings.notify, event, os.environ, Path(record.project))
