@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,8 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
     Raises OSError; the old file is then still there.
     """
+    import tempfile  # 4 ms that reading verbs need not pay
+
     raw = data.encode() if isinstance(data, str) else data
     fd, temp = tempfile.mkstemp(prefix=f".{path.name[:60]}.", suffix=".tmp", dir=path.parent)
     try:

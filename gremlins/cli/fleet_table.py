@@ -62,9 +62,11 @@ def detail(row: Row, now: datetime) -> str:
 
 def _branches(row: Row) -> str:
     """`branches: 2 parked, 1 done`, where branches are side by side."""
+    if row.life.state not in ALIVE:
+        return ""
     counts = Counter(branch["state"] for branch in branches(row))
     found = ", ".join(f"{count} {state}" for state, count in counts.items())
-    return f"branches: {found}" if len(counts) and row.life.state in ALIVE else ""
+    return f"branches: {found}" if counts else ""
 
 
 def task_of(row: Row) -> str:

@@ -12,7 +12,6 @@ import msgspec
 from gremlins.errors import CorruptRecord, NotFound, did_you_mean
 from gremlins.paths import ACTIVITY, CALLS, FROZEN, GREMLIN_ID, LOCK, LOG, STATE, STOP, WAIT, Home
 from gremlins.processes.locks import holder_of
-from gremlins.records.calls import BatchCall, read_call
 from gremlins.records.format import Record
 from gremlins.records.gremlin import Gremlin, Parked, ParkedCall, Running, read_again, read_version
 from gremlins.records.liveness import Observed
@@ -62,6 +61,8 @@ def _outstanding(folder: str, record: Gremlin, *, alive: bool) -> tuple[ParkedCa
 
 
 def _outstanding_call(path: Path) -> ParkedCall | None:
+    from gremlins.records.calls import BatchCall, read_call  # 10 ms that only a gremlin without a process needs
+
     try:
         call = read_call(path)
     except CorruptRecord:

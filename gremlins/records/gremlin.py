@@ -318,7 +318,7 @@ def read_version(folder: str) -> tuple[Gremlin, Version]:
         raise NotFound(f"no gremlin `{name}`") from None
     except OSError as error:
         raise CorruptRecord(Path(path), error.strerror or str(error)) from error
-    record = decoded(_DECODER, raw, Path(path), "a gremlin's record", SCHEMA)
+    record = decoded(_DECODER, raw, path, "a gremlin's record", SCHEMA)
     if record.id != name:
         raise CorruptRecord(Path(path), f"names another gremlin, `{record.id}`")
     if not record.worktree.endswith(f"/worktrees/{name}"):

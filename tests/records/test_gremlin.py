@@ -232,9 +232,10 @@ def test_a_half_written_or_foreign_record_is_reported_and_stops_nothing_else(sto
 def test_a_record_of_a_newer_program_is_not_guessed_at(store: RunStore) -> None:
     put(store, gremlin())
     path = store.paths("g").state
-    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 2}))
-    with pytest.raises(CorruptRecord, match="newer gremlins"):
-        store.read("g")
+    for more in ({}, {"status": {"state": "dreaming", "since": "2026-11-21T12:00:00Z"}}):
+        path.write_text(json.dumps({**json.loads(path.read_text()), **more, "schema": 2}))
+        with pytest.raises(CorruptRecord, match="newer gremlins"):
+            store.read("g")
 
 
 def test_a_record_that_was_copied_is_not_taken_for_another_gremlins(store: RunStore) -> None:

@@ -7,6 +7,7 @@ import ast
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ import gremlins.clients.batch.waiter
 from bench.waiting import WaitingFleet
 from gremlins.clients.batch.waiter import NOTHING_LEARNED, NOTHING_NEW, ODD_ENDS, SOMETHING_TO_DO, Waiter
 from gremlins.clock import FakeClock, no_jitter
+from gremlins.records.wait import WaitPlan, WatchedBatch
 from gremlins.retry import poll_interval
 from gremlins.simulator import Simulator
 from tests.time_limit import DEADLINE, wait_until, wait_until_idle
@@ -51,6 +53,14 @@ def write_plan(folder: Path, **changes: Any) -> None:
         "turn_variable": "TURN",
     }
     (folder / "wait.json").write_text(json.dumps({**plan, **changes}))
+
+
+def test_the_waiter_reads_only_fields_of_the_plan() -> None:
+    """It runs without our package, so it cannot use the type itself."""
+    read = set(re.findall(r'self\.plan(?:\[|\.get\()"(\w+)"', SCRIPT.read_text()))
+    assert {"until", "calls", "poll", "runner", "lock_fd"} <= read <= set(WaitPlan.__struct_fields__)
+    calls = set(re.findall(r'call\["(\w+)"\]', SCRIPT.read_text()))
+    assert {"batch_id", "submitted_at", "processing_status"} == calls == set(WatchedBatch.__struct_fields__)
 
 
 @dataclass
