@@ -219,29 +219,27 @@ def load_settings(repo: Path | None, home: Home, env: Mapping[str, str]) -> Load
     return LoadedSettings(settings, sources)
 
 
+_EXPLAINED = {
+    "string_type": "should be text",
+    "string_too_short": "should not be empty",
+    "string_pattern_mismatch": "should be 1 to 64 letters, digits, `.`, `_` or `-`, a letter or digit first",
+    "tuple_type": "should be a list",
+    "too_short": "should have at least one entry",
+    "dict_type": "should be a mapping",
+    "float_type": "should be a number",
+    "float_parsing": "should be a number",
+    "int_type": "should be a whole number",
+    "int_parsing": "should be a whole number",
+    "int_from_float": "should be a whole number",
+    "bool_type": "should be true or false",
+    "bool_parsing": "should be true or false",
+}
+
+
 def explain(details: ErrorDetails) -> str:
     """The text of a validation error, to follow the name of the value."""
-    match details["type"]:
-        case "string_type":
-            return "should be text"
-        case "string_too_short":
-            return "should not be empty"
-        case "string_pattern_mismatch":
-            return "should be 1 to 64 letters, digits, `.`, `_` or `-`, a letter or digit first"
-        case "tuple_type":
-            return "should be a list"
-        case "too_short":
-            return "should have at least one entry"
-        case "dict_type":
-            return "should be a mapping"
-        case "float_type" | "float_parsing":
-            return "should be a number"
-        case "int_type" | "int_parsing" | "int_from_float":
-            return "should be a whole number"
-        case "bool_type" | "bool_parsing":
-            return "should be true or false"
-        case _:
-            return details["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    message = details["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    return _EXPLAINED.get(details["type"], message)
 
 
 def shown(value: object) -> str:

@@ -181,7 +181,11 @@ def launch(request: LaunchRequest, home: Home, env: Mapping[str, str], clock: Cl
 
 def start(prepared: Prepared, home: Home, env: Mapping[str, str], clock: Clock) -> Gremlin:
     """Make record, worktree and process of a prepared launch. Raises Conflict if the id is taken."""
-    gremlin_id = _check_id(prepared.request.gremlin_id) or new_id(prepared.request, home)
+    asked = prepared.request.gremlin_id
+    gremlin_id = new_id(prepared.request, home) if asked is None else asked
+    if not GREMLIN_ID.fullmatch(gremlin_id):
+        hint = "1 to 64 of a-z, 0-9 and -, for example fix-login"
+        raise GremlinsError(f"`{gremlin_id[:80]}` cannot be an id", hint=hint)
     store = RunStore(home, clock)
     try:
         lock = store.claim(gremlin_id)
@@ -203,14 +207,6 @@ def _cannot_write(home: Home, error: OSError) -> GremlinsError:
         f"nothing can be written to {error.filename or home.root}: {error.strerror}",
         hint="free some space, or set GREMLINS_HOME to a folder that can be written",
     )
-
-
-def _check_id(gremlin_id: str | None) -> str | None:
-    if gremlin_id is not None and not GREMLIN_ID.fullmatch(gremlin_id):
-        raise GremlinsError(
-            f"`{gremlin_id[:80]}` cannot be an id", hint="1 to 64 of a-z, 0-9 and -, for example fix-login"
-        )
-    return gremlin_id
 
 
 def new_id(request: LaunchRequest, home: Home) -> str:

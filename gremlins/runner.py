@@ -216,7 +216,10 @@ class Run:
             stages = self.record.stages
             if open_run is None or open_run.outcome is not None:
                 run = StageRun(
-                    path=path, type=stage_type(spec), attempt=self.attempt(path), started_at=self.clock.now()
+                    path=path,
+                    type=str(getattr(spec, "type", "stage")),
+                    attempt=self.attempt(path),
+                    started_at=self.clock.now(),
                 )
                 stages = (*stages, run)
                 self.log(f"{path}: begins" + (f" (attempt {run.attempt})" if run.attempt > 1 else ""))
@@ -453,10 +456,6 @@ def _raise_park(wait: Wait) -> NoReturn:
 
 def _sentence(error: GremlinsError) -> str:
     return f"{error.message} ({error.hint})" if error.hint else error.message
-
-
-def stage_type(spec: Stage) -> str:
-    return str(getattr(spec, "type", "stage"))
 
 
 def price_call(model: str, usage: Mapping[str, Any], *, batch: bool, at: datetime) -> Cost:

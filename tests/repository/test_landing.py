@@ -253,7 +253,7 @@ def test_another_landing_is_not_disturbed(repo: Repo, base: str) -> None:
         refused(repo, base, "another landing is at work")
 
 
-def test_when_git_fails_halfway_nothing_has_changed(repo: Repo, base: str) -> None:
+def test_after_a_failure_of_git_nothing_has_changed(repo: Repo, base: str) -> None:
     repo.git("config", "filter.broken.smudge", "false")
     repo.git("config", "filter.broken.required", "true")
     repo.write({".git/info/attributes": "b.py filter=broken\n"})

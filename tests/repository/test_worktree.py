@@ -76,7 +76,7 @@ def test_making_it_again_keeps_what_is_in_it(repo: Repo, made: Worktree) -> None
 @pytest.mark.parametrize(
     "what", ["branch only", "empty folder", "no .git", "still locked", "folder gone", "folder and branch gone"]
 )
-def test_a_crash_halfway_through_making_it_is_made_good(repo: Repo, made: Worktree, what: str) -> None:
+def test_an_incomplete_worktree_is_completed(repo: Repo, made: Worktree, what: str) -> None:
     admin = Git(made.path).git_dir()
     if what == "branch only":
         wt.remove(repo.path, made.path, made.branch)
