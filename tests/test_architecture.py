@@ -38,6 +38,18 @@ LAYER_OF = {name: height for height, names in enumerate(LAYERS) for name in name
 
 
 INSIDE: dict[str, list[set[str]]] = {
+    "processes": [{"children", "interrupt", "locks"}, {"ending", "notify", "spawn"}],
+    "repository": [{"git"}, {"github", "landing", "project"}, {"worktree"}, {"interrupted"}],
+    "records": [{"claims", "format", "journal", "prices", "stop_request"}, {"gremlin", "wait"},
+                {"calls", "ending_event", "liveness"}, {"spend"}, {"caps"}],
+    "clients": [{"account", "agent_env", "base", "transport"}, {"key_proof", "next_step"}, {"batch"}, {"live"},
+                {"claude", "copilot"}, {"providers"}, {"registry"}],
+    "clients.batch": [{"api", "booking", "results", "waiter"}, {"lost", "shared_poll"}, {"engine", "hand_over"},
+                      {"client"}, {"settling"}],
+    "stages": [{"spec"}, {"base"}, {"edits", "exec_"}, {"branches", "context", "pull_request"},
+               {"handoff", "implement", "open_pr", "parallel", "plan", "review_code", "verify", "wait_ci",
+                "wait_review"}, {"address_code", "agent", "loop"}, {"table"}],
+    "pipeline": [{"file"}, {"freezing"}],
     "fleet": [{"times", "observe"}, {"status"}, {"beads"}, {"stop"},
               {"rescue", "ack", "land", "remove", "history", "doctor"}, {"dispatch"}],
     "fleet.beads": [{"bead"}, {"attempts"}, {"store"}, {"interchange", "edit"}],
@@ -180,3 +192,12 @@ def test_no_test_sleeps() -> None:
         )
     ]
     assert not sleeping
+
+
+def test_a_public_class_name_stands_for_one_thing() -> None:
+    owners: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                owners.setdefault(node.name, []).append(module)
+    assert not {name: modules for name, modules in owners.items() if len(modules) > 1}

@@ -15,11 +15,11 @@ from msgspec.structs import replace
 from gremlins.clients.agent_env import agent_env
 from gremlins.clients.batch.engine import prompt_of
 from gremlins.clients.live.agents import FallsBackToLive, reply_text, whole_text
+from gremlins.clients.live.copilot_stream import CopilotStream, tokens_of, verdict
 from gremlins.clients.live.engine import Heard, Order
 from gremlins.clients.live.process import Exit, Launch
 from gremlins.clients.live.process_agent import CONTINUE, ProcessAgent
 from gremlins.clients.live.records import Booked
-from gremlins.clients.providers.copilot_stream import CopilotStream, tokens_of, verdict
 from gremlins.config import Settings
 from gremlins.errors import NotReady
 from gremlins.records.calls import CallFailed, Cost, LiveCall, Reply, Usage

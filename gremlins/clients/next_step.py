@@ -9,7 +9,6 @@ from typing import Any, Literal, assert_never
 
 from msgspec.structs import replace
 
-from gremlins.clients.batch.results import RESUBMIT
 from gremlins.clock import Jitter, no_jitter
 from gremlins.config import BatchSettings
 from gremlins.outcome import KEEPS_ATTEMPT, Bail, Failed
@@ -22,6 +21,8 @@ INTERRUPTED = "interrupted"
 UNSENT = "unsent"
 REFUSAL = "refusal"
 """Kinds of failure of our own."""
+RESUBMIT = frozenset({"overloaded_error", "api_error", "timeout_error", "rate_limit_error"})
+"""Error kinds that say nothing about the request. Not billed; asked again."""
 MAX_RESUBMITS = 2
 MAX_TURNS = 12
 MAX_TRIES = 40

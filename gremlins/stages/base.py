@@ -59,9 +59,6 @@ class StageContext:
     steps: Steps
     done: Callable[[], frozenset[str]]
     """Paths of the stages that are done."""
-    plan_given: bool = False
-    """A person wrote the plan: the plan stage has nothing to ask."""
-    record_title: Callable[[str], None] = lambda _title: None
     round: Round | None = None
 
     @property

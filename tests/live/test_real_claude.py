@@ -11,7 +11,7 @@ import pytest
 
 from gremlins.clients.base import CallUnsuccessful, Prompt
 from gremlins.clients.claude import ClaudeClient
-from gremlins.clients.providers.claude_code import check_live
+from gremlins.clients.live.claude_code import check_live
 from gremlins.clock import SystemClock
 from gremlins.config import Settings
 from gremlins.errors import NotReady

@@ -15,9 +15,6 @@ from typing import Any
 from gremlins.outcome import FailureClass
 from gremlins.records.calls import CallFailed, Reply, storable
 
-RESUBMIT = frozenset({"overloaded_error", "api_error", "timeout_error", "rate_limit_error"})
-"""Error kinds that say nothing about the request. Not billed; asked again."""
-
 CREDIT_CODES = frozenset(
     {
         "credit_balance_too_low",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 from gremlins.clients.base import Client, Detach, Session, Wait
-from gremlins.clients.claude import BatchCapable
+from gremlins.clients.batch.client import BatchCapable
 from gremlins.records.calls import BatchCall
 
 FIRST_LOOK = 0.1

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, assert_never
 
 from gremlins.clients.account import Account, find_account
 from gremlins.clients.base import Answer, CallUnsuccessful, PromptSource, Session, made
+from gremlins.clients.batch.client import BatchCapable
 from gremlins.clients.batch.engine import build_request
-from gremlins.clients.claude import BatchCapable
 from gremlins.clients.live.interruptible import patiently, run_interruptibly
 from gremlins.clients.live.records import LiveRecords, RawFile
 from gremlins.clients.next_step import Again, Close, Give, Stop, outcome_of

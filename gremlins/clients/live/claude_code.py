@@ -15,11 +15,11 @@ from gremlins.clients.agent_env import agent_env
 from gremlins.clients.base import Answer, PromptSource, Session
 from gremlins.clients.batch.booking import usage_of
 from gremlins.clients.batch.engine import prompt_of
+from gremlins.clients.live.claude_stream import ClaudeStream, add_usage, verdict
 from gremlins.clients.live.engine import LiveEngine, Order
 from gremlins.clients.live.process import Exit, Launch
 from gremlins.clients.live.process_agent import CONTINUE, ProcessAgent
 from gremlins.clients.live.records import Booked
-from gremlins.clients.providers.claude_stream import ClaudeStream, add_usage, verdict
 from gremlins.config import Settings
 from gremlins.errors import NotReady
 from gremlins.processes import children as proc

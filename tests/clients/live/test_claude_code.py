@@ -18,8 +18,8 @@ from msgspec.structs import replace
 from gremlins.clients.base import CallUnsuccessful, Prompt
 from gremlins.clients.batch.engine import prompt_of
 from gremlins.clients.claude import ClaudeClient
+from gremlins.clients.live.claude_code import check_live, find_claude
 from gremlins.clients.live.process import bound_to_us
-from gremlins.clients.providers.claude_code import check_live, find_claude
 from gremlins.clock import FakeClock, SystemClock
 from gremlins.config import LiveSettings, Settings
 from gremlins.errors import NotReady
