@@ -8,6 +8,20 @@ from typing import Any
 
 _SECRET_NAME = re.compile(r".*(KEY|TOKEN|SECRET|PASSWORD|HEADERS)", re.IGNORECASE)
 _USERINFO = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
+_LOOKS_SECRET = (
+    (re.compile(r"://[^/\s:@'\"]*:[^/\s@'\"]+@|(?<=http)(s?)://[^/\s@'\"]+@"), r"\1://***@"),
+    (
+        re.compile(
+            r"""\b((?:proxy-)?authorization|(?:x-)?api-?key)\b(['"]?\s*[:=]\s*b?['"]?)((?:bearer|basic|token)\s+)?"""
+            r"""[^\s'",;)}]+""",
+            re.IGNORECASE,
+        ),
+        r"\1\2\3***",
+    ),
+    (re.compile(r"\b(bearer|basic)\s+(?=\S*[\d._~+/=-])[\w.~+/=-]{8,}", re.IGNORECASE), r"\1 ***"),
+    (re.compile(r"\b(?:sk-[\w-]{12,}|gh[opsur]_\w{20,}|github_pat_\w{20,})"), "***"),
+)
+"""URLs with a user or password, authorization headers, and keys by their prefix."""
 SHORTEST_SECRET = 6
 """Characters. A shorter value would blank out ordinary words."""
 SHORTEST_IN_REPLY = 12
@@ -26,6 +40,13 @@ class Redactor:
     def text(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "***")
+        return text
+
+    def message(self, text: str) -> str:
+        """`text`, for logs and error messages: everything that looks like a credential is hidden too."""
+        text = self.text(text)
+        for pattern, replacement in _LOOKS_SECRET:
+            text = pattern.sub(replacement, text)
         return text
 
     def value(self, value: Any) -> Any:

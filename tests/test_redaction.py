@@ -34,3 +34,23 @@ def test_ordinary_text_stays(plain: str) -> None:
 
 def test_a_longer_secret_goes_before_one_that_it_holds() -> None:
     assert Redactor({"A_KEY": "secret", "B_KEY": "secret-and-more"}).text("secret-and-more") == "***"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://user:pass@host/x", "https://***@host/x"),
+        ("https://ghp_token@github.com/x", "https://***@github.com/x"),
+        ("ssh://git@github.com/x", "ssh://git@github.com/x"),
+        ("{'Authorization': 'Bearer abc.def', 'a': 1}", "{'Authorization': 'Bearer ***', 'a': 1}"),
+        ("{b'x-api-key': b'abcdef'}", "{b'x-api-key': b'***'}"),
+        ("x-api-key: abcdef", "x-api-key: ***"),
+        ("sent Bearer abcdefgh12345", "sent Bearer ***"),
+        ("a basic implementation", "a basic implementation"),
+        ("invalid x-api-key", "invalid x-api-key"),
+        ("key sk-ant-api03-aaaabbbbcccc", "key ***"),
+    ],
+)
+def test_a_message_holds_nothing_that_looks_like_a_credential(text: str, shown: str) -> None:
+    assert Redactor({}).message(text) == shown
+    assert Redactor({}).text(text) == text

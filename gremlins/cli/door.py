@@ -97,7 +97,7 @@ def _crash() -> int:
     from gremlins.paths import Home
     from gremlins.redaction import Redactor
 
-    text = Redactor(os.environ).text(traceback.format_exc())
+    text = Redactor(os.environ).message(traceback.format_exc())
     try:
         folder = Home.from_env().crashes
         make_private_dir(folder)

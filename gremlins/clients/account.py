@@ -29,9 +29,10 @@ class Account:
         """Tells accounts apart without telling the key: 16 hex digits."""
         return hashlib.sha256(f"{self.base_url}\n{self.secret}".encode()).hexdigest()[:16]
 
-    def redact(self, text: str) -> str:
-        """The text without the secret, in case the server echoed it."""
-        return Redactor({}, self.secret).text(text)
+    @property
+    def redactor(self) -> Redactor:
+        """Hides the secret where a server echoes it."""
+        return Redactor({}, self.secret)
 
 
 def find_account(env: Mapping[str, str] | None = None) -> Account:

@@ -31,12 +31,12 @@ class Prompt:
 
 
 PromptSource = Prompt | str | Callable[[], Prompt]
-"""A prompt, or how to make it: a call that is already on record never makes it again."""
+"""A prompt, or a function that makes it; not called if the call is already on record."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A reply that was recorded, and paid for once. `mode` is how it was got in the end."""
+    """A recorded reply. `mode` is the mode it was received in."""
 
     text: str
     record: CallRecord
@@ -52,7 +52,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Wait:
-    """A call that cannot go on yet. `calls` wait on batches; without any it is a backoff that ends at `until`."""
+    """A call that must wait: for the batches of `calls`, or, without any, for a backoff that ends at `until`."""
 
     until: datetime
     calls: tuple[ParkedCall, ...] = ()
@@ -60,15 +60,15 @@ class Wait:
     pollable: bool = True
     """True if it waits for batches only, so that the shared poll may answer for it."""
     mixed: bool = False
-    """Of several branches, some wait for batches and some for something else: the gremlin as a whole is not parked."""
+    """True if some branches wait for batches and others for something else: the gremlin is then not parked."""
 
 
 class ClientError(GremlinsError):
-    """A model call did not end well."""
+    """A model call failed or cannot continue here."""
 
 
 class CallUnsuccessful(ClientError):
-    """The call is over, on record, and has no reply to go on with. `outcome` is what the stage returns."""
+    """The call ended without a usable reply; its failure is on record. `outcome` is the outcome of the stage."""
 
     def __init__(self, outcome: Failed | Bail) -> None:
         super().__init__(outcome.reason if isinstance(outcome, Failed) else f"{outcome.kind}: {outcome.detail}")
@@ -85,7 +85,7 @@ class Detach(ClientError):
 
 
 class Park(BaseException):
-    """Control flow of a runner: this branch can do no more until what it waits for is there. See `Parking`."""
+    """Raised to suspend the process until `wait` is due."""
 
     def __init__(self, wait: Wait) -> None:
         super().__init__(wait.why)
@@ -132,9 +132,9 @@ class Session:
     guard: InterruptCheck = nothing_to_check
     """Raises CallUnsuccessful when a spending cap leaves no room for another call."""
     claimed: Callable[[datetime], frozenset[str]] = field(default=lambda _since: frozenset())
-    """Batch ids that other gremlins' records hold, as far as they were written since then (with slack). Read afresh."""
+    """Batch ids in other gremlins' records written since the given time (with slack). Read on each call."""
     adopting: Callable[[], Any] = field(default=lambda: _NoLock())
-    """A context manager: the lock under which a batch that was found is adopted."""
+    """Context manager that locks the adoption of a found batch."""
     git_env: Callable[[], Mapping[str, str]] = dict
     """Environment for git in the worktree: no hooks, no signing."""
     work_fd: int | None = None
@@ -200,7 +200,7 @@ class Client(ABC):
         )
 
     def run_batch(self, prompt: PromptSource, *, label: str, max_tokens: int | None, revision: int) -> Answer:
-        """Providers without a batch API leave this as it is."""
+        """Overridden by providers that have a batch API."""
         raise NotImplementedError(f"the provider `{self.provider}` has no batch mode")
 
     @abstractmethod
@@ -216,7 +216,7 @@ class Client(ABC):
 
 
 def made(prompt: PromptSource) -> Prompt:
-    """The prompt itself, made now if it was only described."""
+    """The prompt; a function is called to make it."""
     if isinstance(prompt, str):
         return Prompt(prompt)
     return prompt if isinstance(prompt, Prompt) else prompt()

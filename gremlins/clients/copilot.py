@@ -13,12 +13,11 @@ from typing import Any, ClassVar
 from msgspec.structs import replace
 
 from gremlins.clients.agent_env import agent_env
-from gremlins.clients.batch.engine import prompt_of
-from gremlins.clients.live.agents import FallsBackToLive, reply_text, whole_text
+from gremlins.clients.live.agents import FallsBackToLive, earlier_runs, message_for, reply_text, usage_of_run
 from gremlins.clients.live.copilot_stream import CopilotStream, tokens_of, verdict
 from gremlins.clients.live.engine import Heard, Order
 from gremlins.clients.live.process import Exit, Launch
-from gremlins.clients.live.process_agent import CONTINUE, ProcessAgent
+from gremlins.clients.live.process_agent import ProcessAgent
 from gremlins.clients.live.records import Booked
 from gremlins.config import Settings
 from gremlins.errors import NotReady
@@ -87,13 +86,7 @@ class Copilot(ProcessAgent[CopilotStream]):
             return super().ask(order)
 
     def launch(self, order: Order, env: Mapping[str, str]) -> Launch:
-        prompt = prompt_of(order.record.request)
-        text = whole_text(prompt)
-        if order.say == "continue":
-            text = CONTINUE
-        elif order.say == "correction" and prompt.followups:
-            text = prompt.followups[-1][1]
-        return Launch(self._argv(order), self.session.worktree, env, text.encode())
+        return Launch(self._argv(order), self.session.worktree, env, message_for(order).encode())
 
     def _argv(self, order: Order) -> list[str]:
         session = order.record.session_id
@@ -129,16 +122,8 @@ class Copilot(ProcessAgent[CopilotStream]):
             metrics = json.loads(self.usage_file.read_bytes())["modelMetrics"]
         except (OSError, ValueError, KeyError, TypeError):
             return Booked(Cost(usd=None), None, stream.session_id)
-        usage = _less(tokens_of(metrics), self._earlier(record))
+        usage = usage_of_run(tokens_of(metrics), earlier_runs(self.session.ledger, record, record.session_id))
         return Booked(self._cost(usage, record), usage, stream.session_id)
-
-    def _earlier(self, record: LiveCall) -> list[Usage]:
-        same = self.session.ledger.of_call(record.key.stage, record.key.attempt)
-        return [
-            r.usage
-            for r in same
-            if isinstance(r, LiveCall) and r.session_id == record.session_id and r.key != record.key and r.usage
-        ]
 
     def _cost(self, usage: Usage, record: LiveCall) -> Cost:
         """With a provider of one's own the tokens have a price; a Copilot plan's have none that can be known here."""
@@ -146,18 +131,3 @@ class Copilot(ProcessAgent[CopilotStream]):
             return Cost(usd=None)
         cost = self.session.price(self.model, usage.raw, batch=False, at=record.created_at)
         return Cost(usd=cost.usd, live_usd=cost.usd)
-
-
-def _less(usage: Usage, earlier: list[Usage]) -> Usage:
-    def left(name: str) -> int:
-        return max(0, int(getattr(usage, name)) - sum(int(getattr(u, name)) for u in earlier))
-
-    names = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
-    counts = {name: left(name) for name in names}
-    raw = {
-        "input_tokens": counts["input_tokens"],
-        "output_tokens": counts["output_tokens"],
-        "cache_read_input_tokens": counts["cache_read_tokens"],
-        "cache_creation_input_tokens": counts["cache_write_tokens"],
-    }
-    return Usage(**counts, raw=raw)

@@ -116,7 +116,7 @@ def _after_reply(records: Sequence[BatchCall], status: Collected) -> BatchStep:
 
 
 def _after_cut(records: Sequence[BatchCall], last: BatchCall) -> BatchStep:
-    """A reply cut off at the ceiling was paid for; one larger try, and its text is kept either way."""
+    """One larger try for a reply that was cut off. Its text stays on record."""
     cut = [r for r in records if r.key.turn == last.key.turn and _stop_reason(r) == "max_tokens"]
     if len(cut) == 1 and _stop_reason(last) == "max_tokens":
         return Ask(_next_try(last), last.request, larger=True, why="the reply was cut off; one larger try")

@@ -14,9 +14,9 @@ from gremlins.clients.account import Account
 from gremlins.clients.transport import (
     ApiFailure,
     HttpReply,
-    Phase,
     Transport,
     Wire,
+    connection_failure,
     failure_from_answer,
     urllib_transport,
 )
@@ -126,11 +126,11 @@ class AnthropicBatchApi:
         except anthropic.APIStatusError as error:
             answer = error.response
             failure = failure_from_answer(answer.status_code, answer.content, dict(answer.headers))
-            raise self._clean(failure) from None
+            raise self.wire.redacted(failure) from None
         except anthropic.APIConnectionError as error:
-            raise self._clean(_connection_failure(error)) from None
+            raise self.wire.redacted(connection_failure(error)) from None
         except anthropic.AnthropicError as error:
-            raise self._clean(ApiFailure(f"the reply cannot be read: {error}", phase="ambiguous")) from None
+            raise self.wire.redacted(ApiFailure(f"the reply cannot be read: {error}", phase="ambiguous")) from None
         finally:
             if self._http_client is None:
                 client.close()
@@ -167,8 +167,7 @@ class AnthropicBatchApi:
     def results(self, batch_id: str) -> bytes:
         """The result lines, from our own address: the body's `results_url` may name a stranger's host."""
         body = self.wire.call("GET", _path(batch_id) + "/results").body
-        secret = self.account.secret.encode()
-        return body.replace(secret, b"***") if len(secret) >= 6 and secret in body else body
+        return self.account.redactor.data(body)
 
     def cancel(self, batch_id: str) -> Batch:
         return _batch(self.wire.call("POST", _path(batch_id) + "/cancel"))
@@ -176,11 +175,6 @@ class AnthropicBatchApi:
     def model(self, model: str) -> dict[str, Any]:
         """The API's description of a model: `max_tokens`, `capabilities`."""
         return self.wire.call("GET", f"/v1/models/{quote(model, safe='')}").json()
-
-    def _clean(self, failure: ApiFailure) -> ApiFailure:
-        failure.message = self.account.redact(failure.message)
-        failure.args = (failure.message,)
-        return failure
 
 
 def pages(api: BatchApi, *, limit: int = PAGE_SIZE) -> Iterator[Page]:
@@ -197,17 +191,6 @@ def pages(api: BatchApi, *, limit: int = PAGE_SIZE) -> Iterator[Page]:
 
 def _path(batch_id: str) -> str:
     return f"{BATCHES}/{quote(batch_id, safe='')}"
-
-
-def _connection_failure(error: anthropic.APIConnectionError) -> ApiFailure:
-    """The SDK's connection error, told apart by its cause (measured: see docs/decisions)."""
-    import httpx2
-
-    never_sent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
-    cause = error.__cause__
-    phase: Phase = "unsent" if isinstance(cause, never_sent) else "ambiguous"
-    what = "cannot reach the API" if phase == "unsent" else "the connection broke before the reply came"
-    return ApiFailure(f"{what} ({type(cause).__name__ if cause else type(error).__name__})", phase=phase)
 
 
 def _batch(reply: HttpReply, *, request_id: str | None = None) -> Batch:

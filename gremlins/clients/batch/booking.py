@@ -41,7 +41,7 @@ class Books:
 
 
 def usage_of(raw: Mapping[str, Any]) -> Usage:
-    """The tokens of a provider's usage object; counts that are none are 0."""
+    """The tokens of a provider's usage object; invalid counts are 0."""
 
     def count(name: str) -> int:
         value = raw.get(name)

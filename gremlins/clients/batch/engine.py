@@ -531,7 +531,7 @@ def build_request(model: str, prompt: Prompt, max_tokens: int) -> dict[str, Any]
 
 
 def prompt_of(request: Mapping[str, Any]) -> Prompt:
-    """The prompt a request was built from, for a call that goes on live."""
+    """The prompt that a request was built from."""
     messages: Sequence[Mapping[str, Any]] = request["messages"]
     texts = [m["content"] if isinstance(m["content"], str) else "" for m in messages]
     pairs = tuple(zip(texts[1::2], texts[2::2], strict=False))
@@ -540,7 +540,7 @@ def prompt_of(request: Mapping[str, Any]) -> Prompt:
 
 
 def failure_class(failure: ApiFailure) -> FailureClass:
-    """Whose fault a refused request is."""
+    """The failure class of a refused request."""
     if failure.phase != "answered":
         return "host"
     known = classify(failure.type, failure.error_code, failure.message) if failure.type else "unknown"

@@ -1,4 +1,4 @@
-"""Giving a process up while it waits: write down what for, and become the waiter. The lock goes along."""
+"""Replaces a waiting process by the small waiter: writes its plan and executes it, with the lock."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def account_here(paths: GremlinPaths, env: Mapping[str, str] | None = None) -> A
 
 
 def leave_account(paths: GremlinPaths, gremlin_id: str) -> None:
-    """This gremlin no longer waits: lists need not reach its batches."""
+    """Remove the gremlin from the shared poll of its account."""
     account = account_here(paths)
     if account is not None and account.folder.is_dir():
         account.leave(gremlin_id)
@@ -95,13 +95,13 @@ def hibernate_by_exec(paths: GremlinPaths, wait: Wait, settings: BatchSettings, 
 
 
 def _turns(folder: Path) -> list[str]:
-    """Lock files of the few who may wake up at the same time."""
+    """Lock files that limit the number of gremlins that wake up at the same time."""
     make_private_dir(folder)
     return [str(folder / f"turn-{n}") for n in range(4 * (os.cpu_count() or 1))]
 
 
 def keep_turn_for_a_while() -> None:
-    """Give the turn that the waiter got up after a while, or with the process, or when it parks again."""
+    """Release the turn that the waiter took after TURN_SECONDS, or when this process ends or parks."""
     text = os.environ.pop(TURN_FD_VARIABLE, "")
     if not text.isdigit():
         return
@@ -115,7 +115,7 @@ def keep_turn_for_a_while() -> None:
 
 
 def _polls_so_far(paths: GremlinPaths, calls: tuple[WatchedBatch, ...]) -> int:
-    """Polls are counted over the life of a batch, through every change of process."""
+    """Number of polls of these batches by earlier processes."""
     old = read_wait(paths.wait)
     if old is None or not {call.batch_id for call in old.calls} & {call.batch_id for call in calls}:
         return 0

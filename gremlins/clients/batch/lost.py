@@ -41,7 +41,7 @@ class Found:
     record: BatchCall
     proven: tuple[Batch, ...]
     open: tuple[Batch, ...]
-    """Not ended, so that nothing tells whose they are."""
+    """Not ended: nothing tells whose they are."""
     unreadable: tuple[Batch, ...]
     """Ended, and their results never come whole."""
     at: datetime
@@ -92,7 +92,7 @@ class Search:
         return frozenset(batch_id for other in others for batch_id in batches_of(other))
 
     def _prove(self, record: BatchCall, candidates: Iterable[Batch], at: datetime) -> Found:
-        """Sort candidates by what their results say; what is proven foreign is remembered."""
+        """Sort candidates by their results, and record those that are proven foreign."""
         proven: list[Batch] = []
         undecided: list[Batch] = []
         unreadable: list[Batch] = []
@@ -166,8 +166,8 @@ class Reconciler:
     def look(self, record: BatchCall) -> Wait | None:
         """One look through the account for a call that may have been sent.
 
-        Adopts its batch when one is proven, waits while one may be it, and gives the call free to be sent again when
-        none can be and the grace period for slow lists has passed. Raises Detach when this key sees another account.
+        Adopts a proven batch; waits while one may be ours; else, after the grace period for slow lists, lets the call
+        be sent again. Raises Detach if this key sees another account.
         """
         try:
             doubt = self._doubt(record)
@@ -243,13 +243,13 @@ class Reconciler:
         self.session.log(f"{record.key.stage}: found its batch {first.id}; nothing is sent again")
 
     def _unreadable(self, record: BatchCall, batch: Batch) -> None:
-        """It may be ours and nothing will prove it: asking again could pay twice, so a person decides."""
+        """Fail the call: the batch may be ours, and sending again could pay twice, so a person decides."""
         message = f"{batch.id} may be this call, and its results cannot be read; rescue it to ask again"
         status = CallFailed(failure="unknown", kind="results_unreadable", message=message)
         self.books.put(record, status=status, cost=Cost(usd=None))
 
     def _absent(self, record: BatchCall, found: Found, since: datetime) -> Wait | None:
-        """None can be ours. After the grace period the call may be sent again, under the same custom_id."""
+        """No batch can be ours. After the grace period the call may be sent again, with the same custom_id."""
         settings = self.session.settings.batch
         if found.at < since:  # a clock that was set back must not stretch the grace
             since = found.at
@@ -311,7 +311,7 @@ class SecondBatches:
     def look(self, record: BatchCall) -> BatchCall:
         """For a call that was sent twice: did an earlier POST make a batch after all? Raises ApiFailure.
 
-        The one that ends first is used. What may be one, and has not ended, is only remembered.
+        The one that ends first is used. Candidates that have not ended are recorded.
         """
         found = self.search(record)
         record = found.record
@@ -321,7 +321,7 @@ class SecondBatches:
         return self.books.put(record, suspects=suspects) if suspects != record.suspects else record
 
     def _instead(self, record: BatchCall, ended: Batch) -> BatchCall:
-        """A batch that has ended with our request in it. While the record's own has not ended, it takes its place."""
+        """Use an ended batch in place of the record's own, unless that has ended too."""
         own = record.batch
         if own is None or not isinstance(record.status, Submitted):
             return self._add(record, ended.id)
@@ -336,7 +336,7 @@ class SecondBatches:
         return self.books.put(record, waste=(*record.waste, second), **changes)
 
     def settle(self, record: BatchCall) -> BatchCall:
-        """One step towards the end of second batches: canceled where they are at work, booked where they have ended.
+        """Cancel second batches that are in progress, and book those that have ended.
 
         They are proven ours: their ids came from our own POST, or our request was in their results.
         """

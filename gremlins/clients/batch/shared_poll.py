@@ -34,7 +34,7 @@ TOO_MANY = 429
 
 @dataclass(frozen=True)
 class AccountPoll:
-    """The files in which those who wait on one account meet."""
+    """The files that the gremlins waiting on one account share."""
 
     folder: Path
 
@@ -55,7 +55,7 @@ class AccountPoll:
         return self.folder / "pause"
 
     def pause(self, now: float, seconds: float | None) -> None:
-        """Ask nothing for so long: the API said so, and it counts all endpoints and all of us together."""
+        """Stop all polling of the account for so long: its rate limit counts all requests together."""
         if seconds:
             write_replacing(self.pause_file, json.dumps(now + min(seconds, RETRY_AFTER_CEILING)))
 
@@ -66,7 +66,7 @@ class AccountPoll:
             return False
 
     def register(self, gremlin_id: str, calls: Iterable[tuple[str, float]]) -> None:
-        """Say who waits for which batches (id, epoch of submission), so that a list reaches the oldest of them."""
+        """Record the batches that a gremlin waits for (id, epoch of submission), so that lists reach the oldest."""
         make_private_dir(self.waiting)
         write_replacing(self.waiting / gremlin_id, json.dumps(list(calls)))
 
@@ -74,7 +74,7 @@ class AccountPoll:
         (self.waiting / gremlin_id).unlink(missing_ok=True)
 
     def others(self, gremlin_id: str, now: float) -> dict[str, float]:
-        """Batches that others wait for, by id, with the epoch of submission. Forgets registrations of the dead."""
+        """Batches that other gremlins wait for: id to epoch of submission. Removes stale registrations."""
         found: dict[str, float] = {}
         for path in self.waiting.iterdir() if self.waiting.is_dir() else ():
             if path.name == gremlin_id or path.name.startswith("."):
@@ -100,7 +100,7 @@ def ask(
     with locked(account.lock, clock=clock, patience=LOCK_PATIENCE) as held:
         now = clock.now().timestamp()
         if account.must_pause(now):
-            raise ApiFailure("the API asked to be left alone for a while", phase="unsent")
+            raise ApiFailure("the API asked for a pause", phase="unsent")
         try:
             if not held:  # its holder may hang: ask for our own batches
                 return _is_over(_retrieve(api, mine))
@@ -113,14 +113,14 @@ def ask(
 def _share(
     account: AccountPoll, api: BatchApi, gremlin_id: str, mine: dict[str, float], fresh: float, now: float
 ) -> dict[str, str]:
-    """Statuses of `mine`, from a fresh answer or from the API, left behind for everybody else."""
+    """Statuses of `mine`, from a fresh answer or from the API, and the shared answer updated."""
     answer = _fresh_answer(account, now, fresh)
     if answer is None:
         others = account.others(gremlin_id, now)
         answer = PollAnswer(now, _list(api, {**others, **mine}) if others else {})
     missing = [batch_id for batch_id in mine if batch_id not in answer.batches]
     answer.batches.update(_retrieve(api, missing))
-    # Its date stays: what it says of the others is no fresher for our having asked about ours.
+    # Its date stays: the statuses of other batches are no fresher.
     write_replacing(account.answer, json.dumps({"at": answer.at, "batches": answer.batches}))
     return {batch_id: answer.batches.get(batch_id, "") for batch_id in mine}
 
@@ -160,7 +160,7 @@ def _list(api: BatchApi, wanted: dict[str, float]) -> dict[str, str]:
 
 
 def _retrieve(api: BatchApi, wanted: Iterable[str]) -> dict[str, str]:
-    """Statuses, one by one. "?" where the answer is final and no status: the runner will say what it means."""
+    """Statuses, one request each. "?" for a final error, which the runner then reports."""
     found: dict[str, str] = {}
     for batch_id in wanted:
         try:

@@ -25,15 +25,15 @@ SPREAD = 0.2
 FOLLOW = 0.1
 """Followers poll up to 10 % later than the leader, so one gremlin polls for all; if it dies, a follower leads."""
 FRESH_SHARE = 0.6
-"""An answer no older than this share of the interval counts as this gremlin's own poll. More than half, or two groups
-could go on for ever that ask in turn, each too late for the other's answer."""
+"""An answer no older than this share of the interval counts as this gremlin's own poll. It is more than half: else two
+groups could poll in turn for ever, each too late for the other's answer."""
 
 NOTHING_NEW = 0
 SOMETHING_TO_DO = 10
 NOTHING_LEARNED = 11
-"""Exit codes of the polling child. Any other is a child that could not even start: an upgraded program, say."""
+"""Exit codes of the polling child. Any other means that it could not start, for example after an upgrade."""
 ODD_ENDS = 3
-"""After so many odd ends in a row the runner looks for itself."""
+"""Number of unknown exit codes in a row after which the runner wakes."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TURN_PATIENCE = 600
@@ -41,7 +41,7 @@ TURN_PATIENCE = 600
 
 
 class Signalled(Exception):
-    """A signal came while this process was waiting inside a system call that would go on by itself."""
+    """Raised by the signal handler to interrupt a system call that Python would restart."""
 
 
 class Waiter:
@@ -84,7 +84,7 @@ class Waiter:
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Until then, or until a signal."""
+        """Sleep, at most until a signal."""
         if select.select([self.read_end], [], [], min(seconds, 3600.0))[0]:
             os.read(self.read_end, 4096)
 
@@ -112,7 +112,7 @@ class Waiter:
         self.wake()
 
     def left_until(self, epoch: float) -> float:
-        """Seconds to a stored moment; one further off than any interval is a clock that was set back."""
+        """Seconds until a stored time, at most the longest interval: the clock may have been set back."""
         longest: float = self.plan["longest"]
         return min(max(0.0, epoch - self.now()), longest)
 
@@ -153,7 +153,7 @@ class Waiter:
             return now, {}
 
     def ask(self) -> int:
-        """Have a child ask the API, and wait for it, but not for ever. Returns its exit code, or -1."""
+        """Start the polling child and wait for it, with a time limit. Returns its exit code."""
         try:
             pid = os.posix_spawn(self.plan["poll"][0], self.plan["poll"], os.environ)
         except OSError:
@@ -170,7 +170,7 @@ class Waiter:
             self.sleep(1.0)
 
     def plan_next(self) -> float:
-        """Write down that a poll was made and when the next one is due. Returns the seconds to it."""
+        """Record the poll and the time of the next one. Returns the seconds until then."""
         low, high = (1 - SPREAD, 1 + SPREAD) if self.leads else (1.0, 1.0 + FOLLOW)
         asked_ago = max(0.0, self.now() - self.at)
         interval = self.interval()
@@ -184,20 +184,20 @@ class Waiter:
                 file.write(json.dumps(self.plan))
             os.replace(temp, self.wait_file)
         except OSError:
-            pass  # for people's eyes only: nothing depends on it
+            pass  # only shown by `status`: nothing depends on it
         return seconds
 
     # ── ending ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def leave(self) -> None:
-        """A signal: a stop that was announced is the runner's to carry out; any other only ends the process."""
+        """End after a signal; if a stop was requested, wake the runner, which carries it out."""
         if os.path.exists(os.path.join(self.folder, "stop.json")):
             self.wake()
         os._exit(128 + self.signalled)
 
     def take_turn(self) -> None:
-        """Stand in line for one of a few places in which to wake up: a runner is ten times as large as a waiter, and a
-        thousand batches may end in the same minute. The place goes along to the runner, which gives it up soon.
+        """Wait for one of a few turns to wake up: a runner is ten times as large as a waiter, and thousands may wake
+        in the same minute. The runner inherits the turn's lock and releases it soon.
         """
         places: list[str] = self.plan.get("turns") or []
         if not places:
@@ -218,12 +218,12 @@ class Waiter:
             os.close(fd)
         finally:
             self.in_line = False
-            signal.alarm(0)  # it would outlive the exec
+            signal.alarm(0)  # an alarm survives an exec
         if self.signalled == signal.SIGALRM:
             self.signalled = 0
 
     def wake(self) -> None:
-        """Become the runner. Signals wait meanwhile; a program that is just being replaced is tried again."""
+        """Become the runner, with signals blocked. Retries if the program cannot be executed (an upgrade)."""
         while True:
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             signal.set_wakeup_fd(-1)

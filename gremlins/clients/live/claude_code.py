@@ -8,17 +8,19 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gremlins.clients.agent_env import agent_env
-from gremlins.clients.base import Answer, PromptSource, Session
+from gremlins.clients.base import Answer, Prompt, PromptSource, Session
 from gremlins.clients.batch.booking import usage_of
 from gremlins.clients.batch.engine import prompt_of
+from gremlins.clients.live.agents import message_for
 from gremlins.clients.live.claude_stream import ClaudeStream, add_usage, verdict
 from gremlins.clients.live.engine import LiveEngine, Order
 from gremlins.clients.live.process import Exit, Launch
-from gremlins.clients.live.process_agent import CONTINUE, ProcessAgent
+from gremlins.clients.live.process_agent import ProcessAgent
 from gremlins.clients.live.records import Booked
 from gremlins.config import Settings
 from gremlins.errors import NotReady
@@ -169,7 +171,7 @@ class ClaudeCode(ProcessAgent[ClaudeStream]):
 
     def launch(self, order: Order, env: Mapping[str, str]) -> Launch:
         argv = self._argv(require_claude(self.session.env), order)
-        return Launch(argv, self.session.worktree, env, _stdin(order).encode())
+        return Launch(argv, self.session.worktree, env, message_for(order, _spoken(order.record.request)).encode())
 
     def _argv(self, binary: Path, order: Order) -> list[str]:
         request, live = order.record.request, self.session.settings.live
@@ -236,15 +238,7 @@ def _system(request: Mapping[str, Any]) -> str:
     return "\n\n".join(filter(None, (prompt_of(request).system, request.get("appended"))))
 
 
-def _stdin(order: Order) -> str:
-    if order.say == "continue":
-        return CONTINUE
-    prompt = prompt_of(order.record.request)
-    if order.say == "correction" and prompt.followups:
-        return prompt.followups[-1][1]
-    parts = [prompt.text]
-    for reply, correction in prompt.followups:
-        parts += [f"You answered:\n\n{reply}", correction]
-    if len((system := _system(order.record.request)).encode()) > ARGUMENT_LIMIT:
-        parts.insert(0, system)
-    return "\n\n".join(parts)
+def _spoken(request: Mapping[str, Any]) -> Prompt:
+    """The part of a prompt that goes to stdin. The schema is an argument; the system prompt too, unless too long."""
+    system = _system(request)
+    return replace(prompt_of(request), system=system if len(system.encode()) > ARGUMENT_LIMIT else None, schema=None)

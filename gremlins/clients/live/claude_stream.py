@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gremlins.clients.batch.results import classify_status
+from gremlins.clients.live.agents import parse_event, permission_denied
 from gremlins.clients.live.process import Exit
 from gremlins.clients.live.process_agent import short, without_result
 from gremlins.outcome import FailureClass
@@ -63,11 +64,8 @@ class ClaudeStream:
 
     def hear(self, line: bytes) -> bool:
         """Take one line. True when it is an event."""
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
-            event = None
-        if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+        event = parse_event(line)
+        if event is None:
             self.rubbish = self.rubbish or line[:200]
             return False
         self.events += 1
@@ -178,7 +176,7 @@ def verdict(stream: ClaudeStream, ended: Exit) -> Reply | CallFailed:
         return _error(stream, result)
     denials = result.get("permission_denials")
     if isinstance(denials, list) and denials:
-        return _denied(denials)
+        return permission_denied("claude", (str(d.get("tool_name")) for d in denials if isinstance(d, dict)))
     if result.get("stop_reason") == "max_tokens":
         return CallFailed(failure="task", kind="max_tokens", message="the reply was cut off at its token limit")
     return stream.reply()
@@ -188,12 +186,6 @@ def _without_result(stream: ClaudeStream, ended: Exit) -> CallFailed:
     if re.search(r"no conversation found", ended.stderr, re.IGNORECASE):
         return CallFailed(failure="unknown", kind="no_session", message="claude no longer has the session")
     return without_result("claude", ended, events=stream.events, rubbish=stream.rubbish)
-
-
-def _denied(denials: list[Any]) -> CallFailed:
-    tools = sorted({str(d.get("tool_name")) for d in denials if isinstance(d, dict)})
-    message = f"claude was denied a tool it wanted: {', '.join(tools)} (setting `live.allowed_tools`)"
-    return CallFailed(failure="task", kind="permission_denied", message=message)
 
 
 def _error(stream: ClaudeStream, result: Mapping[str, Any]) -> CallFailed:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from gremlins.clients.batch.results import classify_status
+from gremlins.clients.live.agents import parse_event, permission_denied
 from gremlins.clients.live.process import Exit
 from gremlins.clients.live.process_agent import short, without_result
 from gremlins.clients.next_step import NO_SESSION
@@ -46,11 +46,8 @@ class CopilotStream:
 
     def hear(self, line: bytes) -> bool:
         """Take one line. True when it is an event."""
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
-            event = None
-        if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+        event = parse_event(line)
+        if event is None:
             self.rubbish = self.rubbish or line[:200]
             return False
         self.events += 1
@@ -90,9 +87,7 @@ def verdict(stream: CopilotStream, ended: Exit) -> Reply | CallFailed:
             return CallFailed(failure="unknown", kind=NO_SESSION, message="copilot no longer has the session")
         return without_result("copilot", ended, events=stream.events, rubbish=stream.rubbish)
     if stream.denied:
-        tools = ", ".join(sorted(set(stream.denied)))
-        message = f"copilot was denied a tool it wanted: {tools} (setting `live.allowed_tools`)"
-        return CallFailed(failure="task", kind="permission_denied", message=message)
+        return permission_denied("copilot", stream.denied)
     if stream.result.get("exitCode") not in (0, None):
         message = f"copilot ended with {stream.result.get('exitCode')} and did not say why"
         return CallFailed(failure="unknown", kind="error", message=message)

@@ -25,8 +25,8 @@ Say = Literal["all", "correction", "continue"]
 class Order:
     """One request to an agent.
 
-    `say` is what the agent is told: all of it; only the last message, a correction, in the session of the reply that
-    it corrects; or to go on with a session that was cut off. `session_id` of the record names the session.
+    `say`: the whole prompt; only the last message, a correction, in the session of the reply that it corrects; or to
+    continue a session that was cut off. The record's `session_id` names the session.
     """
 
     record: LiveCall
@@ -44,7 +44,7 @@ class Heard:
 
 
 class Agent(Protocol):
-    """A provider's way to ask once. Nothing it started may be left when `ask` is."""
+    """Makes one request of a provider. Everything that `ask` starts has ended when it returns."""
 
     client: str
 

@@ -26,7 +26,7 @@ CHUNK = 2**16
 ACTIVITY_EVERY = 1.0
 """Seconds between two signs of life that are passed on."""
 LINGER = 5.0
-"""Seconds an agent may take to exit once it has said its last word."""
+"""Seconds an agent may take to exit after its result."""
 MARK = "AGENT_RUN"
 """Variable that marks every process an agent starts, those that left its group too."""
 

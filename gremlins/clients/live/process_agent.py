@@ -6,23 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
-from gremlins.clients.base import PromptSource, Session, made
-from gremlins.clients.batch.engine import build_request
+from gremlins.clients.base import PromptSource, Session
+from gremlins.clients.live.agents import live_request
 from gremlins.clients.live.engine import Heard, Order
 from gremlins.clients.live.process import Exit, Launch, NotStarted, drive
 from gremlins.clients.live.records import Booked
 from gremlins.records.calls import CallFailed, LiveCall, Reply
 from gremlins.redaction import SHORTEST_IN_REPLY, Redactor
 
-CONTINUE = "You were interrupted. Look at what is already done in the worktree, and go on until the task is finished."
-
-
 MAX_TURNS = 200
-"""Seconds after which a run is ended."""
+"""Upper limit on the turns of one run."""
 
 
 class TooManyTurns(Exception):
-    """The run has had as many turns as any may have."""
+    """A run reached MAX_TURNS."""
 
 
 class EventStream(Protocol):
@@ -58,8 +55,7 @@ class ProcessAgent(ABC, Generic[Stream]):
         self.client = f"{provider}:{model}"
 
     def request(self, prompt: PromptSource, *, edits_worktree: bool, max_tokens: int | None) -> dict[str, Any]:
-        ceiling = max_tokens or self.session.settings.batch.max_tokens
-        return {**build_request(self.model, made(prompt), ceiling), "edits_worktree": edits_worktree}
+        return live_request(self.session, self.model, prompt, edits_worktree=edits_worktree, max_tokens=max_tokens)
 
     @abstractmethod
     def new_session(self) -> str | None:

@@ -91,7 +91,7 @@ class LiveRecords:
         return self._put(record, so_far)
 
     def end(self, record: LiveCall, end: Reply | CallFailed, booked: Booked) -> LiveCall:
-        """The last word of a try, its cost in the same rename, and no secret in it."""
+        """Record how a try ended, with its cost and without secrets, in one rename."""
         end = self._without_secrets(end)
         if isinstance(end, CallFailed) and is_retried(end) and (end.retry_at is None or end.kind != "usage_limit"):
             end = replace(end, retry_at=self._retry_at(record, end.retry_at))

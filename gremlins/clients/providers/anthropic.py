@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, assert_never
+from typing import Any, ClassVar, assert_never
 
 from gremlins.clients.account import Account, find_account
 from gremlins.clients.base import Answer, CallUnsuccessful, PromptSource, Session, made
@@ -25,14 +25,11 @@ from gremlins.clients.providers.anthropic_turns import (
     replay,
     stalled,
 )
-from gremlins.clients.transport import ApiFailure, failure_from_answer
+from gremlins.clients.transport import ApiFailure, connection_failure, failure_from_answer
 from gremlins.config import Settings
 from gremlins.outcome import Failed
 from gremlins.processes.interrupt import Terminated
 from gremlins.records.gremlin import Mode
-
-if TYPE_CHECKING:
-    import anthropic
 
 Send = Callable[[Any], Awaitable[Any]]
 CACHED = {"type": "ephemeral"}
@@ -159,7 +156,7 @@ class _Exchange:
                 self._fail(failure_from_answer(error.status_code, body, dict(error.response.headers)))
             except anthropic.APIConnectionError as error:
                 if self.raised is None:
-                    self._fail(_broken(error))
+                    self._fail(connection_failure(error))
             except TimeoutError:
                 self.turns.fail(stalled())
             except (anthropic.AnthropicError, httpx2.HTTPError, ValueError) as error:
@@ -207,16 +204,6 @@ class _Exchange:
         return response
 
 
-def _broken(error: anthropic.APIConnectionError) -> ApiFailure:
-    import httpx2
-
-    cause = error.__cause__
-    unsent = isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout))
-    what = "cannot reach the API" if unsent else "the connection broke before the reply was whole"
-    name = type(cause or error).__name__
-    return ApiFailure(f"{what} ({name})", phase="unsent" if unsent else "ambiguous")
-
-
 def _intercepting(exchange: _Exchange) -> Any:
     """An HTTP client for the SDK whose requests go through the exchange."""
     import anthropic
@@ -242,7 +229,7 @@ def _kept(stream: Any, raw: RawFile, account: Account) -> Any:
     class Kept(httpx2.AsyncByteStream):
         async def __aiter__(self) -> AsyncIterator[bytes]:
             async for chunk in stream:
-                raw.write(account.redact(chunk.decode("utf-8", "replace")).encode())
+                raw.write(account.redactor.data(chunk))
                 yield chunk
 
         async def aclose(self) -> None:

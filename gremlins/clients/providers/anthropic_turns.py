@@ -56,7 +56,7 @@ class Turns:
         return sum(reply.stop_reason == "max_tokens" for reply in replies)
 
     def begin(self, turn: int, body: dict[str, Any]) -> LiveCall:
-        """Write down that a turn is about to be sent: as an earlier try sent it, if there was one."""
+        """Record the intent to send a turn, with the request of the earlier try if there was one."""
         self.session.check()
         self.session.guard()
         step = self.step_of(turn)
@@ -74,13 +74,13 @@ class Turns:
         return (latest and latest.session_id) or uuid.uuid4().hex
 
     def collect(self, message: Mapping[str, Any]) -> None:
-        """A reply is whole: on record with its cost, before any of its tools is run."""
+        """Record a whole reply and its cost, before any of its tools is run."""
         if self.sending is not None:
             record, self.sending = self.sending, None
             self.records.end(record, reply_of(dict(message)), self.booked(record, message))
 
     def book(self, message: Mapping[str, Any]) -> None:
-        """A reply has begun: what it costs at least is known."""
+        """Record the least cost of a reply that has begun."""
         if self.sending is not None:
             self.sending = self.records.book(self.sending, self.booked(self.sending, message))
 
@@ -129,7 +129,7 @@ def final_failure(reply: Reply) -> CallFailed | None:
 
 
 def failure_of(failure: ApiFailure) -> CallFailed:
-    """A request that did not end well. A connection that broke is what time heals."""
+    """The recorded failure of a request. A broken connection counts as lack of capacity."""
     cls = "capacity" if failure.phase == "ambiguous" else failure_class(failure)
     return CallFailed(failure=cls, kind=failure.type or failure.phase, message=failure.message)
 
@@ -139,7 +139,7 @@ def stalled() -> CallFailed:
 
 
 def replay(record: CallRecord, reply: Reply) -> Iterator[bytes]:
-    """The reply of a record as the API would stream it, for the SDK to go on from."""
+    """The recorded reply as the event stream of the API."""
     usage = record.usage.raw if record.usage else {}
     usage = {"input_tokens": 0, "output_tokens": 0, **usage}
     message: dict[str, Any] = {

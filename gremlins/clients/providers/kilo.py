@@ -8,14 +8,13 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from gremlins.clients.agent_env import agent_env
-from gremlins.clients.base import PromptSource, Session, made
-from gremlins.clients.batch.engine import build_request, prompt_of
-from gremlins.clients.live.agents import AgentClient, reply_text, whole_text
+from gremlins.clients.base import PromptSource, Session
+from gremlins.clients.live.agents import AgentClient, earlier_runs, live_request, message_for, reply_text, usage_of_run
 from gremlins.clients.live.engine import Heard, Order
-from gremlins.clients.live.process_agent import CONTINUE, MAX_TURNS
+from gremlins.clients.live.process_agent import MAX_TURNS
 from gremlins.clients.live.records import Booked
 from gremlins.clients.next_step import NO_SESSION, STALLED
-from gremlins.clients.providers.kilo_run import KiloRun, used
+from gremlins.clients.providers.kilo_run import KiloRun, tokens_of
 from gremlins.clients.providers.kilo_server import RUNNING_VARIABLE, EventFeed, Kilo, KiloFailure, find_kilo, server
 from gremlins.config import Settings
 from gremlins.errors import NotReady
@@ -66,8 +65,7 @@ class KiloAgent:
         self.client = f"kilo:{model}"
 
     def request(self, prompt: PromptSource, *, edits_worktree: bool, max_tokens: int | None) -> dict[str, Any]:
-        ceiling = max_tokens or self.session.settings.batch.max_tokens
-        return {**build_request(self.model, made(prompt), ceiling), "edits_worktree": edits_worktree}
+        return live_request(self.session, self.model, prompt, edits_worktree=edits_worktree, max_tokens=max_tokens)
 
     def new_session(self) -> None:
         return None  # the server gives it its id
@@ -115,14 +113,8 @@ class KiloAgent:
         return run.verdict(messages, lambda text: reply_text(order.record.request, text))
 
     def _message(self, order: Order) -> dict[str, Any]:
-        prompt = prompt_of(order.record.request)
-        text = whole_text(prompt)
-        if order.say == "continue":
-            text = CONTINUE
-        elif order.say == "correction" and prompt.followups:
-            text = prompt.followups[-1][1]
         model = {"providerID": self.provider, "modelID": self.model}
-        return {"model": model, "parts": [{"type": "text", "text": text}]}
+        return {"model": model, "parts": [{"type": "text", "text": message_for(order)}]}
 
     def _follow(
         self, kilo: Kilo, feed: EventFeed, order: Order, run: KiloRun, redact: Redactor, where: str
@@ -182,10 +174,8 @@ class KiloAgent:
         """Kilo's own figure of the session, less what earlier runs of it had."""
         if run.tokens is None:
             return Booked(session_id=run.session_id)
-        tries = self.session.ledger.of_call(record.key.stage, record.key.attempt)
-        same = [r for r in tries if isinstance(r, LiveCall) and r.session_id == run.session_id]
-        earlier = [r for r in same if r.key != record.key]
-        usage = used(run.tokens, [r.usage for r in earlier if r.usage])
+        earlier = earlier_runs(self.session.ledger, record, run.session_id)
+        usage = usage_of_run(tokens_of(run.tokens), earlier)
         before = sum(r.cost.usd or 0.0 for r in earlier if r.cost)
         usd: float | None = max(0.0, round(run.cost - before, 10))
         if not usd and (usage.input_tokens or usage.output_tokens):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gremlins.clients.batch.results import classify_status
+from gremlins.clients.live.agents import permission_denied
 from gremlins.clients.live.process_agent import short
 from gremlins.outcome import FailureClass
 from gremlins.records.calls import CallFailed, Reply, Usage
@@ -92,9 +93,7 @@ class KiloRun:
         if isinstance(error, dict):
             return _error(error)
         if self.denied:
-            tools = ", ".join(sorted(self.denied))
-            message = f"kilo was denied a tool it wanted: {tools} (setting `live.allowed_tools`)"
-            return CallFailed(failure="task", kind="permission_denied", message=message)
+            return permission_denied("kilo", self.denied)
         if not replies:
             return CallFailed(failure="unknown", kind="no_result", message="kilo ended without a reply")
         text = "".join(p["text"] for p in last.get("parts", ()) if _is_text(p))
@@ -122,27 +121,17 @@ def _error(error: Mapping[str, Any]) -> CallFailed:
     return CallFailed(failure=failure, kind=name, message=message)
 
 
-def used(tokens: Mapping[str, Any], earlier: Sequence[Usage]) -> Usage:
-    """A session's tokens, less those that earlier records of it hold."""
+def tokens_of(tokens: Mapping[str, Any]) -> Usage:
+    """The tokens of a session. Reasoning counts as output."""
     cache = tokens.get("cache")
-    cache = cache if isinstance(cache, dict) else {}
 
-    def left(value: object, name: str) -> int:
-        return max(0, (value if isinstance(value, int) else 0) - sum(int(getattr(u, name)) for u in earlier))
+    def count(name: str, within: object = tokens) -> int:
+        value = within.get(name) if isinstance(within, dict) else None
+        return value if isinstance(value, int) else 0
 
-    reasoning = tokens.get("reasoning")
-    said = tokens.get("output")
-    output = (said if isinstance(said, int) else 0) + (reasoning if isinstance(reasoning, int) else 0)
-    counts = {
-        "input_tokens": left(tokens.get("input"), "input_tokens"),
-        "output_tokens": left(output, "output_tokens"),
-        "cache_read_tokens": left(cache.get("read"), "cache_read_tokens"),
-        "cache_write_tokens": left(cache.get("write"), "cache_write_tokens"),
-    }
-    raw = {
-        "input_tokens": counts["input_tokens"],
-        "output_tokens": counts["output_tokens"],
-        "cache_read_input_tokens": counts["cache_read_tokens"],
-        "cache_creation_input_tokens": counts["cache_write_tokens"],
-    }
-    return Usage(**counts, raw=raw)
+    return Usage(
+        input_tokens=count("input"),
+        output_tokens=count("output") + count("reasoning"),
+        cache_read_tokens=count("read", cache),
+        cache_write_tokens=count("write", cache),
+    )

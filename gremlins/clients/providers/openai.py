@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from gremlins.clients.base import PromptSource, Session, made
-from gremlins.clients.batch.engine import build_request, prompt_of
+from gremlins.clients.base import PromptSource, Session
+from gremlins.clients.batch.engine import prompt_of
 from gremlins.clients.batch.results import classify_status
-from gremlins.clients.live.agents import AgentClient, reply_text, whole_text
+from gremlins.clients.live.agents import AgentClient, live_request, reply_text, whole_text
 from gremlins.clients.live.engine import Heard, Order
 from gremlins.clients.live.interruptible import patiently, run_interruptibly
 from gremlins.clients.live.process_agent import short
@@ -70,8 +70,7 @@ class OpenAIAgent:
         self.client = f"openai:{model}"
 
     def request(self, prompt: PromptSource, *, edits_worktree: bool, max_tokens: int | None) -> dict[str, Any]:
-        ceiling = max_tokens or self.session.settings.batch.max_tokens
-        return {**build_request(self.model, made(prompt), ceiling), "edits_worktree": edits_worktree}
+        return live_request(self.session, self.model, prompt, edits_worktree=edits_worktree, max_tokens=max_tokens)
 
     def new_session(self) -> None:
         return None
