@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gremlins.clients.account import Account
+from gremlins.clients.batch.api import AnthropicBatchApi
 from gremlins.clients.transport import ApiFailure, Wire
 from gremlins.errors import NotReady
 
@@ -19,4 +20,17 @@ def list_models(account: Account) -> Any:
     except ApiFailure as failure:
         if failure.status in (401, 403):
             raise NotReady(f"the API refuses this key: {failure.message}", hint=REFUSED_HINT) from None
+        raise
+
+
+def see_batch(account: Account, batch_id: str, *, timeout: float = TIMEOUT) -> None:
+    """Retrieve a batch. Raises NotReady if the key cannot see it, ApiFailure for any other fault."""
+    try:
+        AnthropicBatchApi(account, timeout=timeout).retrieve(batch_id)
+    except ApiFailure as failure:
+        if failure.status in (401, 403, 404):
+            raise NotReady(
+                f"this key cannot see the outstanding batch {batch_id}: {failure.message}",
+                hint="use a key of the workspace it was sent from; nothing was sent or changed",
+            ) from None
         raise

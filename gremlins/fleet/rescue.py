@@ -3,6 +3,7 @@ again."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from gremlins.clients.account import find_account
-from gremlins.clients.batch.api import AnthropicBatchApi
+from gremlins.clients.key_proof import see_batch
 from gremlins.clients.transport import ApiFailure
 from gremlins.clock import Clock
-from gremlins.errors import Conflict, GremlinsError, NotReady
+from gremlins.errors import Conflict, GremlinsError
 from gremlins.files import make_private_dir, sweep_drafts
 from gremlins.fleet.status import Row, look
 from gremlins.fleet.stop import await_stop, request_stop
@@ -141,17 +142,10 @@ def _prove_key(open_calls: list[BatchCall], env: Mapping[str, str], frozen: Froz
     if not with_id and not looked_for:
         return
     account = find_account(env)
-    api = AnthropicBatchApi(account, timeout=frozen.settings.batch.http_timeout)
     for call in with_id:
         assert call.batch is not None
-        try:
-            api.retrieve(call.batch.batch_id)
-        except ApiFailure as failure:
-            if failure.status in (401, 403, 404):
-                raise NotReady(
-                    f"this key cannot see the outstanding batch {call.batch.batch_id}: {failure.message}",
-                    hint="use a key of the workspace it was sent from; nothing was sent or changed",
-                ) from None
+        with contextlib.suppress(ApiFailure):  # network errors prove nothing
+            see_batch(account, call.batch.batch_id, timeout=frozen.settings.batch.http_timeout)
 
 
 def _next_attempt(record: Gremlin, open_calls: list[BatchCall]) -> Gremlin:
