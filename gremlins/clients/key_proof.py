@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 from gremlins.clients.account import Account
-from gremlins.clients.batch.api import AnthropicBatchApi
 from gremlins.clients.transport import ApiFailure, Wire
 from gremlins.errors import NotReady
 
@@ -26,7 +26,7 @@ def list_models(account: Account) -> Any:
 def see_batch(account: Account, batch_id: str, *, timeout: float = TIMEOUT) -> None:
     """Retrieve a batch. Raises NotReady if the key cannot see it, ApiFailure for any other fault."""
     try:
-        AnthropicBatchApi(account, timeout=timeout).retrieve(batch_id)
+        Wire(account, timeout=timeout).call("GET", f"/v1/messages/batches/{quote(batch_id, safe='')}")
     except ApiFailure as failure:
         if failure.status in (401, 403, 404):
             raise NotReady(
