@@ -82,7 +82,7 @@ class Here:
 
 
 def person() -> str:
-    """Who says so."""
+    """The login name, recorded as the author of a request."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):

@@ -1,4 +1,4 @@
-"""What the documents show is true: every command is run, in order, in a fresh sandbox; every link leads somewhere."""
+"""Runs every command of the documents, in order, in a fresh sandbox; checks their links and the tests they name."""
 
 from __future__ import annotations
 
@@ -47,6 +47,12 @@ def test_every_link_leads_somewhere(name: str) -> None:
     for target in LINK.findall(path.read_text()):
         if "://" not in target:
             assert (path.parent / target).exists(), f"{name} links to {target}"
+
+
+@pytest.mark.parametrize("name", [*NAMES, "AGENTS.md", "CHANGELOG.md"])
+def test_every_test_it_names_exists(name: str) -> None:
+    for target in re.findall(r"tests/[\w/]+(?:\.py)?", (ROOT / name).read_text()):
+        assert (ROOT / target).exists(), f"{name} names {target}"
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if any(commands(ROOT / name))])
