@@ -40,7 +40,7 @@ LAYER_OF = {name: height for height, names in enumerate(LAYERS) for name in name
 INSIDE: dict[str, list[set[str]]] = {
     "processes": [{"children", "interrupt", "locks"}, {"ending", "notify", "spawn"}],
     "repository": [{"git"}, {"github", "landing", "project"}, {"worktree"}, {"interrupted"}],
-    "records": [{"claims", "format", "journal", "prices", "stop_request"}, {"gremlin", "wait"},
+    "records": [{"claims", "format", "journal", "prices"}, {"gremlin", "stop_request", "wait"},
                 {"calls", "ending_event", "liveness"}, {"spend"}, {"caps"}],
     "clients": [{"account", "agent_env", "base", "transport"}, {"key_proof", "next_step"}, {"batch"}, {"live"},
                 {"claude", "copilot"}, {"providers"}, {"registry"}],

@@ -11,6 +11,7 @@ import typer
 
 from gremlins.cli.out import columns, dollars, dump, note, say
 from gremlins.paths import Home
+from gremlins.records.spend import all_spending
 
 if TYPE_CHECKING:
     from gremlins.records.spend import SpendLine
@@ -71,8 +72,6 @@ def cost(
     json: bool = typer.Option(False, "--json", help="One JSON document."),
 ) -> int:
     """Add up what it has cost. Removed gremlins count; calls of unknown price are shown, not taken for free."""
-    from gremlins.records.spend import all_spending  # pydantic: only where call records are read
-
     if by not in KEYS:
         raise typer.BadParameter(f"is one of {', '.join(KEYS)}", param_hint="--by")
     lines, problems = all_spending(Home.from_env())

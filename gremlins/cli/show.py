@@ -5,8 +5,10 @@ from __future__ import annotations
 import typer
 
 from gremlins.cli.completion import complete_ids
-from gremlins.cli.out import note, say
+from gremlins.cli.out import dump, note, say
+from gremlins.cli.show_page import page
 from gremlins.clock import SystemClock
+from gremlins.fleet.history import history
 from gremlins.fleet.observe import resolve
 from gremlins.paths import Home
 
@@ -16,9 +18,6 @@ def show(
     json: bool = typer.Option(False, "--json", help="One JSON object: its status, and all that belongs to it."),
 ) -> int:
     """Tell all about one gremlin: stages, calls, batches, cost, artifacts, and why it ended."""
-    from gremlins.cli.out import dump
-    from gremlins.fleet.history import history  # pydantic: only where call records are read
-
     home, clock = Home.from_env(), SystemClock()
     found = history(home, resolve(home, gremlin_id), clock)
     for problem in found.unreadable:
@@ -26,8 +25,6 @@ def show(
     if json:
         dump(found.as_json())
         return 0
-    from gremlins.cli.show_page import page
-
     for line in page(found, clock.now()):
         say(line)
     return 0

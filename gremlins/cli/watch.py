@@ -17,7 +17,7 @@ from gremlins.paths import Home
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from gremlins.records.gremlin import Gremlin, StageRun
+    from gremlins.records.gremlin import StageRun
 
 INTERRUPTED = 130
 LOOK_EVERY = 0.25
@@ -108,7 +108,6 @@ class Progress:
     """One gremlin at one moment, with the stages it has run and those still to come."""
 
     row: Row
-    record: Gremlin
     plan: tuple[str, ...]
 
     @property
@@ -125,9 +124,7 @@ def watch_launch(home: Home, gremlin_id: str, clock: Clock, *, quiet: bool = Fal
     plan = _stage_names(home, gremlin_id)
 
     def progress() -> Progress:
-        from gremlins.records.gremlin import RunStore  # pydantic: who launches has it already
-
-        return Progress(look(home, gremlin_id, clock), RunStore(home, clock).read(gremlin_id), plan)
+        return Progress(look(home, gremlin_id, clock), plan)
 
     if quiet:
         _until_ended(progress, clock, every, lambda _: None)
@@ -178,7 +175,7 @@ class _Teller:
         self.state = ""
 
     def __call__(self, now: Progress) -> None:
-        for run in now.record.stages:
+        for run in now.row.record.stages:
             self._stage(now, run)
         state = now.row.life.shown
         if state != self.state and (state != "running" or self.state == "parked"):
@@ -229,7 +226,7 @@ def stage_lines(now: Progress, moment: datetime, width: int) -> list[Text]:
     """The view of one gremlin: its state, then its stages; no line wider than `width` cells."""
     from rich.text import Text  # only on a terminal
 
-    row, record = now.row, now.record
+    row, record = now.row, now.row.record
     took = ago(((record.ended_at if now.has_ended and record.ended_at else moment) - record.created_at).total_seconds())
     head = Text(record.id, style="bold").append("  ").append(row.life.shown, style=STYLES[row.life.state])
     head.append(f"  {took}, {cost_text(row)}")
@@ -246,7 +243,7 @@ def stage_lines(now: Progress, moment: datetime, width: int) -> list[Text]:
 
 def _shown_stages(now: Progress) -> list[tuple[str, StageRun | None]]:
     """The pipeline's stages in order with their latest runs; the inner ones of a stage that is under way below it."""
-    latest = {run.path: run for run in now.record.stages}
+    latest = {run.path: run for run in now.row.record.stages}
     shown: list[tuple[str, StageRun | None]] = []
     for name in now.plan or tuple(path for path in latest if "/" not in path):
         run = latest.get(name)

@@ -29,7 +29,7 @@ from gremlins.processes.spawn import spawn_runner
 from gremlins.records.calls import BatchCall, Intent, Ledger
 from gremlins.records.gremlin import Bailed, FailedGremlin, Gremlin, Queued, RunStore, StageRun
 from gremlins.records.liveness import RESCUABLE
-from gremlins.records.stop_request import StopIntention, clear_stop, read_stop, write_stop
+from gremlins.records.stop_request import StopRequest, clear_stop, read_stop, write_stop
 from gremlins.repository.git import Git
 from gremlins.repository.worktree import SIDE, Worktree, remove, side_worktrees
 from gremlins.stages.spec import children
@@ -113,7 +113,7 @@ def _revive(
         record = restart_from(record, frozen, from_stage, clock)
         forget_progress(record, paths, frozen, from_stage)
         if open_calls:
-            stop = StopIntention(by="rescue", why=f"started again from {from_stage}", at=clock.now(), then_resume=True)
+            stop = StopRequest(by="rescue", why=f"started again from {from_stage}", at=clock.now(), then_resume=True)
             write_stop(paths, stop)
         detail = f"starting again from {from_stage}"
     else:
@@ -130,7 +130,7 @@ def _keep_or_clear_stop(paths: GremlinPaths, open_calls: list[BatchCall]) -> Non
     if stop is None or stop.then_resume:
         return
     if open_calls:
-        write_stop(paths, StopIntention(by=stop.by, why=stop.why, at=stop.at, then_resume=True))
+        write_stop(paths, StopRequest(by=stop.by, why=stop.why, at=stop.at, then_resume=True))
     else:
         clear_stop(paths)
 

@@ -16,7 +16,7 @@ from gremlins.paths import Home
 from gremlins.processes.ending import end_worktree_processes
 from gremlins.processes.locks import GremlinLock, work_lock_is_free
 from gremlins.processes.spawn import spawn_runner
-from gremlins.records.stop_request import StopIntention, read_stop, write_stop
+from gremlins.records.stop_request import StopRequest, read_stop, write_stop
 
 LOOK_EVERY = 0.03
 START_PATIENCE = 20.0
@@ -39,7 +39,7 @@ def request_stop(home: Home, gremlin_id: str, *, by: str, why: str, clock: Clock
         _end_what_is_left(home, gremlin_id, clock)
     if row.life.state not in ("running", "parked", "stalled", "stopping", "detached"):
         return False
-    write_stop(row.seen.paths, StopIntention(by=by, why=why, at=clock.now()))
+    write_stop(row.seen.paths, StopRequest(by=by, why=why, at=clock.now()))
     if not _signal(home, gremlin_id, clock):
         _settle_in_its_place(home, gremlin_id, clock, env)
     return True

@@ -1,47 +1,41 @@
-"""A person's intention to stop a gremlin: a file of its own, so that the record keeps its one writer."""
+"""A request to stop a gremlin: a file of its own, so that the record keeps its one writer."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from datetime import datetime
 
-from gremlins.clock import parse_time, rfc3339
-from gremlins.files import write_json
+import msgspec
+
+from gremlins.files import write_atomic
 from gremlins.paths import GremlinPaths
+from gremlins.records.format import Moment, Record, encoded
 
 
-@dataclass(frozen=True)
-class StopIntention:
-    """A request to stop: by whom, why and when. `then_resume`: settle it, then go on (a rescue of a stopped one)."""
+class StopRequest(Record, frozen=True):
+    """By whom, why and when. `then_resume`: settle the stop, then go on (a rescue of a stopped gremlin)."""
 
     by: str
     why: str
-    at: datetime
+    at: Moment
     then_resume: bool = False
 
 
-def write_stop(paths: GremlinPaths, stop: StopIntention) -> None:
-    """Durable before anything is signalled. An earlier intention is replaced."""
-    write_json(paths.stop, {"by": stop.by, "why": stop.why, "at": rfc3339(stop.at), "then_resume": stop.then_resume})
+def write_stop(paths: GremlinPaths, stop: StopRequest) -> None:
+    """Durable before anything is signalled. An earlier request is replaced."""
+    write_atomic(paths.stop, encoded(stop))
 
 
-def read_stop(paths: GremlinPaths) -> StopIntention | None:
+def read_stop(paths: GremlinPaths) -> StopRequest | None:
     """The request, or None. An unreadable file still means a stop is wanted."""
     try:
-        raw = paths.stop.read_text()
+        raw = paths.stop.read_bytes()
     except OSError:
         return None
     try:
-        found = json.loads(raw)
-        return StopIntention(
-            by=str(found["by"]),
-            why=str(found["why"]),
-            at=parse_time(found["at"]),
-            then_resume=bool(found.get("then_resume")),
-        )
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return StopIntention(by="unknown", why="", at=datetime.fromtimestamp(paths.stop.stat().st_mtime).astimezone())
+        return msgspec.json.decode(raw, type=StopRequest)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        written = datetime.fromtimestamp(paths.stop.stat().st_mtime).astimezone()
+        return StopRequest(by="unknown", why="", at=written)
 
 
 def clear_stop(paths: GremlinPaths) -> None:

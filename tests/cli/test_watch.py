@@ -12,7 +12,7 @@ from gremlins.clock import FakeClock
 from gremlins.fleet.status import FleetStatus
 from gremlins.records.gremlin import StageRun
 from tests.cli.fleet_rows import fleet, row
-from tests.fleet.records import NOON, ago, record
+from tests.fleet.records import NOON, ago
 
 
 class Looks(FakeClock):
@@ -96,7 +96,7 @@ def run(path: str, outcome: str | None = None, began: float = 60) -> StageRun:
 
 def test_the_view_of_one_gremlin_shows_stages_done_under_way_and_to_come() -> None:
     stages = (run("plan", "done"), run("implement"))
-    now = Progress(row("fix-add", "parked", stage="implement"), record(stages=stages), ("plan", "implement", "verify"))
+    now = Progress(row("fix-add", "parked", stage="implement", stages=stages), ("plan", "implement", "verify"))
     shown = [line.plain for line in stage_lines(now, NOON, 80)]
     assert shown[0].startswith("fix-add  parked  1h00m, $0.0100, saved $0.0100")
     assert [line.split()[0] for line in shown[1:]] == ["✓", "●", "·"]
@@ -105,7 +105,7 @@ def test_the_view_of_one_gremlin_shows_stages_done_under_way_and_to_come() -> No
 
 def test_the_inner_stages_of_a_loop_are_shown_while_it_is_under_way() -> None:
     inner = tuple(run(f"loop[{n}]/verify", "failed") for n in range(1, 20))
-    now = Progress(row("g", "running", stage="loop[19]/verify"), record(stages=(run("loop"), *inner)), ("loop",))
+    now = Progress(row("g", "running", stage="loop[19]/verify", stages=(run("loop"), *inner)), ("loop",))
     shown = [line.plain for line in stage_lines(now, NOON, 80)]
     assert len(shown) <= 10
     assert "loop[19]/verify" in shown[-1]
@@ -113,5 +113,5 @@ def test_the_inner_stages_of_a_loop_are_shown_while_it_is_under_way() -> None:
 
 @pytest.mark.parametrize("width", [20, 80, 160])
 def test_no_line_of_it_is_wider_than_the_screen(width: int) -> None:
-    now = Progress(row("x" * 64, "bailed"), record(stages=(run("plan", "bailed"),)), ("plan",))
+    now = Progress(row("x" * 64, "bailed", stages=(run("plan", "bailed"),)), ("plan",))
     assert all(line.cell_len <= width for line in stage_lines(now, NOON, width))
