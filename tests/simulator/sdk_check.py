@@ -23,7 +23,7 @@ TESTS = (
     "tests/api_resources/test_models.py",
 )
 TOOLS = ("pytest", "pytest-asyncio", "respx", "inline-snapshot", "http-snapshot", "aiohttp")
-"""What the SDK's conftest imports."""
+"""Imported by the SDK's conftest."""
 
 
 def pip(*arguments: str) -> None:
@@ -42,7 +42,7 @@ def sources(version: str) -> Path:
 
 
 def tools() -> Path:
-    """What the tests need beside the SDK, in a folder of its own."""
+    """The folder of its own that holds the packages the SDK's tests need."""
     folder = CACHE / "tools"
     if not folder.exists():
         print("installing what its tests need …", flush=True)

@@ -145,7 +145,7 @@ def test_results_may_be_cut_short(api: Client, sim: Simulator) -> None:
         ("missing", []),
         ("foreign", ["foreign"]),
         ("duplicate", ["one", "one"]),
-        ("extra", ["one", "foreign"]),
+        ("extra", ["foreign", "one"]),
     ],
 )
 def test_results_may_hold_other_lines_than_they_should(api: Client, sim: Simulator, do: str, names: list[str]) -> None:

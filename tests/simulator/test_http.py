@@ -1,4 +1,4 @@
-"""What is on the wire: headers, unknown paths, kept connections, many at once."""
+"""HTTP itself: headers, unknown paths, kept connections, many at once."""
 
 from __future__ import annotations
 

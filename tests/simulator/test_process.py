@@ -51,7 +51,7 @@ def test_the_key_it_names_is_one_it_takes() -> None:
 
 @contextmanager
 def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`python -m gremlins.simulator`, and the URL it says it has. Killed in the end, whatever happens."""
+    """Starts `python -m gremlins.simulator`, yields it and the URL it prints, and always kills it."""
     command = [sys.executable, "-m", "gremlins.simulator", "--port", "0", *arguments]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ})
     try:
