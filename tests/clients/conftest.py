@@ -7,11 +7,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from gremlins.clock import FakeClock
 from gremlins.simulator import Simulator
 from tests.clients.batch_gremlin import BatchGremlin
+
+httpx2.alias_httpx()  # the SDK uses httpx2, which respx only sees under the name httpx
 
 MakeGremlin = Callable[..., BatchGremlin]
 
