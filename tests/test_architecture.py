@@ -49,6 +49,10 @@ INSIDE: dict[str, list[set[str]]] = {
     "stages": [{"spec"}, {"base"}, {"edits", "exec_"}, {"branches", "context", "pull_request"},
                {"handoff", "implement", "open_pr", "parallel", "plan", "review_code", "verify", "wait_ci",
                 "wait_review"}, {"address_code", "agent", "loop"}, {"table"}],
+    "clients.live": [{"interruptible", "process", "records"}, {"engine"}, {"agents"}, {"process_agent"},
+                     {"claude_stream", "copilot_stream"}, {"claude_code"}],
+    "clients.providers": [{"anthropic_tools", "anthropic_turns", "kilo_run", "kilo_server", "scripted"},
+                          {"anthropic", "kilo", "openai"}],
     "pipeline": [{"file"}, {"freezing"}],
     "fleet": [{"times", "observe"}, {"status"}, {"beads"}, {"stop"},
               {"rescue", "ack", "land", "remove", "history", "doctor"}, {"dispatch"}],
@@ -57,6 +61,12 @@ INSIDE: dict[str, list[set[str]]] = {
     "fleet.dispatch": [{"policy", "observation", "locks"}, {"judge"}, {"breaker", "spending"}, {"world"}, {"admit"},
                        {"plan"}, {"observer"}, {"preflight", "ownership"}, {"local_fleet"}, {"tick"},
                        {"loop", "view"}],
+    "cli": [{"completion", "current_project", "out", "verbs"}, {"named"}, {"fleet_table", "show_page", "watch"},
+            {"fleet_view"}, {"bead"}, {"dispatch"},
+            {"ack", "clean", "cost", "demo", "doctor", "land", "launch", "log", "pipelines", "rescue", "rm", "show",
+             "simulate", "status", "stop"}, {"app", "quick"}, {"door"}],
+    "simulator": [{"api"}, {"faults", "messages", "reading"}, {"model", "options"}, {"catalogue", "rules"},
+                  {"checks", "demo_repository"}, {"batches"}, {"routes"}, {"server"}, {"simulator"}, {"__main__"}],
 }  # fmt: skip
 """Rooms, and the order of what is in each, lowest first. A group's modules may import each other."""
 

@@ -1,4 +1,4 @@
-"""Moments: seconds since the epoch inside, RFC 3339 for people and files."""
+"""Times: seconds since the epoch inside the program, RFC 3339 for people and files."""
 
 from __future__ import annotations
 
