@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gremlins.clients.batch.results import RESUBMIT
 from gremlins.clients.next_step import (
     MAX_RESUBMITS,
     MAX_TRIES,
     MAX_TURNS,
+    RESUBMIT,
     Ask,
     AskLive,
     BatchStep,

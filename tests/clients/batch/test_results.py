@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gremlins.clients.batch.results import (
-    RESUBMIT,
     NotThere,
     Succeeded,
     classify,
@@ -19,6 +18,7 @@ from gremlins.clients.batch.results import (
     find_result,
     reply_of,
 )
+from gremlins.clients.next_step import RESUBMIT
 from gremlins.records.calls import CallFailed, Collected, Reply, storable
 
 OURS = "g_1"
