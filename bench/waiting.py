@@ -19,7 +19,7 @@ from gremlins.clients.account import Account as Credentials
 from gremlins.clients.account import find_account
 from gremlins.clients.base import Wait
 from gremlins.clients.batch.api import AnthropicBatchApi
-from gremlins.clients.batch.hand_over import account_here, write_plan
+from gremlins.clients.batch.become_waiter import account_here, write_plan
 from gremlins.clients.batch.shared_poll import AccountPoll, ask
 from gremlins.clients.batch.waiter import FRESH_SHARE, NOTHING_LEARNED, NOTHING_NEW, SOMETHING_TO_DO, Waiter
 from gremlins.clients.transport import ApiFailure

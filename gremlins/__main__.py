@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    from gremlins.cli.door import run
+    from gremlins.cli.main import run
 
     sys.exit(run(sys.argv[1:]))
 

@@ -1,4 +1,4 @@
-"""The error tree. Only `cli.door` prints an error and exits, with its `exit_code`.
+"""The error tree. Only `cli.main` prints an error and exits, with its `exit_code`.
 
 GremlinsError                       1  one line, and a hint if there is something to do
  ├─ ConfigError                     1  a settings or pipeline file is wrong: file, line, nearest name

@@ -21,8 +21,8 @@ from typing import Any, NoReturn, assert_never
 from msgspec.structs import replace
 
 from gremlins.clients.base import CallUnsuccessful, Client, Detach, Park, Session, Wait
-from gremlins.clients.batch.hand_over import Hibernate, hibernate_by_exec, keep_turn_for_a_while, leave_account
-from gremlins.clients.batch.settling import settle_stopped_calls
+from gremlins.clients.batch.become_waiter import BecomeWaiter, become_waiter, keep_turn_for_a_while, leave_account
+from gremlins.clients.batch.stopping import settle_stopped_calls
 from gremlins.clock import Clock, Jitter, SystemClock, spread
 from gremlins.config import SpendSettings, load_settings
 from gremlins.errors import GremlinsError, NotReady
@@ -68,14 +68,14 @@ INTERNAL_ERROR = 3
 
 @dataclass
 class Run:
-    """One gremlin in its process. `hibernate` replaces the process by a waiter and does not return."""
+    """One gremlin in its process. `become_waiter` replaces the process by a waiter and does not return."""
 
     home: Home
     gremlin_id: str
     lock: GremlinLock
     clock: Clock
     env: Mapping[str, str]
-    hibernate: Hibernate
+    become_waiter: BecomeWaiter
     make_client: Callable[[str, Session], Client]
     interrupt: Interrupt
     jitter: Jitter = field(default_factory=spread)
@@ -417,7 +417,7 @@ class Run:
         try:
             if self.interrupt.signal_name is not None:
                 return self._terminated(Terminated(self.interrupt.signal_name))
-            self.hibernate(self.paths, wait, batch, self.lock)
+            self.become_waiter(self.paths, wait, batch, self.lock)
         except OSError as error:  # no space for the waiter's file, or exec failed: wait in this process
             self.log(f"waiting without leaving memory: {error.strerror or error}")
             longest = JITTER_ROOM * max(batch.poll_max, batch.retry_max, RETRY_AFTER_CEILING)
@@ -487,7 +487,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from gremlins.clients.registry import make_client
 
-        run = Run(home, gremlin_id, lock, clock, dict(os.environ), hibernate_by_exec, make_client, interrupt)
+        run = Run(home, gremlin_id, lock, clock, dict(os.environ), become_waiter, make_client, interrupt)
         return run.go()
     except (GremlinsError, OSError) as error:  # the record cannot be read, or the disk not written
         return _unable(error)

@@ -44,8 +44,8 @@ INSIDE: dict[str, list[set[str]]] = {
                 {"calls", "ending_event", "liveness"}, {"spend"}, {"caps"}],
     "clients": [{"account", "agent_env", "base", "transport"}, {"key_proof", "next_step"}, {"batch"}, {"live"},
                 {"claude", "copilot"}, {"providers"}, {"registry"}],
-    "clients.batch": [{"api", "booking", "results", "waiter"}, {"lost", "shared_poll"}, {"engine", "hand_over"},
-                      {"client"}, {"settling"}],
+    "clients.batch": [{"api", "booking", "results", "waiter"}, {"lost", "shared_poll"}, {"engine", "become_waiter"},
+                      {"client"}, {"stopping"}],
     "stages": [{"spec"}, {"base"}, {"edits", "exec_"}, {"branches", "context", "pull_request"},
                {"handoff", "implement", "open_pr", "parallel", "plan", "review_code", "verify", "wait_ci",
                 "wait_review"}, {"address_code", "agent", "loop"}, {"table"}],
@@ -64,7 +64,7 @@ INSIDE: dict[str, list[set[str]]] = {
     "cli": [{"completion", "current_project", "out", "verbs"}, {"named"}, {"fleet_table", "show_page", "watch"},
             {"fleet_view"}, {"bead"}, {"dispatch"},
             {"ack", "clean", "cost", "demo", "doctor", "land", "launch", "log", "pipelines", "rescue", "rm", "show",
-             "simulate", "status", "stop"}, {"app", "quick"}, {"door"}],
+             "simulate", "status", "stop"}, {"app", "quick"}, {"main"}],
     "simulator": [{"api"}, {"faults", "messages", "reading"}, {"model", "options"}, {"catalogue", "rules"},
                   {"checks", "demo_repository"}, {"batches"}, {"routes"}, {"server"}, {"simulator"}, {"__main__"}],
 }  # fmt: skip
@@ -164,7 +164,7 @@ def test_no_function_is_long() -> None:
 @pytest.mark.parametrize("words", [["status"], ["--help"], ["status", "--json"], ["stop", "--help"]])
 def test_a_quick_verb_imports_no_sdk(words: list[str], tmp_path: Path) -> None:
     script = (
-        "import sys; from gremlins.cli.door import run; run(sys.argv[1:]);"
+        "import sys; from gremlins.cli.main import run; run(sys.argv[1:]);"
         "bad = {'anthropic', 'genai_prices', 'httpx2'} & sys.modules.keys();"
         "sys.exit(f'imported: {bad}' if bad else 0)"
     )

@@ -87,7 +87,7 @@ CASES = {
     "gone after 29 days": dead("unknown", "29 days", refused("results", 404)),
     "a last no to the results": dead("unknown", SAID, refused("results", 400, "invalid_request_error")),
     **{
-        f"{status} at the door": dead(failure, SAID, refused("create", status))
+        f"{status} when sent": dead(failure, SAID, refused("create", status))
         for status, failure in ((400, "task"), (401, "config"), (402, "credit"), (403, "config"), (413, "task"))
     },
     "a model that cannot batch": dead("task", "Batches API", no_batch_models=frozenset({"claude-sonnet-5-5"})),

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from gremlins.clients.base import Detach, Park, Wait
-from gremlins.clients.batch.settling import settle_round
+from gremlins.clients.batch.stopping import settle_round
 from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.processes.interrupt import Terminated
 from gremlins.stages.base import StageContext

@@ -18,10 +18,10 @@ def open_files() -> list[int]:
     return found
 
 
-def main(door: str, words: list[str]) -> None:
+def main(socket_path: str, words: list[str]) -> None:
     numbers = open_files()
     with socket.socket(socket.AF_UNIX) as line:
-        line.connect(door)
+        line.connect(socket_path)
         order = {"words": words, "env": dict(os.environ), "cwd": os.getcwd(), "fds": numbers}
         data = json.dumps(order).encode("ascii") + b"\n"
         sent = socket.send_fds(line, [data], numbers)

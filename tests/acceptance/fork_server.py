@@ -29,7 +29,7 @@ PRELOADED = (
     "anthropic",
     "genai_prices",
     "gremlins.runner",
-    "gremlins.cli.door",
+    "gremlins.cli.main",
     "gremlins.cli.app",
     "gremlins.cli.bead.app",
     "gremlins.cli.ack",
@@ -48,7 +48,7 @@ PRELOADED = (
     "gremlins.fleet.rescue",
     "gremlins.records.prices",
     "gremlins.records.claims",
-    "gremlins.clients.batch.settling",
+    "gremlins.clients.batch.stopping",
     "gremlins.stages.table",
 )
 HIGH = 300
@@ -65,12 +65,12 @@ class ForkServer:
     @classmethod
     def start(cls, folder: Path, *, runners_python: str | None = None) -> ForkServer:
         """`runners_python`: the interpreter of a gremlin's process; the bench measures what it becomes."""
-        door, python = folder / "door", folder / "python"
+        socket_path, python = folder / "socket_path", folder / "python"
         real = f"{_quoted(sys.executable)} -I -S"
         python.write_text(
             "#!/bin/sh\n"
             f'case "$*" in *waiter.py*) shift 2; exec {real} {_quoted(kill_points.__file__)} "$@";; esac\n'
-            f'exec {real} {_quoted(str(HERE / "fork_client.py"))} {_quoted(str(door))} "$@"\n'
+            f'exec {real} {_quoted(str(HERE / "fork_client.py"))} {_quoted(str(socket_path))} "$@"\n'
         )
         python.chmod(0o755)
         process = subprocess.Popen(
@@ -78,7 +78,7 @@ class ForkServer:
                 sys.executable,
                 "-m",
                 "tests.acceptance.fork_server",
-                str(door),
+                str(socket_path),
                 str(python),
                 runners_python or str(python),
             ],
@@ -110,11 +110,11 @@ def _quoted(text: str) -> str:
 
 
 class _Server:
-    def __init__(self, door: str, python: str, runners_python: str) -> None:
+    def __init__(self, socket_path: str, python: str, runners_python: str) -> None:
         self.pythons = {"gremlins.runner": runners_python}
         self.python = python
         self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(door)
+        self.listener.bind(socket_path)
         self.listener.listen(64)
         self.children: dict[int, socket.socket] = {}
         self.read_end, write_end = os.pipe()
@@ -207,14 +207,14 @@ def _run(words: list[str]) -> int:
     sys.argv = [module, *rest]
     kill_points.install_from(os.environ)
     if module == "gremlins":
-        return int(importlib.import_module("gremlins.cli.door").run(rest))
+        return int(importlib.import_module("gremlins.cli.main").run(rest))
     return int(importlib.import_module(module).main(rest))
 
 
-def main(door: str, python: str, runners_python: str) -> None:
+def main(socket_path: str, python: str, runners_python: str) -> None:
     for name in PRELOADED:
         importlib.import_module(name)
-    server = _Server(door, python, runners_python)
+    server = _Server(socket_path, python, runners_python)
     gc.collect()
     gc.freeze()
     os.write(1, b"ready\n")

@@ -102,7 +102,7 @@ def test_many_ticks_at_once_start_no_gremlin_twice_soak(project: Sandbox) -> Non
     script = (
         "import os, sys\n"
         "from gremlins.cli import dispatch\n"
-        "from gremlins.cli.door import run\n"
+        "from gremlins.cli.main import run\n"
         "children = []\n"
         f"for _ in range({50 if SOAK else 16}):\n"
         "    pid = os.fork()\n"

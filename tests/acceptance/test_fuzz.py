@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from gremlins.cli.door import run
+from gremlins.cli.main import run
 from gremlins.simulator import Simulator
 from tests.acceptance.crash_scenarios import ASK, ResettableSandbox
 from tests.acceptance.fork_server import ForkServer

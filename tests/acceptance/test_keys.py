@@ -104,7 +104,7 @@ def test_a_crash_log_does_not_hold_a_secret(sandbox: Sandbox, variable: str) -> 
         "    def write(self, text):\n"
         f"        raise RuntimeError('the key is ' + os.environ['{variable}'])\n"
         "sys.stdout = Out()\n"
-        "from gremlins.cli.door import run\n"
+        "from gremlins.cli.main import run\n"
         "sys.exit(run(['status', '--json']))\n"
     )
     env = {**sandbox.env, variable: CANARY}

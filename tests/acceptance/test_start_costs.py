@@ -14,7 +14,7 @@ from tests.acceptance.sandbox import DEADLINE, Sandbox
 COUNTED = """
 import json, os, sys
 from collections import Counter
-from gremlins.cli.door import run
+from gremlins.cli.main import run
 
 counts = Counter()
 

@@ -105,7 +105,7 @@ HEAVY = {"anthropic", "pydantic", "rich", "typer", "yaml", "sqlite3", "httpx2", 
 @pytest.mark.parametrize("line", ["status", "--help", "status --json", "status --all", "--version", "one"])
 def test_what_is_typed_most_starts_without_anything_heavy(root: Root, line: str) -> None:
     script = (
-        "import sys; from gremlins.cli.door import run; code = run(sys.argv[1:]);"
+        "import sys; from gremlins.cli.main import run; code = run(sys.argv[1:]);"
         f"bad = {HEAVY!r} & sys.modules.keys(); sys.exit(f'imported: {{bad}}' if bad else code)"
     )
     env = {"GREMLINS_HOME": os.environ["GREMLINS_HOME"], "PATH": os.environ["PATH"]}

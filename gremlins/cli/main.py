@@ -1,4 +1,4 @@
-"""The one door: the only place that prints an error or decides an exit code."""
+"""Runs a command line: the only place that prints an error or decides an exit code."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _tell(message: str, hint: str | None, code: int) -> int:
     lines = [f"error: {text}", *([f"hint: {' '.join(hint.split())}"] if hint else [])]
     try:
         sys.stdout.flush()
-        print("\n".join(lines), file=sys.stderr)  # noqa: T201 # the door is where printing is done
+        print("\n".join(lines), file=sys.stderr)  # noqa: T201 # errors are printed here
     except OSError:
         pass  # the reader is gone
     return code

@@ -28,7 +28,7 @@ TURN_FD_VARIABLE = "GREMLINS_TURN_FD"
 TURN_SECONDS = 30.0
 """Seconds a woken gremlin keeps its turn: enough to collect a reply and to send the next request."""
 
-Hibernate = Callable[[GremlinPaths, Wait, BatchSettings, GremlinLock], None]
+BecomeWaiter = Callable[[GremlinPaths, Wait, BatchSettings, GremlinLock], None]
 
 
 def account_here(paths: GremlinPaths, env: Mapping[str, str] | None = None) -> AccountPoll | None:
@@ -81,7 +81,7 @@ def write_plan(
     write_replacing(paths.wait, msgspec.json.encode(plan).decode())
 
 
-def hibernate_by_exec(paths: GremlinPaths, wait: Wait, settings: BatchSettings, lock: GremlinLock) -> None:
+def become_waiter(paths: GremlinPaths, wait: Wait, settings: BatchSettings, lock: GremlinLock) -> None:
     """Replace this process by the waiter, which lets the signals in that the caller keeps back. Raises OSError."""
     write_plan(paths, wait, settings, lock.fd)
     os.set_inheritable(lock.fd, True)
