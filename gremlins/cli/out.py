@@ -64,15 +64,17 @@ def console() -> Console:
 
 def printable(text: str) -> str:
     """A text of others on one line, without what would move a cursor or change a colour."""
+    if text.isprintable() and "  " not in text:
+        return text.strip()
     line = text if text.isprintable() else "".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text)
     return " ".join(line.split())
 
 
 def columns(rows: Iterable[Sequence[str]], header: Sequence[str]) -> list[str]:
     """Lines of aligned columns, nothing wrapped or cut, the last column ragged."""
-    table = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    table = [tuple(header), *(tuple(row) for row in rows)]
+    form = "  ".join(f"{{:<{max(map(len, column))}}}" for column in zip(*table, strict=True))
+    return [form.format(*row).rstrip() for row in table]
 
 
 def dollars(usd: float, unpriced: int = 0) -> str:
