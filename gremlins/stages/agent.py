@@ -5,7 +5,7 @@ from __future__ import annotations
 from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.stages.base import StageContext
 from gremlins.stages.context.briefing import Briefing, prompt_for
-from gremlins.stages.edits.edits import parse_verdict
+from gremlins.stages.edits.answer import parse_verdict
 from gremlins.stages.review_code import diff_under_review
 from gremlins.stages.spec import PromptStage
 

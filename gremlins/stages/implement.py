@@ -5,8 +5,8 @@ from __future__ import annotations
 from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.stages.base import StageContext
 from gremlins.stages.context.briefing import Briefing, prompt_for
+from gremlins.stages.edits.answer import NothingToDo
 from gremlins.stages.edits.code_change import change_code
-from gremlins.stages.edits.edits import NothingToDo
 from gremlins.stages.spec import Implement
 
 

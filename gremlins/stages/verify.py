@@ -6,8 +6,8 @@ from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.repository.interrupted import snapshot_around_commands
 from gremlins.stages.base import StageContext
 from gremlins.stages.context.briefing import Briefing, prompt_for
+from gremlins.stages.edits.answer import NothingToDo
 from gremlins.stages.edits.code_change import change_code
-from gremlins.stages.edits.edits import NothingToDo
 from gremlins.stages.exec_ import CommandResult, failure_sentence, run_command
 from gremlins.stages.spec import Verify
 

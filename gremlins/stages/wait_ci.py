@@ -6,8 +6,8 @@ from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.repository.github import CommitCheck, PullRequest
 from gremlins.stages.base import StageContext
 from gremlins.stages.context.briefing import Briefing, prompt_for
+from gremlins.stages.edits.answer import NothingToDo
 from gremlins.stages.edits.code_change import change_code
-from gremlins.stages.edits.edits import NothingToDo
 from gremlins.stages.pull_request import Waiting, bring_up, github, over, own_branch, patiently, the_pull_request
 from gremlins.stages.spec import WaitCi
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 from gremlins.repository.git import Git
 from gremlins.stages.context.corpus import Corpus, SourceFile, count_identifiers, is_source, is_test, kind_factor
+from gremlins.stages.context.prompting import tagged
 from gremlins.stages.context.ranking import (
     Ranked,
     Ranking,
@@ -27,7 +28,6 @@ from gremlins.stages.context.ranking import (
 )
 from gremlins.stages.context.secrecy import secret_in, secret_name
 from gremlins.stages.context.slices import choose_slices, gap_note
-from gremlins.stages.context.tags import tagged
 from gremlins.stages.context.words import read_query
 
 LARGEST_FILE = 1_000_000

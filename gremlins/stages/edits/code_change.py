@@ -21,18 +21,8 @@ from gremlins.repository.worktree import (
     trailer_of,
 )
 from gremlins.stages.base import StageContext
-from gremlins.stages.edits.edits import (
-    EditsReady,
-    Mismatched,
-    NothingToDo,
-    Refused,
-    UnreadableReply,
-    check_edits,
-    parse_reply,
-    parse_verdict,
-    render_mismatches,
-    render_unreadable,
-)
+from gremlins.stages.edits.answer import NothingToDo, UnreadableReply, parse_reply, parse_verdict, render_unreadable
+from gremlins.stages.edits.checking import EditsReady, Mismatched, Refused, check_edits, render_mismatches
 from gremlins.stages.spec import AgentStage
 
 

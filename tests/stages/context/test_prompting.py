@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gremlins.stages.context.prompting import CHANGES_CODE, HANDOFF_FORMAT, Kind, build
-from gremlins.stages.context.tags import tagged
-from gremlins.stages.edits import edits
+from gremlins.stages.context.prompting import CHANGES_CODE, HANDOFF_FORMAT, Kind, build, tagged
+from gremlins.stages.edits.answer import FORMAT
 
 BUILT_IN: list[Kind] = [kind for kind in get_args(Kind) if kind != "agent"]
 
@@ -29,9 +28,7 @@ def test_every_kind_states_task_and_form_and_the_rules_for_not_going_on(kind: Ki
 def test_structured_output_is_asked_for_where_the_answer_is_structure(kind: Kind) -> None:
     live = build(kind, mode="live", template="Do it.", sections={"task": "t"})
     batch = build(kind, mode="batch", template="Do it.", sections={"task": "t"})
-    wanted = {"handoff": (HANDOFF_FORMAT, HANDOFF_FORMAT)}.get(
-        kind, (None, edits.FORMAT if kind in CHANGES_CODE else None)
-    )
+    wanted = {"handoff": (HANDOFF_FORMAT, HANDOFF_FORMAT)}.get(kind, (None, FORMAT if kind in CHANGES_CODE else None))
     assert (live.schema, batch.schema) == wanted
 
 
@@ -85,5 +82,5 @@ def test_a_tags_attributes_are_quoted() -> None:
 
 
 def test_the_formats_are_plain_json() -> None:
-    for found in (edits.FORMAT, HANDOFF_FORMAT):
+    for found in (FORMAT, HANDOFF_FORMAT):
         assert json.loads(json.dumps(found)) == found

@@ -12,34 +12,31 @@ from hypothesis import strategies as st
 
 from gremlins.outcome import Bail
 from gremlins.repository import worktree
-from gremlins.stages.edits import edits
-from gremlins.stages.edits.edits import (
+from gremlins.stages.edits.answer import (
+    FORMAT,
     Delete,
     Edit,
     EditReply,
-    EditsReady,
-    Mismatched,
     NothingToDo,
-    Refused,
     Replace,
     UnreadableReply,
+    Verdict,
     Write,
-    check_edits,
     parse_reply,
     parse_verdict,
-    render_mismatches,
-    replace_once,
 )
+from gremlins.stages.edits.checking import Checked, EditsReady, Mismatched, Refused, check_edits, render_mismatches
+from gremlins.stages.edits.matching import replace_once
 from tests.conftest import Repo, make_repo
 from tests.time_limit import must_end
 
 
-def contents(checked: edits.Checked) -> dict[str, bytes | None]:
+def contents(checked: Checked) -> dict[str, bytes | None]:
     assert isinstance(checked, EditsReady), checked
     return {change.path: change.content for change in checked.changes}
 
 
-def reasons(checked: edits.Checked) -> list[str]:
+def reasons(checked: Checked) -> list[str]:
     assert isinstance(checked, Mismatched), checked
     return [mismatch.reason for mismatch in checked.mismatches]
 
@@ -58,7 +55,7 @@ def test_the_schema_leaves_no_key_optional_and_none_unknown() -> None:
         own = [node] if isinstance(node, dict) and node.get("type") == "object" else []
         return own + [found for value in inner for found in objects(value)]
 
-    found = objects(edits.FORMAT)
+    found = objects(FORMAT)
     assert len(found) == 4
     for node in found:
         assert node["additionalProperties"] is False
@@ -138,7 +135,7 @@ def test_words_that_only_bail_are_an_empty_list() -> None:
         ("", None),
     ],
 )
-def test_only_the_last_line_is_a_verdict(text: str, verdict: edits.Verdict | None) -> None:
+def test_only_the_last_line_is_a_verdict(text: str, verdict: Verdict | None) -> None:
     assert parse_verdict(text) == verdict
 
 
