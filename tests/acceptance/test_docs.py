@@ -49,9 +49,9 @@ def test_every_link_leads_somewhere(name: str) -> None:
             assert (path.parent / target).exists(), f"{name} links to {target}"
 
 
-@pytest.mark.parametrize("name", [*NAMES, "AGENTS.md", "CHANGELOG.md"])
-def test_every_test_it_names_exists(name: str) -> None:
-    for target in re.findall(r"tests/[\w/]+(?:\.py)?", (ROOT / name).read_text()):
+@pytest.mark.parametrize("name", [*NAMES, "AGENTS.md", "CHANGELOG.md", "bench/README.md"])
+def test_every_source_file_it_names_exists(name: str) -> None:
+    for target in re.findall(r"tests/[\w/]+(?:\.py)?|(?<![\w./])gremlins/[\w/]+\.py", (ROOT / name).read_text()):
         assert (ROOT / target).exists(), f"{name} names {target}"
 
 
