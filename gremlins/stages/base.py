@@ -106,8 +106,13 @@ class StageContext:
         return replace(self, artifacts=self.artifacts / scope)
 
     def write_artifact(self, name: str, text: str) -> None:
-        make_private_dir(self.artifacts)
-        write_atomic(self.artifacts / name, text if text.endswith("\n") else text + "\n")
+        write_text(self.artifacts / name, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write an artifact, its last line ended, and make its folder."""
+    make_private_dir(path.parent)
+    write_atomic(path, text if text.endswith("\n") else text + "\n")
 
 
 StageFunction = Callable[..., Outcome]

@@ -15,9 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gremlins.clients.base import Answer
 from gremlins.errors import GremlinsError
-from gremlins.files import make_private_dir, write_atomic
 from gremlins.outcome import Bail, Done, Failed, Outcome
-from gremlins.stages.base import StageContext
+from gremlins.stages.base import StageContext, write_text
 from gremlins.stages.context.briefing import Briefing, prompt_for
 from gremlins.stages.edits.code_change import corrected
 from gremlins.stages.spec import Handoff
@@ -132,14 +131,14 @@ def _keep(decision: Decision, context: StageContext) -> Outcome:
             if not has_tasks(decision.child_plan):
                 return Bail("empty_plan", f"the handoff wants another round without a task: {decision.reason[:300]}")
             for folder in dict.fromkeys((own, shared)):
-                _write(folder / ROLLING_PLAN, decision.rolling_plan.strip() or "Nothing remains after this round.")
-            _write(own / CHILD_PLAN, decision.child_plan)
-            _write(shared / f"last-{CHILD_PLAN}", decision.child_plan)
+                write_text(folder / ROLLING_PLAN, decision.rolling_plan.strip() or "Nothing remains after this round.")
+            write_text(own / CHILD_PLAN, decision.child_plan)
+            write_text(shared / f"last-{CHILD_PLAN}", decision.child_plan)
             outcome = Done(f"next: {_line(decision.reason)}")
         case "done":
-            _write(shared / ROLLING_PLAN, "Nothing remains.")
+            write_text(shared / ROLLING_PLAN, "Nothing remains.")
             outcome = _nothing_left(decision, context)
-    _write(own / DECISION, decision.model_dump_json(indent=1))
+    write_text(own / DECISION, decision.model_dump_json(indent=1))
     return outcome
 
 
@@ -172,12 +171,7 @@ def _keep_follow_ups(folder: Path, found: tuple[str, ...]) -> None:
     known = path.read_text(errors="replace").splitlines() if path.is_file() else []
     new = [f"- {' '.join(text.split())}" for text in found if text.strip()]
     if new:
-        _write(path, "\n".join(dict.fromkeys([*known, *new])))
-
-
-def _write(path: Path, text: str) -> None:
-    make_private_dir(path.parent)
-    write_atomic(path, text if text.endswith("\n") else text + "\n")
+        write_text(path, "\n".join(dict.fromkeys([*known, *new])))
 
 
 def _line(text: str) -> str:

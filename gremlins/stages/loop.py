@@ -15,8 +15,8 @@ from gremlins.outcome import Bail, Done, Outcome
 from gremlins.records.calls import CallRecord, summarize
 from gremlins.repository.interrupted import snapshot_around_commands
 from gremlins.stages.base import Round, StageContext
+from gremlins.stages.commands import run_command
 from gremlins.stages.edits.code_change import remember_start, start_ref
-from gremlins.stages.exec_ import run_command
 from gremlins.stages.handoff import CHILD_PLAN, decision_in
 from gremlins.stages.spec import Handoff, LoopStage, Stage
 

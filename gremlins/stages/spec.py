@@ -29,15 +29,18 @@ class Stage(BaseModel):
     frozen_only: ClassVar[frozenset[str]] = frozenset()
     """Fields that freezing fills in, which a pipeline file cannot set."""
 
+    may_commit: ClassVar[bool] = False
+    must_commit: ClassVar[bool] = False
+
     @property
     def changes_code(self) -> bool:
-        """True if it may commit to the gremlin's branch."""
-        return False
+        """True if it, or a stage inside, may commit to the gremlin's branch."""
+        return self.may_commit or any(stage.changes_code for inner in children(self).values() for stage in inner)
 
     @property
     def owes_commits(self) -> bool:
         """True if its pipeline owes commits. `verify` may make some, but owes none."""
-        return False
+        return self.must_commit or any(stage.owes_commits for inner in children(self).values() for stage in inner)
 
 
 class AgentStage(Stage):
@@ -82,20 +85,15 @@ class Implement(AgentStage):
     """Changes the code as planned."""
 
     type: Literal["implement"] = "implement"
-
-    @property
-    def changes_code(self) -> bool:
-        return True
-
-    @property
-    def owes_commits(self) -> bool:
-        return True
+    may_commit: ClassVar[bool] = True
+    must_commit: ClassVar[bool] = True
 
 
 class Verify(AgentStage):
     """Runs commands and lets an agent fix what fails."""
 
     type: Literal["verify"] = "verify"
+    may_commit: ClassVar[bool] = True
     cmds: tuple[Command, ...] = ()
     max_attempts: Count = 3
     timeout: Seconds = 1800.0
@@ -104,10 +102,6 @@ class Verify(AgentStage):
     @classmethod
     def _one(cls, value: object) -> object:
         return one_command(value)
-
-    @property
-    def changes_code(self) -> bool:
-        return True
 
 
 class ReviewCode(AgentStage):
@@ -121,14 +115,8 @@ class AddressCode(AgentStage):
     """Changes the code as the review asks. No change is an answer too."""
 
     type: Literal["address_code"] = "address_code"
-
-    @property
-    def changes_code(self) -> bool:
-        return True
-
-    @property
-    def owes_commits(self) -> bool:
-        return True
+    may_commit: ClassVar[bool] = True
+    must_commit: ClassVar[bool] = True
 
 
 class Handoff(AgentStage):
@@ -174,14 +162,6 @@ class LoopStage(Stage):
             raise ValueError("ends when a handoff says done, but its body has no handoff; name a command in `until`")
         return self
 
-    @property
-    def changes_code(self) -> bool:
-        return any(stage.changes_code for stage in self.body)
-
-    @property
-    def owes_commits(self) -> bool:
-        return any(stage.owes_commits for stage in self.body)
-
 
 class Parallel(Stage):
     """Runs branches of stages side by side."""
@@ -194,14 +174,6 @@ class Parallel(Stage):
     @property
     def concurrency(self) -> int:
         return self.max_concurrent or len(self.branches)
-
-    @property
-    def changes_code(self) -> bool:
-        return any(stage.changes_code for branch in self.branches.values() for stage in branch)
-
-    @property
-    def owes_commits(self) -> bool:
-        return any(stage.owes_commits for branch in self.branches.values() for stage in branch)
 
 
 class OpenPr(Stage):
@@ -226,13 +198,10 @@ class WaitCi(AgentStage):
     """Waits for the pull request's checks and lets an agent fix what fails."""
 
     type: Literal["wait_ci"] = "wait_ci"
+    may_commit: ClassVar[bool] = True
     timeout: Seconds = 7200.0
     poll: Seconds = 30.0
     max_attempts: Count = 3
-
-    @property
-    def changes_code(self) -> bool:
-        return True
 
 
 StageSpec = Annotated[

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from gremlins.outcome import Bail, Done, Failed, Outcome
-from gremlins.repository.interrupted import snapshot_around_commands
 from gremlins.stages.base import StageContext
+from gremlins.stages.commands import CommandResult, failure_sentence, first_failure
 from gremlins.stages.context.briefing import Briefing, prompt_for
 from gremlins.stages.edits.answer import NothingToDo
 from gremlins.stages.edits.code_change import change_code
-from gremlins.stages.exec_ import CommandResult, failure_sentence, run_command
 from gremlins.stages.spec import Verify
 
 
@@ -36,18 +35,8 @@ def run(spec: Verify, context: StageContext) -> Outcome:
 
 def _run_all(spec: Verify, context: StageContext, commands: tuple[str, ...], round_: int) -> CommandResult | None:
     """The first command that fails, or None."""
-    with snapshot_around_commands(context.worktree):
-        return _run_each(context, commands, round_, spec.timeout)
-
-
-def _run_each(context: StageContext, commands: tuple[str, ...], round_: int, timeout: float) -> CommandResult | None:
-    name = context.path.rpartition("/")[2]
-    for number, command in enumerate(commands, 1):
-        log_name = f"{name}-{round_}.{number}.log" if len(commands) > 1 else f"{name}-{round_}.log"
-        result = run_command(command, context, timeout=timeout, log_name=log_name)
-        if result.exit_code:
-            return result
-    return None
+    log = f"{context.path.rpartition('/')[2]}-{round_}"
+    return first_failure(commands, context, timeout=spec.timeout, log=log, mark=".")
 
 
 def _fix(

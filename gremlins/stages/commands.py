@@ -1,0 +1,138 @@
+"""Runs a project's commands: `sh -c` in the worktree, without our credentials."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from subprocess import Popen
+from typing import IO
+
+from gremlins.clock import SystemClock
+from gremlins.files import make_private_dir
+from gremlins.processes.children import command_env, start, terminate_group
+from gremlins.repository.interrupted import snapshot_around_commands
+from gremlins.repository.worktree import quiet_env
+from gremlins.stages.base import StageContext
+
+GRACE = 10.0
+"""Seconds between SIGTERM and SIGKILL for a command that ran too long or was stopped."""
+TAIL_BYTES = 24_000
+"""Of a command's output, what a prompt or a person gets to see; the whole is in the artifact."""
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """The end of a command. `exit_code` 124 stands for its timeout, 128 + N for a signal, as in a shell."""
+
+    command: str
+    exit_code: int
+    tail: str
+    seconds: float
+    timed_out: bool = False
+
+
+def first_failure(
+    commands: Sequence[str], context: StageContext, *, timeout: float, log: str, mark: str
+) -> CommandResult | None:
+    """Run commands in order until one fails. Logs are `log`, with `mark` and a number if there are several."""
+    with snapshot_around_commands(context.worktree):
+        for number, command in enumerate(commands, 1):
+            name = f"{log}{mark}{number}.log" if len(commands) > 1 else f"{log}.log"
+            result = run_command(command, context, timeout=timeout, log_name=name)
+            if result.exit_code:
+                return result
+    return None
+
+
+def failure_sentence(result: CommandResult) -> str:
+    """One line: which command, how it ended, and the last thing it said."""
+    lines = [line.strip() for line in result.tail.splitlines() if line.strip()]
+    last = f": {lines[-1][:300]}" if lines else ""
+    how = f"took longer than {result.seconds:.0f} s" if result.timed_out else f"exited with {result.exit_code}"
+    return f"`{result.command}` {how}{last}"
+
+
+def run_command(command: str, context: StageContext, *, timeout: float, log_name: str) -> CommandResult:
+    """Run one command to its end, its timeout, or the end of this process's own life. Raises Terminated."""
+    context.busy(context.clock.now() + timedelta(seconds=timeout), f"running `{command}`")
+    context.log(f"{context.path}: running `{command}`")
+    began = context.clock.monotonic()
+    make_private_dir(context.artifacts)
+    output = context.artifacts / log_name
+    with _open_private(output) as file, _running(command, context, file) as child:
+        timed_out = not _wait(child, context, timeout)
+        if timed_out:
+            terminate_group(child.pid, clock=SystemClock(), grace=GRACE)
+        code = child.wait(timeout=GRACE * 2)
+    seconds = context.clock.monotonic() - began
+    code = 124 if timed_out else 128 - code if code < 0 else code
+    context.log(f"{context.path}: `{command}` exited with {code} after {seconds:.1f} s")
+    context.busy(None, "")
+    return CommandResult(command, code, _tail(output), timeout if timed_out else seconds, timed_out)
+
+
+def _open_private(path: Path) -> IO[bytes]:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+
+
+@contextmanager
+def _running(command: str, context: StageContext, output: IO[bytes]) -> Iterator[Popen[bytes]]:
+    """The command as a child in its own group, holding the work lock; nothing of the group outlives the block."""
+    session = context.session
+    child = start(
+        ["sh", "-c", command],
+        cwd=context.worktree.path,
+        env=quiet_env(context.worktree, command_env(session.env)),
+        stdout=output,
+        stderr=output,
+        pass_fds=() if session.work_fd is None else (session.work_fd,),
+    )
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            terminate_group(child.pid, clock=SystemClock(), grace=GRACE)
+            child.wait(timeout=GRACE)
+        _end_group(child.pid)
+
+
+def _end_group(pgid: int) -> None:
+    """End what a command left in the background of its group."""
+    try:
+        os.killpg(pgid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def _wait(child: Popen[bytes], context: StageContext, timeout: float) -> bool:
+    """True if the child ended in time. Returns at once when it ends, or when this process is asked to end."""
+    session = context.session
+    until = context.clock.monotonic() + timeout
+    child_fd = os.pidfd_open(child.pid) if hasattr(os, "pidfd_open") else None
+    fds = [fd for fd in (child_fd, session.interrupt_fd) if fd is not None]
+    try:
+        while child.poll() is None:
+            session.check()
+            left = until - context.clock.monotonic()
+            if left <= 0:
+                return False
+            # Without pidfds (not Linux) a short look; with them only the interrupt and the end wake us.
+            select.select(fds, [], [], min(left, 5.0 if child_fd is not None else 0.05))
+        return True
+    finally:
+        if child_fd is not None:
+            os.close(child_fd)
+
+
+def _tail(path: Path) -> str:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - TAIL_BYTES))
+        text = file.read().decode(errors="replace")
+    return ("… (its beginning is left out)\n" + text) if size > TAIL_BYTES else text
