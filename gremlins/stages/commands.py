@@ -6,7 +6,7 @@ import os
 import select
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -99,15 +99,8 @@ def _running(command: str, context: StageContext, output: IO[bytes]) -> Iterator
         if child.poll() is None:
             terminate_group(child.pid, clock=SystemClock(), grace=GRACE)
             child.wait(timeout=GRACE)
-        _end_group(child.pid)
-
-
-def _end_group(pgid: int) -> None:
-    """End what a command left in the background of its group."""
-    try:
-        os.killpg(pgid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        return
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)  # what the command left in the background
 
 
 def _wait(child: Popen[bytes], context: StageContext, timeout: float) -> bool:

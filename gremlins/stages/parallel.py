@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import assert_never
 
 from gremlins.clients.base import Detach, Park, Wait
@@ -239,7 +239,7 @@ class _Group:
             self._one_less()
             while not self.all_wait:
                 self.context.session.check()
-                left = (wait.until - self._now()).total_seconds()
+                left = (wait.until - self.context.clock.now()).total_seconds()
                 if left <= 0 and not self.failing:
                     self.at_work += 1
                     return True
@@ -251,6 +251,3 @@ class _Group:
         if self.at_work == 0:
             self.all_wait = True
         self.changed.notify_all()
-
-    def _now(self) -> datetime:
-        return self.context.clock.now()

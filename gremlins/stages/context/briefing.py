@@ -8,7 +8,7 @@ from typing import Literal
 
 from gremlins.clients.base import Prompt
 from gremlins.stages.base import StageContext
-from gremlins.stages.context.pack import Pack, Subject, build_pack, render_manifest
+from gremlins.stages.context.pack import Subject, build_pack, render_manifest
 from gremlins.stages.context.prompting import Kind, build
 from gremlins.stages.spec import AgentStage
 
@@ -52,9 +52,6 @@ def _pack(context: StageContext, briefing: Briefing, label: str) -> str:
     pack = build_pack(context.worktree.path, subject, budget=context.settings.batch.context_tokens)
     name = label.replace("/", "-")
     context.write_artifact(f"context-{name}.md", render_manifest(pack, stage=label))
-    context.log(f"{label}: packed {_shown(pack)} files, about {pack.tokens} tokens (artifacts/context-{name}.md)")
+    shown = sum(entry.form != "listed" for entry in pack.entries)
+    context.log(f"{label}: packed {shown} files, about {pack.tokens} tokens (artifacts/context-{name}.md)")
     return pack.text
-
-
-def _shown(pack: Pack) -> int:
-    return sum(entry.form != "listed" for entry in pack.entries)
