@@ -97,8 +97,13 @@ class KiloRun:
         if not replies:
             return CallFailed(failure="unknown", kind="no_result", message="kilo ended without a reply")
         text = "".join(p["text"] for p in last.get("parts", ()) if _is_text(p))
-        model = last["info"].get("modelID")
-        return Reply(text=unwrapped(text), stop_reason=last["info"].get("finish"), model=model, turns=len(replies))
+        model, finish = last["info"].get("modelID"), last["info"].get("finish")
+        return Reply(
+            text=unwrapped(text),
+            stop_reason=finish if isinstance(finish, str) else None,  # a record that holds anything else is unreadable
+            model=model if isinstance(model, str) else None,
+            turns=len(replies),
+        )
 
 
 def _is_reply(message: object) -> bool:

@@ -7,17 +7,19 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from gremlins.clients.base import CallUnsuccessful
 from gremlins.clients.providers.kilo import KiloClient
+from gremlins.clients.providers.kilo_run import KiloRun
 from gremlins.config import Settings
 from gremlins.errors import NotReady
 from gremlins.outcome import Bail, Failed
 from gremlins.processes import children as proc
 from gremlins.processes.interrupt import Interrupt, InterruptibleClock, Terminated
-from gremlins.records.calls import CallFailed, Intent
+from gremlins.records.calls import CallFailed, Intent, Reply
 from tests.clients.providers.fake_kilo import BUSY, IDLE, FakeKilo, event, message, says, spent
 from tests.clients.session_setup import QUICK, SECRET, SessionSetup
 from tests.conftest import Repo
@@ -224,3 +226,10 @@ def test_a_server_that_runs_already_is_used_and_left_alone(around: SessionSetup,
 def test_batch_is_refused(around: SessionSetup) -> None:
     with pytest.raises(NotImplementedError, match="kilo"):
         ask(around, mode="batch")
+
+
+def test_a_reply_with_odd_fields_makes_a_record_that_can_be_read() -> None:
+    message = {"info": {"role": "assistant", "modelID": 5, "finish": {}}, "parts": [{"type": "text", "text": "done"}]}
+    reply = KiloRun("ses_1").verdict([message], str)
+    assert isinstance(reply, Reply)
+    assert msgspec.json.decode(msgspec.json.encode(reply), type=Reply) == reply
