@@ -66,7 +66,7 @@ def cost(
         "gremlin",
         "--by",
         metavar="|".join(KEYS),
-        help="What to add up by; days are UTC.",
+        help="Add up by this; days are UTC.",
         autocompletion=lambda: list(KEYS),
     ),
     json: bool = typer.Option(False, "--json", help="One JSON document."),

@@ -22,7 +22,7 @@ DEMO_LATENCY = 2.5
 
 
 def demo(
-    folder: str = typer.Option(DEMO_FOLDER, "--folder", help="Where to make it; removed and made anew."),
+    folder: str = typer.Option(DEMO_FOLDER, "--folder", help="Folder to make it in; removed and made anew."),
 ) -> int:
     """Fix a real bug in a small real repository, in batch mode, against the simulator."""
     from gremlins.simulator import Options, RulesModel, Simulator  # only here is it needed

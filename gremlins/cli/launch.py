@@ -19,7 +19,7 @@ def launch(
     pipeline: str = typer.Argument(
         ..., help="Name of a pipeline, or a path ending in .yaml.", autocompletion=complete_pipelines
     ),
-    task: str = typer.Argument("", help="What to do, in your own words."),
+    task: str = typer.Argument("", help="The task, in your own words."),
     plan: str = typer.Option(
         None, "--plan", metavar="FILE", help="A written plan, or an issue: '#42', owner/repo#42, its URL."
     ),
@@ -28,7 +28,7 @@ def launch(
         None, "--mode", metavar="live|batch", help="For every agent stage.", autocompletion=complete_modes
     ),
     client: str = typer.Option(None, "--client", metavar="PROVIDER:MODEL", help="For every agent stage."),
-    base_ref: str = typer.Option(None, "--base-ref", metavar="REF", help="Where its branch begins. Default: HEAD."),
+    base_ref: str = typer.Option(None, "--base-ref", metavar="REF", help="Start of its branch. Default: HEAD."),
     wait: bool = typer.Option(False, "--wait", help="Stay, show progress, and end 0 when it finished."),
     json: bool = typer.Option(False, "--json", help="Print its status object."),
 ) -> int:

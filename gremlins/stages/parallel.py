@@ -3,7 +3,7 @@
 A branch that waits for a batch waits here while others are at work; once all that are not over wait, the process is
 given up for all of them at once. When one branch fails and the others are to follow (`fail_fast`), nothing new begins;
 a live call that is at work is let end, for it costs in any case; batches are canceled as by a stop: what ends canceled
-is not billed, what had succeeded by then is booked and kept. So a rescue asks again only what nobody has paid for.
+is not billed, what had succeeded by then is booked and kept. So a rescue asks again only for calls that were not paid.
 """
 
 from __future__ import annotations

@@ -28,13 +28,13 @@ from gremlins.fleet.beads.bead import Bead, parse_dependency, words
 from gremlins.fleet.beads.edit import Relabel
 from gremlins.fleet.times import parse_when
 
-DESCRIPTION = typer.Option(None, "-d", "--description", help="What is to be done.")
-DESIGN = typer.Option(None, "--design", help="How it is to be done.")
-ACCEPTANCE = typer.Option(None, "--acceptance", help="What must hold when it is done.")
-NOTES = typer.Option(None, "--notes", help="What else is worth knowing.")
+DESCRIPTION = typer.Option(None, "-d", "--description", help="The work to do.")
+DESIGN = typer.Option(None, "--design", help="The design to follow.")
+ACCEPTANCE = typer.Option(None, "--acceptance", help="Conditions that hold when it is done.")
+NOTES = typer.Option(None, "--notes", help="Further notes.")
 DEFER = typer.Option(None, "--defer", metavar="WHEN", help="Not before: RFC 3339, a date, +2h, +3d, tomorrow.")
 DUE = typer.Option(None, "--due", metavar="WHEN", help="When it should be done.")
-EXTERNAL = typer.Option(None, "--external-ref", help="What it is called elsewhere, like gh-9.")
+EXTERNAL = typer.Option(None, "--external-ref", help="Its name in another tracker, like gh-9.")
 
 
 # --- making
@@ -48,7 +48,7 @@ def create(
     labels: list[str] = typer.Option(None, "-l", "--labels", "--label", help="Comma-separated."),
     assignee: str = typer.Option(None, "-a", "--assignee"),
     parent: str = typer.Option(None, "--parent", metavar="ID", help="The bead it is a part of."),
-    deps: list[str] = typer.Option(None, "--deps", metavar="[TYPE:]ID,…", help="What must be closed first."),
+    deps: list[str] = typer.Option(None, "--deps", metavar="[TYPE:]ID,…", help="Beads that must be closed first."),
     acceptance: str = ACCEPTANCE,
     design: str = DESIGN,
     notes: str = NOTES,
@@ -171,7 +171,7 @@ def _relabel(only: list[str] | None, more: list[str] | None, fewer: list[str] | 
 
 def close(
     bead_id: list[str] = IDS,
-    reason: str = typer.Option("", "-r", "--reason", help="What was done."),
+    reason: str = typer.Option("", "-r", "--reason", help="The result, as a note."),
     json: bool = JSON,
 ) -> int:
     """Say that beads are done."""

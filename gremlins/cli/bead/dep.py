@@ -18,7 +18,7 @@ app.callback(invoke_without_command=True)(help_alone)
 @app.command("add")
 def dep_add(
     bead_id: str = ID,
-    other: str = typer.Argument(..., metavar="OTHER", help="What it depends on."),
+    other: str = typer.Argument(..., metavar="OTHER", help="The bead it depends on."),
     kind: str = typer.Option("blocks", "-t", "--type", help="blocks, parent-child, related, discovered-from …"),
     json: bool = JSON,
 ) -> int:
@@ -37,7 +37,7 @@ def dep_add(
 @app.command("remove", hidden=True)
 def dep_rm(
     bead_id: str = ID,
-    other: str = typer.Argument(..., metavar="OTHER", help="What it depends on."),
+    other: str = typer.Argument(..., metavar="OTHER", help="The bead it depends on."),
     kind: str = typer.Option(None, "-t", "--type", help="Only this type of dependency."),
     json: bool = JSON,
 ) -> int:
@@ -57,7 +57,7 @@ def dep_rm(
 @app.command("tree")
 def dep_tree(
     bead_id: str = ID,
-    reverse: bool = typer.Option(False, "--reverse", help="What depends on it instead."),
+    reverse: bool = typer.Option(False, "--reverse", help="Show the beads that depend on it instead."),
     depth: int = typer.Option(50, "--max-depth", min=1),
     json: bool = JSON,
 ) -> int:

@@ -31,7 +31,7 @@ Bucket = Literal[
     "ready", "blocked", "deferred", "backing_off", "held", "denied", "starting", "running", "parked",
     "closed", "failed",
 ]  # fmt: skip
-"""Where a bead stands. `denied`: a breaker is open."""
+"""The bucket of a bead. `denied`: a breaker is open."""
 BUCKETS: tuple[Bucket, ...] = get_args(Bucket)
 
 How = Literal["fresh", "rescue", "reattach", "respawn"]
@@ -48,7 +48,7 @@ class Admit:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a bead stands, why, and what happens to it next (at `until`, if known)."""
+    """The bucket of a bead, why it is there, and its next change (at `until`, if known)."""
 
     bucket: Bucket
     reason: str
@@ -248,7 +248,7 @@ def _probe_for(world: World) -> tuple[Episode, ...]:
 
 
 def standing(work: Work, world: World) -> Standing:
-    """Where a bead stands, also if it may start now."""
+    """The bucket of a bead, also if it may start now."""
     decision = admit(work, world)
     match decision:
         case Standing():

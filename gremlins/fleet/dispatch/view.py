@@ -41,7 +41,7 @@ class Placed:
 def place(
     store: BeadStore, fleet: ReadOnlyFleet, project: str, policy: Policy, beads: Sequence[Bead], now: float
 ) -> Iterator[Placed]:
-    """Where each of these beads stands. Unreadable beads are left out."""
+    """The bucket of each of these beads. Unreadable beads are left out."""
     works = {work.id: work for work in store.works(project, [bead.id for bead in beads]).works}
     world, where = place_works(store, fleet, project, policy, list(works.values()), now)
     for bead in beads:

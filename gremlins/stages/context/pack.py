@@ -31,7 +31,7 @@ from gremlins.stages.context.slices import choose_slices, gap_note
 from gremlins.stages.context.words import read_query
 
 LARGEST_FILE = 1_000_000
-"""Bytes. A larger file is data, whatever its name."""
+"""Bytes. A larger file counts as data under any name."""
 MOST_COUNTED = 200_000
 """Bytes of a file that are searched for words; of data and prose a tenth."""
 LONGEST_LINE = 4_000

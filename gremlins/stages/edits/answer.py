@@ -191,7 +191,7 @@ def parse_verdict(text: str) -> Verdict | None:
 
 
 def _bail(rest: str) -> Bail:
-    """A BAIL ends the stage, whatever the form of the rest."""
+    """A BAIL ends the stage, also if the rest is malformed."""
     head, colon, detail = rest.partition(":")
     head = head.strip(_MARKUP)
     if _KIND.fullmatch(head) and (colon or " " not in head):
