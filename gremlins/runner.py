@@ -33,7 +33,7 @@ from gremlins.pipeline.freezing import FrozenLaunch, read_frozen
 from gremlins.processes.interrupt import Interrupt, InterruptibleClock, Terminated, nothing_to_check
 from gremlins.processes.locks import LOCK_FD_VARIABLE, GremlinLock, hold_work_lock
 from gremlins.processes.notify import notify
-from gremlins.records.calls import Cost, Ledger
+from gremlins.records.calls import Cost, Ledger, outstanding, summarize
 from gremlins.records.caps import cap_reached
 from gremlins.records.ending_event import ending_event
 from gremlins.records.gremlin import (
@@ -97,10 +97,11 @@ class Run:
     def save(self, **changes: Any) -> Gremlin:
         """Write the record with these changes and the current cost."""
         with self.writing:
-            cost = self.ledger.total()
+            calls = self.ledger.readable()[0]  # read once: cost and outstanding calls are of one moment
+            cost = summarize(calls)
             record = replace(self.record, cost=cost, total_cost_usd=cost.total_usd, **changes)
             if isinstance(record.status, Running):
-                waiting = tuple(call.parked() for call in self.ledger.outstanding())
+                waiting = tuple(call.parked() for call in outstanding(calls))
                 record = replace(record, status=replace(record.status, calls=waiting))
             self.record = self.store.write(record, self.lock)
             return self.record

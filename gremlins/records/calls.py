@@ -342,7 +342,7 @@ class Ledger:
 
     def outstanding(self) -> list[BatchCall]:
         """The readable calls that are or may be with the API, oldest first."""
-        return [record for record in self.batch_calls() if record.outstanding]
+        return outstanding(self.readable()[0])
 
     def save_raw(self, key: CallKey, data: bytes) -> str:
         """Keep a raw result before anything reads it. Returns the file's name."""
@@ -355,6 +355,11 @@ class Ledger:
 
     def total(self) -> CostSummary:
         return summarize(self.readable()[0])
+
+
+def outstanding(records: Iterable[CallRecord]) -> list[BatchCall]:
+    """The calls that are or may be with the API."""
+    return [record for record in records if isinstance(record, BatchCall) and record.outstanding]
 
 
 def summarize(records: Iterable[CallRecord]) -> CostSummary:
