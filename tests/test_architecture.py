@@ -20,7 +20,7 @@ MODULES = {
 
 LAYERS = [
     {"errors", "clock", "outcome"},
-    {"files", "paths", "redaction", "toml_lines", "yaml_lines"},
+    {"files", "paths", "redaction", "text", "toml_lines", "yaml_lines"},
     {"config", "retry"},
     {"processes"},
     {"repository", "records"},
@@ -61,7 +61,8 @@ INSIDE: dict[str, list[set[str]]] = {
     "fleet.dispatch": [{"policy", "observation", "locks"}, {"judge"}, {"breaker", "spending"}, {"world"}, {"admit"},
                        {"plan"}, {"observer"}, {"preflight", "ownership"}, {"local_fleet"}, {"tick"},
                        {"loop", "view"}],
-    "cli": [{"completion", "current_project", "out", "verbs"}, {"named"}, {"fleet_table", "show_page", "watch"},
+    "cli": [{"completion", "current_project", "out", "screen", "verbs"}, {"named"},
+            {"fleet_table", "show_page", "watch"},
             {"fleet_view"}, {"bead"}, {"dispatch"},
             {"ack", "clean", "cost", "demo", "doctor", "land", "launch", "log", "pipelines", "rescue", "rm", "show",
              "simulate", "status", "stop"}, {"app", "quick"}, {"main"}],

@@ -1,18 +1,18 @@
-"""Shell completion: ids with their titles, pipelines. Reads little, and never fails."""
+"""Shell completion: ids and pipelines, names of safe characters only. Reads little, and never fails."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from gremlins.errors import GremlinsError
 from gremlins.fleet.observe import ids
 from gremlins.paths import Home
-from gremlins.records.gremlin import read_record
 
 PROJECT_PIPELINES = Path(".gremlins") / "pipelines"
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 def completed_words(env: Mapping[str, str]) -> list[str]:
@@ -22,24 +22,20 @@ def completed_words(env: Mapping[str, str]) -> list[str]:
     return (env.get("COMP_WORDS") or env.get("_TYPER_COMPLETE_ARGS") or "").split()
 
 
-def complete_ids(incomplete: str) -> list[tuple[str, str]]:
-    """Ids that begin like this, each with the first words of its task."""
-    home = Home.from_env()
-    found = []
+def complete_ids(incomplete: str) -> list[str]:
+    """Ids that begin like this."""
     with contextlib.suppress(OSError):
-        for name in sorted(ids(home)):
-            if name.startswith(incomplete):
-                with contextlib.suppress(GremlinsError):
-                    found.append((name, read_record(str(home.gremlin(name).root)).title))
-    return found
+        return _starting(incomplete, ids(Home.from_env()))
+    return []
 
 
 def complete_pipelines(incomplete: str) -> list[str]:
-    """Names of pipelines, the project's own and the built-in ones."""
+    """Names of pipelines, the built-in ones and those at the root of the repository."""
     import gremlins
 
-    folders = [folder / PROJECT_PIPELINES for folder in (Path.cwd(), *Path.cwd().parents)]
-    return _starting(incomplete, _names([*folders, Path(gremlins.__file__).parent / "pipelines"]))
+    here = Path.cwd()
+    root = next((folder for folder in (here, *here.parents) if (folder / ".git").exists()), here)
+    return _starting(incomplete, _names([root / PROJECT_PIPELINES, Path(gremlins.__file__).parent / "pipelines"]))
 
 
 def _names(folders: Iterable[Path]) -> set[str]:
@@ -51,7 +47,8 @@ def _names(folders: Iterable[Path]) -> set[str]:
 
 
 def _starting(incomplete: str, names: Iterable[str]) -> list[str]:
-    return sorted(name for name in names if name.startswith(incomplete))
+    """Names are of files that others may have made, and zsh evaluates what it is offered."""
+    return sorted(name for name in names if name.startswith(incomplete) and _SAFE_NAME.fullmatch(name))
 
 
 def complete_modes(incomplete: str) -> list[str]:

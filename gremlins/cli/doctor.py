@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from gremlins.cli.out import columns, dump, in_colour, printable, say
+from gremlins.cli.out import Styled, columns, dump, printable, say
 from gremlins.paths import Home
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ def as_json(health: Health) -> dict[str, object]:
 def _tell(health: Health) -> None:
     width = max(len(check.name) for check in health.checks)
     for check in health.checks:
-        for line in _lines(check, width):
-            say(line)
+        _tell_check(check, width)
     if health.settings:
         say("\nsettings")
         rows = [(f"  {s.key}", _value(s.value), s.source) for s in health.settings]
@@ -57,14 +56,11 @@ def _tell(health: Health) -> None:
     )
 
 
-def _lines(check: Check, width: int) -> list[str]:
-    mark = f"{MARKS[check.verdict]:<9}"
-    if in_colour():
-        mark = f"\x1b[{COLOURS[check.verdict]}m{mark}\x1b[0m"
-    lines = [f"{mark}  {check.name:<{width}}  {printable(check.detail)}"]
+def _tell_check(check: Check, width: int) -> None:
+    mark = Styled(f"{MARKS[check.verdict]:<9}", str(COLOURS[check.verdict]))
+    say(mark, f"  {check.name:<{width}}  {printable(check.detail)}")
     if check.hint and check.verdict != "ok":
-        lines.append(f"{'':9}  {'':{width}}  → {printable(check.hint)}")
-    return lines
+        say(f"{'':9}  {'':{width}}  → {printable(check.hint)}")
 
 
 def _value(value: object) -> str:

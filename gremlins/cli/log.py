@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from gremlins.cli.completion import complete_ids
-from gremlins.cli.out import flush_to_reader, in_colour, on_terminal, printable, say
+from gremlins.cli.out import Styled, flush_to_reader, on_terminal, printable, say
 from gremlins.clock import Clock, SystemClock, parse_time
 from gremlins.fleet.observe import resolve
 from gremlins.fleet.status import look
@@ -75,12 +75,10 @@ class _LogTeller:
 
     def __init__(self) -> None:
         self.width = shutil.get_terminal_size().columns if on_terminal() else None
-        self.colour = in_colour()
         self.day = ""
 
     def __call__(self, line: str) -> None:
         at, gap, text = line.partition("  ")
-        text = "".join(c if c.isprintable() else "\ufffd" for c in text)
         if self.width is None:
             say(at + gap + text)
             return
@@ -91,15 +89,12 @@ class _LogTeller:
             return
         if f"{moment:%A %d %B %Y}" != self.day:
             self.day = f"{moment:%A %d %B %Y}"
-            say(self._styled(self.day, "1"))
+            say(Styled(self.day, "1"))
         first, *more = textwrap.wrap(text, max(20, self.width - 10), break_on_hyphens=False) or [""]
         style = _line_style(text)
-        say(f"{self._styled(f'{moment:%H:%M:%S}', '2')}  {self._styled(first, style)}")
+        say(Styled(f"{moment:%H:%M:%S}", "2"), "  ", Styled(first, style))
         for part in more:
-            say(f"{'':10}{self._styled(part, style)}")
-
-    def _styled(self, text: str, code: str) -> str:
-        return f"\x1b[{code}m{text}\x1b[0m" if self.colour and code and text else text
+            say(f"{'':10}", Styled(part, style))
 
 
 def _line_style(text: str) -> str:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 
+from gremlins.cli.out import note
 from gremlins.cli.quick import quick
 from gremlins.cli.verbs import VERBS, normalise
 from gremlins.errors import GremlinsError, NotFound, nearest
@@ -79,11 +80,11 @@ def _offer_a_verb(argv: Sequence[str], error: NotFound) -> None:
 
 def _tell(message: str, hint: str | None, code: int) -> int:
     """One line, and what to do next."""
-    text = " ".join(message.split())
-    lines = [f"error: {text}", *([f"hint: {' '.join(hint.split())}"] if hint else [])]
+    lines = [f"error: {' '.join(message.split())}", *([f"hint: {' '.join(hint.split())}"] if hint else [])]
     try:
         sys.stdout.flush()
-        print("\n".join(lines), file=sys.stderr)  # noqa: T201 # errors are printed here
+        for line in lines:
+            note(line)
     except OSError:
         pass  # the reader is gone
     return code

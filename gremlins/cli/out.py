@@ -7,20 +7,36 @@ import os
 import select
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gremlins.text import cleaned, escaped
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def say(line: str = "") -> None:
-    """One line of data."""
-    sys.stdout.write(line + "\n")
+class Styled(NamedTuple):
+    """A text and the number of its style: `31` is red. Shown so where there is colour."""
+
+    text: str
+    style: str
+
+
+def say(*parts: str | Styled) -> None:
+    """One line of data. No text can move a cursor or change a colour but by its style."""
+    sys.stdout.write("".join(map(_shown, parts)) + "\n")
+
+
+def _shown(part: str | Styled) -> str:
+    if isinstance(part, str):
+        return cleaned(part)
+    text = cleaned(part.text)
+    return f"\x1b[{part.style}m{text}\x1b[0m" if part.style and text and in_colour() else text
 
 
 def note(line: str) -> None:
     """One line beside the data."""
-    sys.stderr.write(line + "\n")
+    sys.stderr.write(cleaned(line) + "\n")
     sys.stderr.flush()
 
 
@@ -28,10 +44,10 @@ def dump(value: Any) -> None:
     """The one JSON document of `--json`: a list with an entry a line (indenting ten thousand takes a second)."""
     if isinstance(value, list) and value:
         encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
-        rows = ",\n".join(map(encode, value))
-        sys.stdout.write(f"[\n{rows}\n]\n")
+        text = "[\n" + ",\n".join(map(encode, value)) + "\n]\n"
     else:
-        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    sys.stdout.write(escaped(text))
 
 
 def on_terminal() -> bool:
@@ -57,9 +73,9 @@ def in_colour() -> bool:
 
 def console() -> Console:
     """The terminal as rich sees it, with no escape codes for style where NO_COLOR asks for none."""
-    from rich.console import Console  # 50 ms: only for what is shown on a terminal
+    from gremlins.cli.screen import Screen  # rich, 50 ms: only for what is shown on a terminal
 
-    return Console(highlight=False, markup=False, emoji=False, color_system="auto" if in_colour() else None)
+    return Screen(highlight=False, markup=False, emoji=False, color_system="auto" if in_colour() else None)
 
 
 def printable(text: str) -> str:

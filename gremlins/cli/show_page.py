@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from gremlins.cli.fleet_table import cost_of
-from gremlins.cli.out import ago, columns, dollars, in_colour, on_terminal, printable
+from gremlins.cli.out import Styled, ago, columns, dollars, on_terminal, printable
 from gremlins.clock import rfc3339
 from gremlins.fleet.history import History, saved_by, wait_of
 from gremlins.records.calls import BatchCall, CallFailed, CallRecord
@@ -40,12 +40,12 @@ _NEXT = {
 }
 
 
-def page(found: History, now: datetime) -> Iterator[str]:
+def page(found: History, now: datetime) -> Iterator[Styled]:
     """The story, a line at a time."""
     width = shutil.get_terminal_size().columns if on_terminal() else None
     for line, style, wraps in _page(found, now, with_batches=width is None or width >= WIDE):
         for part in _fit(line, width, wraps):
-            yield f"\x1b[{style}m{part}\x1b[0m" if style and part and in_colour() else part
+            yield Styled(part, style)
 
 
 def _fit(line: str, width: int | None, wraps: bool) -> list[str]:
