@@ -95,16 +95,19 @@ def await_stop(
     """Wait until a requested stop is settled, at most `wait` seconds.
 
     `renew` asks once more: a rescue at the same moment may have taken the wish for one of long ago, settled it, and
-    gone on.
+    gone on; or its waiter has ended without settling it, because its program is gone.
     """
     deadline = clock.monotonic() + wait
     while True:
         row = look(home, gremlin_id, clock)
         if row.record.over() and row.seen.holder is None:
             return StopResult(gremlin_id, "stopped" if row.life.state == "stopped" else "over", row)
-        if renew is not None and ((wish := read_stop(row.seen.paths)) is None or wish.then_resume):
+        wish, wait_plan = read_stop(row.seen.paths), row.seen.wait
+        left_undone = row.seen.holder is None and wait_plan is not None and wait_plan.gave_up
+        if renew is not None and (wish is None or wish.then_resume or left_undone):
             renew()
             renew = None
+            continue
         if clock.monotonic() >= deadline or row.seen.holder is None:  # no process, no use in waiting
             return StopResult(gremlin_id, "pending", row)
         clock.sleep(LOOK_EVERY)

@@ -114,13 +114,21 @@ def _parked_reason(seen: Observed) -> str | None:
 def _gone(seen: Observed) -> Liveness:
     """Without a process: detached with an outstanding batch or an unsettled stop, else lost."""
     since = seen.record.status.since
+    gave_up = _gave_up(seen)
     if seen.outstanding:
-        reason = _parked_reason(seen) or "its process is gone, its batch is outstanding"
+        reason = _parked_reason(seen) or gave_up or "its process is gone, its batch is outstanding"
         return Liveness("detached", since, reason=reason)
     if seen.stop_wanted:
         return Liveness("detached", since, reason="its process is gone before the stop was settled")
-    reason = "its process vanished without a word (killed, or the machine went down)"
+    reason = gave_up or "its process vanished without a word (killed, or the machine went down)"
     return Liveness("dead", seen.record.updated_at, reason=reason)
+
+
+def _gave_up(seen: Observed) -> str | None:
+    """Why its waiter has ended by itself. The plan of an earlier wait says nothing."""
+    status = seen.record.status
+    waits = isinstance(status, Parked) or (isinstance(status, Running) and status.asleep)
+    return f"{seen.wait.gave_up}; `gremlins rescue` goes on" if waits and seen.wait and seen.wait.gave_up else None
 
 
 def _over(record: Gremlin) -> Liveness:

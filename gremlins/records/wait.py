@@ -42,6 +42,8 @@ class WaitPlan(Record, frozen=True):
     turns: tuple[str, ...] = ()
     """Lock files; a process holds one of them while it wakes up."""
     turn_variable: str = ""
+    gave_up: str = ""
+    """Why the waiter ended although nothing had ended that it waited for."""
 
 
 _DECODER = msgspec.json.Decoder(WaitPlan)

@@ -12,6 +12,7 @@ from gremlins.clock import rfc3339
 from gremlins.processes.locks import Holder
 from gremlins.records.gremlin import ParkedCall, Status
 from gremlins.records.liveness import ALIVE, RESCUABLE, Liveness, Observed, liveness
+from gremlins.records.wait import WaitPlan
 from tests.fleet.records import record
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -119,6 +120,21 @@ def test_a_reason_is_given_whenever_a_person_is_needed(
 )
 def test_how_an_end_is_shown(state: str, status: dict[str, Any], shown: str) -> None:
     assert judge(state, None, status=status).shown == shown
+
+
+GAVE_UP = WaitPlan(until=0.0, gave_up="its program /old/python cannot be started: No such file or directory")
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "told"),
+    [("parked", {}, True), ("running", {"asleep": True}, True), ("running", {}, False)],
+)
+def test_a_waiter_that_gave_up_tells_why_until_the_next_process_works(
+    state: str, status: dict[str, Any], told: bool
+) -> None:
+    life = judge(state, None, status=status, outstanding=(CALL,), wait=GAVE_UP)
+    assert life.state == "detached"
+    assert ("/old/python" in (life.reason or "")) == told
 
 
 def test_what_can_be_rescued_is_neither_well_nor_being_stopped() -> None:

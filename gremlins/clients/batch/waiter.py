@@ -18,7 +18,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
 POLL_SHARE = 0.15  # as gremlins.retry.poll_interval; a test holds the two together
 SPREAD = 0.2
@@ -36,6 +36,8 @@ ODD_ENDS = 3
 """Number of unknown exit codes in a row after which the runner wakes."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+PROGRAM_PATIENCE = 30.0
+"""Seconds to wait for a program that is just being replaced. Then the process ends, and `rescue` goes on."""
 TURN_PATIENCE = 600
 """Seconds to wait for a turn to wake up, when very many wake at once."""
 
@@ -49,6 +51,7 @@ class Waiter:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
+        self.folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         with open(self.wait_file, encoding="utf-8") as file:
             self.plan: dict[str, Any] = json.load(file)
         self.signalled = 0
@@ -102,6 +105,8 @@ class Waiter:
             now = self.ticks()
             if now < due:
                 self.sleep(due - now)
+            elif self.home_is_gone():
+                self.give_up(f"{self.folder} was moved or removed")
             elif not pollable or self.poll():
                 self.take_turn()
                 break
@@ -115,6 +120,16 @@ class Waiter:
         """Seconds until a stored time, at most the longest interval: the clock may have been set back."""
         longest: float = self.plan["longest"]
         return min(max(0.0, epoch - self.now()), longest)
+
+    def home_is_gone(self) -> bool:
+        """True if the folder is certainly no longer at its path. An error proves nothing."""
+        try:
+            found = os.stat(self.folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False
+        return not os.path.samestat(found, os.fstat(self.folder_fd))
 
     # ── polling ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -156,6 +171,8 @@ class Waiter:
         """Start the polling child and wait for it, with a time limit. Returns its exit code."""
         try:
             pid = os.posix_spawn(self.plan["poll"][0], self.plan["poll"], os.environ)
+        except (FileNotFoundError, NotADirectoryError):
+            return SOMETHING_TO_DO  # the program is gone: waking up waits for it, and says so
         except OSError:
             return NOTHING_LEARNED  # out of processes, say: the next poll tries again
         give_up = self.ticks() + 3 * self.plan["http_timeout"] + 15
@@ -177,15 +194,19 @@ class Waiter:
         seconds = max(interval * random.uniform(low, high) - asked_ago, interval * FOLLOW)
         self.plan["polls"] += 1
         self.plan["until"] = self.now() + seconds
-        temp = f"{self.wait_file}.{os.getpid()}.tmp"
+        self.write_plan()
+        return seconds
+
+    def write_plan(self) -> None:
+        """Write the plan into the folder, wherever that is now. Only `status` shows it: an error changes nothing."""
+        temp, at = f"wait.json.{os.getpid()}.tmp", self.folder_fd
         try:
-            fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600, dir_fd=at)
             with os.fdopen(fd, "w", encoding="utf-8") as file:
                 file.write(json.dumps(self.plan))
-            os.replace(temp, self.wait_file)
+            os.replace(temp, "wait.json", src_dir_fd=at, dst_dir_fd=at)
         except OSError:
-            pass  # only shown by `status`: nothing depends on it
-        return seconds
+            pass
 
     # ── ending ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -223,19 +244,30 @@ class Waiter:
             self.signalled = 0
 
     def wake(self) -> None:
-        """Become the runner, with signals blocked. Retries if the program cannot be executed (an upgrade)."""
+        """Become the runner, with signals blocked. Waits a while for a program that is just being replaced."""
+        ends = self.ticks() + PROGRAM_PATIENCE
         while True:
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             signal.set_wakeup_fd(-1)
             os.set_inheritable(self.plan["lock_fd"], True)
             try:
                 os.execv(self.plan["runner"][0], self.plan["runner"])
-            except OSError:
+            except OSError as error:
                 os.set_inheritable(self.plan["lock_fd"], False)
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-                time.sleep(1.0)
-                if self.signalled and not os.path.exists(os.path.join(self.folder, "stop.json")):
-                    os._exit(128 + self.signalled)
+                if self.signalled or self.ticks() >= ends:
+                    self.give_up(f"its program {self.plan['runner'][0]} cannot be started: {error.strerror}")
+                self.rest()
+
+    def rest(self) -> None:
+        """Sleep between two attempts to start the program."""
+        time.sleep(1.0)
+
+    def give_up(self, why: str) -> NoReturn:
+        """End, and leave the reason behind. The batch stays outstanding: a rescue takes it up again."""
+        self.plan["gave_up"] = why
+        self.write_plan()
+        os._exit(128 + self.signalled if self.signalled else 1)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given
@@ -26,7 +26,7 @@ import gremlins.clients.batch.waiter
 from bench.waiting import WaitingFleet
 from gremlins.clients.batch.waiter import NOTHING_LEARNED, NOTHING_NEW, ODD_ENDS, SOMETHING_TO_DO, Waiter
 from gremlins.clock import FakeClock, no_jitter
-from gremlins.records.wait import WaitPlan, WatchedBatch
+from gremlins.records.wait import WaitPlan, WatchedBatch, read_wait
 from gremlins.retry import poll_interval
 from gremlins.simulator import Simulator
 from tests.time_limit import DEADLINE, wait_until, wait_until_idle
@@ -158,6 +158,14 @@ def test_its_interval_is_that_of_the_rest_of_the_program(age: float, initial: fl
     assert waiter.interval() == pytest.approx(poll_interval(age, initial=initial, maximum=longest, jitter=no_jitter))
 
 
+SOON = {"pollable": True, "poll_initial": 0.05, "poll_max": 0.1}
+
+
+def asking(folder: Path, code: int, then: str = "") -> list[str]:
+    """A polling child that notes that it was asked."""
+    return ["/bin/sh", "-c", f"echo . >> {folder}/asked; {then or f'exit {code}'}"]
+
+
 # ── ending ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -218,14 +226,69 @@ def test_a_signal_ends_it_even_while_there_is_no_program_to_become(tmp_path: Pat
         assert gremlin.end() == 128 + signal.SIGTERM
 
 
+class TimelessWaiter(Waiter):
+    """A waiter in this process that sleeps for no time, and tells with which code it would end."""
+
+    seconds = 0.0
+
+    def ticks(self) -> float:
+        return self.seconds
+
+    def rest(self) -> None:
+        self.seconds += 1.0
+
+
+def end_of(waiter: Waiter, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let it wake up where its program is gone. Returns the reason it leaves behind."""
+
+    def leave(code: int) -> NoReturn:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    with pytest.raises(SystemExit) as ended:
+        waiter.wake()
+    assert ended.value.code == 1
+    plan = read_wait(Path(waiter.folder) / "wait.json")
+    assert plan is not None
+    return plan.gave_up
+
+
+def test_a_program_that_is_gone_for_good_ends_the_wait_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "lock").open("w") as lock:
+        write_plan(tmp_path, lock_fd=lock.fileno(), runner=["/old/bin/python", "-m", "gremlins.runner"])
+        waiter = TimelessWaiter(str(tmp_path))
+        reason = end_of(waiter, monkeypatch)
+    assert reason == "its program /old/bin/python cannot be started: No such file or directory"
+    assert 10 <= waiter.seconds <= 60
+
+
+def test_an_announced_stop_is_left_to_another_process_at_once_where_the_program_is_gone(tmp_path: Path) -> None:
+    with parked(tmp_path, runner=["/nowhere/at/all"]) as gremlin:
+        wait_until_asleep(gremlin)
+        (tmp_path / "stop.json").write_text("{}")
+        gremlin.process.send_signal(signal.SIGTERM)
+        assert gremlin.end() == 128 + signal.SIGTERM
+        assert "/nowhere/at/all" in gremlin.plan()["gave_up"]
+
+
+@pytest.mark.parametrize("then", ["moved", "replaced"])
+def test_a_home_that_is_gone_ends_the_wait_and_is_told_where_it_is_now(tmp_path: Path, then: str) -> None:
+    folder, moved = tmp_path / "g", tmp_path / "moved"
+    folder.mkdir()
+    with parked(folder, until=time.time(), poll=asking(tmp_path, NOTHING_NEW), **SOON) as gremlin:
+        wait_until_asleep(gremlin)
+        folder.rename(moved)
+        if then == "replaced":
+            folder.mkdir()
+        assert gremlin.end() == 1
+        plan = read_wait(moved / "wait.json")
+        assert plan is not None
+        assert plan.gave_up == f"{folder} was moved or removed"
+
+
 # ── polling ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-SOON = {"pollable": True, "poll_initial": 0.05, "poll_max": 0.1}
-
-
-def asking(folder: Path, code: int, then: str = "") -> list[str]:
-    """A polling child that notes that it was asked."""
-    return ["/bin/sh", "-c", f"echo . >> {folder}/asked; {then or f'exit {code}'}"]
 
 
 def asked(folder: Path) -> int:
@@ -264,6 +327,12 @@ def test_another_gremlins_fresh_answer_saves_the_asking(tmp_path: Path) -> None:
         assert gremlin.end() == 0
         assert gremlin.woken
         assert asked(tmp_path) == 0
+
+
+def test_a_child_whose_program_is_gone_wakes_it_which_waits_for_the_program(tmp_path: Path) -> None:
+    with parked(tmp_path, until=time.time(), poll=["/nowhere/at/all"], **SOON) as gremlin:
+        assert gremlin.end() == 0
+        assert gremlin.woken
 
 
 def test_a_child_that_hangs_is_given_up(tmp_path: Path) -> None:
