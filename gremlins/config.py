@@ -177,6 +177,8 @@ class LoadedSettings:
 
     settings: Settings
     sources: Mapping[str, Source]
+    held: tuple[str, ...] = ()
+    """A sentence for each cap that the repository sets above the default, which holds instead."""
 
 
 @dataclass(frozen=True)
@@ -213,10 +215,21 @@ def load_settings(repo: Path | None, home: Home, env: Mapping[str, str]) -> Load
             values[key], sources[key] = value, source
     for key, value, source in _read_env(env):
         values[key], sources[key] = value, source
+    held = tuple(_tighten(values, sources))
     settings = _assemble(values)
     for low, high in _ORDERED:
         _check_order(settings, sources, low, high)
-    return LoadedSettings(settings, sources)
+    return LoadedSettings(settings, sources, held)
+
+
+def _tighten(values: dict[str, Any], sources: dict[str, Source]) -> Iterator[str]:
+    """Take out the caps that a repository's file sets above their defaults."""
+    for key in _CAPS & values.keys():
+        default, source = value_of(Settings(), key), sources[key]
+        looser = default is not None and (values[key] is None or values[key] > default)
+        if source.place is Place.REPOSITORY and looser:
+            del values[key], sources[key]
+            yield f"{source}: a repository's file may only lower `{key}`; {default:g} holds"
 
 
 _EXPLAINED = {
@@ -262,6 +275,17 @@ _PERSONAL = {
     "live.bash": "it decides what an agent may do",
     "live.bypass": "it decides what an agent may do",
 }
+_CAPS = frozenset(
+    {
+        "spend.per_attempt",
+        "spend.per_bead",
+        "spend.per_day",
+        "dispatch.retry_cap",
+        "dispatch.spawn_cap",
+        "dispatch.deadline",
+    }
+)
+"""A repository's file may lower these, not raise them."""
 _ORDERED = (
     ("batch.poll_initial", "batch.poll_max"),
     ("batch.retry_initial", "batch.retry_max"),

@@ -31,6 +31,7 @@ from gremlins.records.gremlin import Gremlin, Mode, Queued, RunStore, StageRun
 from gremlins.records.journal import Journal
 from gremlins.repository.git import Git, find_root
 from gremlins.repository.github import GitHub
+from gremlins.repository.trust import check_trust
 from gremlins.repository.worktree import branch_name, create, remove
 from gremlins.stages.spec import AgentStage, Handoff, Implement, OpenPr, Plan, WaitCi, WaitReview, walk
 
@@ -79,8 +80,8 @@ def prepare(
     """Check everything that needs nothing to be made or spent.
 
     loaded, pipeline: the repository's settings and the request's pipeline, if the caller has read them already.
-    Raises NotFound (pipeline), ConfigError (pipeline, settings, provider), NotReady (repository, credentials,
-    binary), GremlinsError (base ref, task).
+    Raises NotFound (pipeline), ConfigError (pipeline, settings, provider), Untrusted (what the repository brings),
+    NotReady (repository, credentials, binary), GremlinsError (base ref, task).
     """
     repo = _repository_or_none(request.cwd)
     if pipeline is None:
@@ -97,6 +98,7 @@ def prepare(
         providers=known_providers(),
         has_batch=lambda client: client_class(client).batch_support == "yes",
     )
+    check_trust(repo, home)
     _check_task(request, frozen)
     if request.base_ref is not None:
         Git(repo).commit(request.base_ref)

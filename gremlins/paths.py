@@ -1,12 +1,15 @@
-"""Paths of the state root and everything below it. Does not touch the disk."""
+"""Paths of the state root and everything below it. Only finding the state root touches the disk."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from gremlins.errors import NotReady
 
 GREMLIN_ID = re.compile(r"[a-z0-9-]{1,64}")
 
@@ -79,13 +82,22 @@ class Home(NamedTuple):
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Home:
-        """`GREMLINS_HOME`, or the platform's user state folder."""
+        """`GREMLINS_HOME`, or the platform's user state folder. Raises NotReady if others can write to it."""
         named = (os.environ if env is None else env).get("GREMLINS_HOME")
         if named:
-            return cls(Path(named).expanduser().absolute())
-        from platformdirs import user_state_path  # 25 ms
+            home = cls(Path(named).expanduser().absolute())
+        else:
+            from platformdirs import user_state_path  # 25 ms
 
-        return cls(user_state_path("gremlins"))
+            home = cls(user_state_path("gremlins"))
+        home._refuse_others()
+        return home
+
+    def _refuse_others(self) -> None:
+        """What is in it decides which commands run."""
+        with contextlib.suppress(OSError):
+            if self.root.stat().st_mode & 0o022:
+                raise NotReady(f"others can write to the state root {self.root}", hint=f"chmod go-w {self.root}")
 
     @property
     def gremlins(self) -> Path:

@@ -39,7 +39,7 @@ LAYER_OF = {name: height for height, names in enumerate(LAYERS) for name in name
 
 INSIDE: dict[str, list[set[str]]] = {
     "processes": [{"children", "interrupt", "locks"}, {"ending", "notify", "spawn"}],
-    "repository": [{"git"}, {"github", "landing", "project"}, {"worktree"}, {"interrupted"}],
+    "repository": [{"git"}, {"github", "landing", "project"}, {"trust", "worktree"}, {"interrupted"}],
     "records": [{"claims", "format", "journal", "prices"}, {"gremlin", "stop_request", "wait"},
                 {"calls", "ending_event", "liveness"}, {"spend"}, {"caps"}],
     "clients": [{"account", "agent_env", "base", "transport"}, {"key_proof", "next_step"}, {"batch"}, {"live"},
@@ -61,7 +61,7 @@ INSIDE: dict[str, list[set[str]]] = {
     "fleet.dispatch": [{"policy", "observation", "locks"}, {"judge"}, {"breaker", "spending"}, {"world"}, {"admit"},
                        {"plan"}, {"observer"}, {"preflight", "ownership"}, {"local_fleet"}, {"tick"},
                        {"loop", "view"}],
-    "cli": [{"completion", "current_project", "out", "screen", "verbs"}, {"named"},
+    "cli": [{"completion", "current_project", "out", "screen", "verbs"}, {"named", "trust"},
             {"fleet_table", "show_page", "watch"},
             {"fleet_view"}, {"bead"}, {"dispatch"},
             {"ack", "clean", "cost", "demo", "doctor", "land", "launch", "log", "pipelines", "rescue", "rm", "show",

@@ -213,6 +213,23 @@ def test_a_repository_cannot_widen_what_is_allowed(load: Load, text: str, key: s
     assert value_of(load(home=text).settings, key) == value
 
 
+@pytest.mark.parametrize(
+    ("repo", "home", "cap", "held"),
+    [
+        ("[dispatch]\nretry_cap = 100", "", 5, True),
+        ("[dispatch]\nretry_cap = 2", "", 2, False),
+        ("[dispatch]\nretry_cap = 100", "[dispatch]\nretry_cap = 9", 9, False),
+        ("[dispatch]\nretry_cap = 2", "[dispatch]\nretry_cap = 9", 9, False),
+        ("", "[dispatch]\nretry_cap = 100", 100, False),
+    ],
+)
+def test_a_repository_may_only_lower_a_cap(load: Load, repo: str, home: str, cap: int, held: bool) -> None:
+    loaded = load(repo, home)
+    assert loaded.settings.dispatch.retry_cap == cap
+    assert [("retry_cap" in sentence and "config.toml:2" in sentence) for sentence in loaded.held] == [True] * held
+    assert ("dispatch.retry_cap" in loaded.sources) == (cap != 5)
+
+
 def test_a_repository_cannot_bypass_permissions(load: Load) -> None:
     with pytest.raises(ConfigError, match="a repository's file cannot set"):
         load(repo="[live]\nbypass = true")

@@ -10,6 +10,7 @@ import typer
 
 from gremlins.cli.completion import complete_modes, complete_pipelines
 from gremlins.cli.out import dump, note, say
+from gremlins.cli.trust import agreed, say_yes
 from gremlins.clock import SystemClock
 from gremlins.errors import GremlinsError
 from gremlins.paths import Home
@@ -29,6 +30,7 @@ def launch(
     ),
     client: str = typer.Option(None, "--client", metavar="PROVIDER:MODEL", help="For every agent stage."),
     base_ref: str = typer.Option(None, "--base-ref", metavar="REF", help="Start of its branch. Default: HEAD."),
+    trust: bool = typer.Option(False, "--trust", help="Say yes to the settings and pipelines the repository brings."),
     wait: bool = typer.Option(False, "--wait", help="Stay, show progress, and end 0 when it finished."),
     json: bool = typer.Option(False, "--json", help="Print its status object."),
 ) -> int:
@@ -36,6 +38,8 @@ def launch(
     from gremlins.fleet.status import as_json, look  # the launcher's modules take a moment to load
     from gremlins.launcher import LaunchRequest
     from gremlins.launcher import launch as make
+    from gremlins.pipeline.file import find_pipeline
+    from gremlins.repository.trust import Untrusted
 
     home, clock = Home.from_env(), SystemClock()
     if mode not in (None, "live", "batch"):
@@ -51,7 +55,18 @@ def launch(
         client=client,
         base_ref=base_ref,
     )
-    record = make(request, home, dict(os.environ), clock)
+    if trust:
+        say_yes(home)
+    env = dict(os.environ)
+    try:
+        record = make(request, home, env, clock)
+    except Untrusted as error:
+        if not agreed(error):
+            raise
+        say_yes(home)
+        record = make(request, home, env, clock)
+    if (used := find_pipeline(pipeline, Path(record.project), cwd=Path.cwd())).hides_built_in:
+        note(f"note: `{used.name}` is this repository's own pipeline, not the built-in one: {used.path}")
     if wait:
         return _wait(home, record.id, json)
     if json:

@@ -35,6 +35,13 @@ def pipelines(json: bool = typer.Option(False, "--json", help="One JSON array.")
             ]
         )
         return
-    rows = [(info.name, info.where, info.error or ", ".join(info.stages)) for info in found]
+    rows = [
+        (
+            info.name,
+            info.where + (", hides a built-in one" if info.hides_built_in else ""),
+            info.error or ", ".join(info.stages),
+        )
+        for info in found
+    ]
     for line in columns(rows, ("NAME", "WHERE", "STAGES")):
         say(line)

@@ -30,6 +30,7 @@ VERBS = {
     "rm": Verb("rm", "Remove gremlins and their worktrees."),
     "clean": Verb("clean", "Remove what has landed, and what is over without commits."),
     "cost": Verb("cost", "What it has cost, by gremlin, stage, model, day or bead."),
+    "trust": Verb("trust", "Say yes to the settings and pipelines that a repository brings."),
     "doctor": Verb("doctor", "Look at git, credentials, settings, disk and records."),
     "bead": Verb("bead.app", "Work items: create, list, ready, show, update, close …", is_group=True),
     "dispatch": Verb("dispatch.app", "Hand ready beads to gremlins until they are done.", is_group=True),

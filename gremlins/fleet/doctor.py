@@ -35,6 +35,7 @@ from gremlins.records.calls import Ledger
 from gremlins.records.gremlin import read_record
 from gremlins.records.spend import unreadable_lines
 from gremlins.repository.git import Git, find_root
+from gremlins.repository.trust import Untrusted, check_trust
 
 Verdict = Literal["ok", "info", "warning", "problem", "not_ready"]
 """info and warning leave everything working; a problem does not; not_ready: nothing can be launched."""
@@ -87,6 +88,9 @@ def examine(home: Home, cwd: Path, env: Mapping[str, str]) -> Health:
     try:
         loaded = load_settings(repo, home, env)
         settings_check = Check("settings", "ok", f"{len(loaded.sources)} set, the others at their defaults")
+        if loaded.held:
+            hint = "set it in config.toml of $GREMLINS_HOME, or in the environment"
+            settings_check = Check("settings", "warning", "; ".join(loaded.held), hint)
     except GremlinsError as error:
         settings_check = _bad("settings", error, "problem")
     settings = loaded.settings if loaded else Settings()
@@ -95,11 +99,23 @@ def examine(home: Home, cwd: Path, env: Mapping[str, str]) -> Health:
         *_git(cwd, repo),
         *_clients(settings, env),
         settings_check,
+        *_trust(repo, home),
         *_pipelines(repo),
         *_state_root(home),
         *_records(home),
     ]
     return Health(tuple(checks), tuple(_shown(loaded)) if loaded else ())
+
+
+def _trust(repo: Path | None, home: Home) -> Iterator[Check]:
+    if repo is None:
+        return
+    try:
+        check_trust(repo, home)
+    except Untrusted as error:
+        yield Check("trust", "warning", error.message, error.hint)
+    except GremlinsError as error:
+        yield _bad("trust", error)
 
 
 def _bad(name: str, error: GremlinsError, verdict: Verdict | None = None) -> Check:

@@ -50,6 +50,10 @@ class PipelineFile:
     path: Path
     where: Where
 
+    @property
+    def hides_built_in(self) -> bool:
+        return self.where == "project" and (BUILT_IN / self.path.name).exists()
+
 
 @dataclass(frozen=True)
 class Pipeline:
@@ -66,12 +70,9 @@ class Pipeline:
 
 
 @dataclass(frozen=True)
-class PipelineInfo:
+class PipelineInfo(PipelineFile):
     """An entry of the list of pipelines, with the error if the file is wrong."""
 
-    name: str
-    where: Where
-    path: Path
     description: str = ""
     stages: tuple[str, ...] = ()
     error: str | None = None
@@ -199,9 +200,9 @@ def _info(file: PipelineFile) -> PipelineInfo:
     try:
         pipeline = load_pipeline(file)
     except ConfigError as error:
-        return PipelineInfo(file.name, file.where, file.path, error=error.message)
+        return PipelineInfo(file.name, file.path, file.where, error=error.message)
     stages = tuple(path for path, _ in walk(pipeline.stages))
-    return PipelineInfo(file.name, file.where, file.path, pipeline.description, stages)
+    return PipelineInfo(file.name, file.path, file.where, pipeline.description, stages)
 
 
 class _Reader:

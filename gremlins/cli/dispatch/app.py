@@ -136,7 +136,7 @@ def _once(crew: Crew, json: bool) -> int:
 
 
 def _not_ready(missing: Missing) -> GremlinsError:
-    kinds: dict[int, type[GremlinsError]] = {NotReady.exit_code: NotReady, NotFound.exit_code: NotFound}
+    kinds: dict[int, type[GremlinsError]] = {kind.exit_code: kind for kind in (Conflict, NotReady, NotFound)}
     return kinds.get(missing.exit_code, GremlinsError)(missing.reason, hint=missing.hint)
 
 
