@@ -49,8 +49,8 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 
 def sweep_drafts(folder: Path) -> None:
-    """Remove temporary files of killed writers. The caller must be the folder's only writer."""
-    for path in folder.glob(".*.tmp"):
+    """Remove temporary files of killed writers, in inner folders too. The caller must be the only writer."""
+    for path in folder.rglob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 

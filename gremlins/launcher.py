@@ -27,7 +27,7 @@ from gremlins.pipeline.file import FrozenPipeline, Pipeline, find_pipeline, free
 from gremlins.pipeline.freezing import FrozenLaunch, write_frozen
 from gremlins.processes.locks import GremlinLock
 from gremlins.processes.spawn import spawn_runner
-from gremlins.records.gremlin import Gremlin, Mode, Queued, RunStore, StageRun
+from gremlins.records.gremlin import DiffCount, Gremlin, Mode, Queued, RunStore, StageRun
 from gremlins.records.journal import Journal
 from gremlins.repository.git import Git, find_root
 from gremlins.repository.github import GitHub
@@ -256,6 +256,7 @@ def _make(prepared: Prepared, gremlin_id: str, home: Home, store: RunStore, lock
         mode=asks.settled_mode if asks else None,
         client=str(asks.settled_client) if asks else None,
         stages=stages,
+        diff=DiffCount(),
         status=Queued(since=now),
         created_at=now,
         updated_at=now,

@@ -38,6 +38,7 @@ from gremlins.records.caps import cap_reached
 from gremlins.records.ending_event import ending_event
 from gremlins.records.gremlin import (
     Bailed,
+    DiffCount,
     Evidence,
     FailedGremlin,
     Finished,
@@ -52,12 +53,15 @@ from gremlins.records.gremlin import (
     Stopped,
 )
 from gremlins.records.journal import Journal
+from gremlins.records.persons_words import write_words
 from gremlins.records.stop_request import clear_stop, read_stop
 from gremlins.redaction import Redactor
+from gremlins.repository.git import Git
 from gremlins.repository.interrupted import undo_killed_commands
 from gremlins.repository.worktree import Worktree, clear_stale_locks, quiet_env, restore, tree_differs
 from gremlins.retry import RETRY_AFTER_CEILING, seconds_until
 from gremlins.stages.base import StageContext
+from gremlins.stages.revision import round_name, round_stages
 from gremlins.stages.spec import AgentStage, Stage
 from gremlins.stages.table import stage_function
 
@@ -159,8 +163,19 @@ class Run:
                 return 0
             clear_stop(self.paths)
             self.log("the stop is settled; going on")
-        outcome = self.steps(self.frozen.pipeline.stages, "", self._context())
-        return self._conclude(outcome)
+        return self._conclude(self._all_stages(self._context()))
+
+    def _all_stages(self, context: StageContext) -> Outcome:
+        """The pipeline's stages, then a round for each time that a person sent the finished gremlin back."""
+        stages = self.frozen.pipeline.stages
+        name = round_name(stages)
+        write_words(self.paths, self.record, name)
+        outcome = self.steps(stages, "", context)
+        again = round_stages(stages, self.frozen.settings.client_spec) if self.record.revisions else ()
+        for number in range(1, len(self.record.revisions) + 1):
+            if isinstance(outcome, Done):
+                outcome = self.steps(again, f"{name}[{number}]/", context.inside(f"{name}-{number}"))
+        return outcome
 
     def _wake_up(self) -> None:
         """Set the status to running and count the time parked or asleep, which is no working time."""
@@ -253,8 +268,16 @@ class Run:
                     runs[index], ended_at=self.clock.now(), outcome=kind, note=note, nothing_to_do=reason
                 )
             others = self.record.stage_at_work(but=path)  # with parallel branches, one that still runs is shown
-            self.save(stages=tuple(runs), stage=others or self.record.stage)
+            self.save(stages=tuple(runs), stage=others or self.record.stage, diff=self._diff())
             self.log(f"{path}: {kind}" + (f", {note}" if note else ""))
+
+    def _diff(self) -> DiffCount | None:
+        """The size of the branch's change; the last known one where git cannot tell."""
+        git = Git(Path(self.record.project))
+        try:
+            return DiffCount(*git.count_changes(self.record.base, f"refs/heads/{self.record.branch}"))
+        except GremlinsError:
+            return self.record.diff
 
     def attempt(self, label: str) -> int:
         return self.record.attempt_of(label)

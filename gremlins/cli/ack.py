@@ -10,6 +10,7 @@ from gremlins.cli.completion import complete_ids
 from gremlins.cli.out import say
 from gremlins.clock import SystemClock
 from gremlins.fleet.observe import resolve
+from gremlins.fleet.status import look
 from gremlins.paths import Home
 
 
@@ -20,7 +21,8 @@ def ack(gremlin_id: str = typer.Argument(..., metavar="ID", autocompletion=compl
 
     home, clock = Home.from_env(), SystemClock()
     name = resolve(home, gremlin_id)
-    adopt(home, name, clock)
+    if look(home, name, clock).life.state == "bailed":  # of any other the bead must not follow
+        adopt(home, name, clock)
     stage = acknowledge(home, name, clock=clock, env=dict(os.environ))
-    say(f"{gremlin_id}: the bail of {stage} is accepted; going on")
+    say(f"{name}: the bail of {stage} is accepted; going on")
     return 0

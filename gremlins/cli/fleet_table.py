@@ -79,6 +79,14 @@ def cost_of(row: Row) -> str:
     return dollars(row.record.cost.total_usd, row.record.cost.unpriced_calls)
 
 
+def diff_of(row: Row) -> str | None:
+    """`3 files, +12 −4`; None where it is unknown or there is none."""
+    diff = row.record.diff
+    if diff is None or not diff.files:
+        return None
+    return f"{diff.files} file{'s' if diff.files != 1 else ''}, +{diff.added} −{diff.deleted}"
+
+
 # ── off a terminal ────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -97,6 +97,7 @@ def _read_plan(path: str | None) -> str | None:
 def _wait(home: Home, gremlin_id: str, json: bool) -> int:
     """Follow it to its end. Ctrl-C detaches: it goes on by itself."""
     from gremlins.cli.watch import watch_launch  # rich: only for the live view
+    from gremlins.fleet.advice import what_next
     from gremlins.fleet.status import as_json, look
 
     clock = SystemClock()
@@ -110,7 +111,8 @@ def _wait(home: Home, gremlin_id: str, json: bool) -> int:
         dump(as_json(row))
     if row.life.state in ("finished", "landed"):
         return 0
+    hint = what_next(row.life.state, gremlin_id) or "it goes on by itself"
     raise GremlinsError(
         f"{gremlin_id} is {row.life.shown}: {row.life.reason or 'it did not finish'}",
-        hint=f"`gremlins show {gremlin_id}` tells why, `gremlins rescue {gremlin_id}` goes on",
+        hint=f"`gremlins show {gremlin_id}` tells more; {hint}",
     )

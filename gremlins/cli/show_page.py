@@ -7,9 +7,10 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from gremlins.cli.fleet_table import cost_of
+from gremlins.cli.fleet_table import cost_of, diff_of
 from gremlins.cli.out import Styled, ago, columns, dollars, on_terminal, printable
 from gremlins.clock import rfc3339
+from gremlins.fleet.advice import what_next
 from gremlins.fleet.history import History, saved_by, wait_of
 from gremlins.records.calls import BatchCall, CallFailed, CallRecord
 from gremlins.records.gremlin import Bailed, FailedGremlin, Finished, Landed, StageRun
@@ -29,14 +30,6 @@ _STATE_COLOURS = {
     "parked": CYAN,
     "finished": GREEN,
     "landed": GREEN,
-}
-_NEXT = {
-    "bailed": "`gremlins rescue {id}` asks again, `gremlins ack {id}` accepts it and goes on",
-    "dead": "`gremlins rescue {id}` goes on where it was",
-    "detached": "`gremlins rescue {id}` takes the batch up again, `gremlins stop {id}` cancels it",
-    "stalled": "`gremlins rescue {id}` ends the silent process and goes on",
-    "stopped": "`gremlins rescue {id}` goes on where it was",
-    "finished": "`gremlins land {id}` brings it onto your branch",
 }
 
 
@@ -64,6 +57,9 @@ Line = tuple[str, str, bool]
 def _page(found: History, now: datetime, *, with_batches: bool) -> Iterator[Line]:
     yield from _head(found)
     yield from _ending(found)
+    yield from _section("the whole reply", _texts(found.whole_reply or ""))
+    yield from _section("answers", _answers(found))
+    yield from _section("remarks", _remarks(found))
     yield from _section("stages", _stages(found, now))
     yield from _section(_calls_title(found), _calls(found.calls, with_batches))
     yield from _section("waiting for", _waiting(found, now))
@@ -101,6 +97,8 @@ def _head(found: History) -> Iterator[Line]:
     wasted = found.record.cost.wasted_usd
     parts += [f"{dollars(wasted)} of it for a second batch"] if wasted else []
     yield f"  {', '.join(parts)}", "", True
+    if (diff := diff_of(found.row)) is not None:
+        yield f"  changes {diff}", "", True
 
 
 def _moment(moment: datetime, form: str) -> str:
@@ -120,11 +118,30 @@ def _ending(found: History) -> Iterator[Line]:
     if isinstance(status, Finished | Landed):
         lines.append((_proof(status), "", True))
     lines += [(f"its process last said: {printable(line)}", DIM, True) for line in found.last_words]
-    if life.state in _NEXT:
-        lines.append((f"next: {_NEXT[life.state].format(id=found.row.record.id)}", "", True))
+    if (following := what_next(life.state, found.row.record.id)) is not None:
+        lines.append((f"next: {following}", "", True))
     if lines:
         yield "", "", False
         yield from lines
+
+
+def _texts(text: str) -> Iterator[Line]:
+    """A text of several lines, each made safe to print."""
+    return ((printable(line), "", True) for line in text.strip().splitlines())
+
+
+def _answers(found: History) -> Iterator[Line]:
+    for said in found.record.answers:
+        yield f"{said.stage} asked: {printable(said.question)}", "", True
+        yield from ((f"  {text}", style, wraps) for text, style, wraps in _texts(said.answer))
+
+
+def _remarks(found: History) -> Iterator[Line]:
+    for number, revision in enumerate(found.record.revisions, 1):
+        yield f"round {number}, {_moment(revision.at, '%Y-%m-%d %H:%M:%S')}", DIM, False
+        for remark in revision.remarks:
+            where = f"{remark.path}:{remark.line}: " if remark.line is not None else f"{remark.path}: "
+            yield f"  {where if remark.path else ''}{printable(remark.text)}", "", True
 
 
 def _proof(status: Finished | Landed) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from gremlins.errors import CorruptRecord
 from gremlins.fleet.status import Row, as_json, look
 from gremlins.paths import GremlinPaths, Home
 from gremlins.records.calls import BatchCall, CallFailed, CallRecord, Collected, Ledger
-from gremlins.records.gremlin import FailedGremlin, Finished, Gremlin, Landed, Parked, StageRun
+from gremlins.records.gremlin import Bailed, FailedGremlin, Finished, Gremlin, Landed, Parked, StageRun
 from gremlins.records.spend import model_of
 
 LAST_WORDS = 5
@@ -72,9 +73,31 @@ class History:
             "failure": self._failure(),
             "evidence": msgspec.to_builtins(status.evidence) if isinstance(status, Finished | Landed) else None,
             "landed": {"sha": status.sha, "target": status.target} if isinstance(status, Landed) else None,
+            "reply": self.whole_reply,
+            "answers": [
+                {"stage": a.stage, "question": a.question, "answer": a.answer, "at": rfc3339(a.at)}
+                for a in self.record.answers
+            ],
+            "revisions": [
+                {"at": rfc3339(r.at), "remarks": [msgspec.to_builtins(remark) for remark in r.remarks]}
+                for r in self.record.revisions
+            ],
             "last_words": list(self.last_words),
             "unreadable": [error.message for error in self.unreadable],
         }
+
+    @property
+    def whole_reply(self) -> str | None:
+        """The reply that held the question of a bailed one; None where a rule of ours has bailed."""
+        status = self.record.status
+        if not isinstance(status, Bailed):
+            return None
+        replies = [
+            call.status.reply.text
+            for call in self.calls
+            if isinstance(call.status, Collected) and (call.key.stage + "/").startswith(status.stage + "/")
+        ]
+        return _prose(replies[-1]) if replies else None
 
     def _failure(self) -> dict[str, Any] | None:
         """Stage, class and reason of a failure, if it is dead or detached by one."""
@@ -114,6 +137,16 @@ def history(home: Home, gremlin_id: str, clock: Clock) -> History:
         unreadable=tuple(unreadable),
         now=clock.now(),
     )
+
+
+def _prose(reply: str) -> str:
+    """The words of a reply: of a structured one its summary, or the reason of a decision."""
+    try:
+        found = json.loads(reply, strict=False)
+    except (ValueError, RecursionError):
+        return reply
+    words = (found.get("summary") or found.get("reason")) if isinstance(found, dict) else None
+    return words if isinstance(words, str) else reply
 
 
 def wait_of(call: CallRecord) -> float | None:

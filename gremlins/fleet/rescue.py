@@ -32,6 +32,7 @@ from gremlins.records.liveness import RESCUABLE
 from gremlins.records.stop_request import StopRequest, clear_stop, read_stop, write_stop
 from gremlins.repository.git import Git
 from gremlins.repository.worktree import SIDE, Worktree, remove, side_worktrees
+from gremlins.stages.revision import round_name
 from gremlins.stages.spec import children
 
 
@@ -169,7 +170,7 @@ def _next_attempt(record: Gremlin, open_calls: list[BatchCall]) -> Gremlin:
 
 def restart_from(record: Gremlin, frozen: FrozenLaunch, stage: str, clock: Clock) -> Gremlin:
     """Forget that a stage and all after it were done, so that they are asked anew."""
-    order = [spec.name for spec in frozen.pipeline.stages]
+    order = _order(record, frozen)
     if stage not in order:
         raise GremlinsError(f"this gremlin has no stage `{stage}`", hint="it has: " + ", ".join(order))
     again = order[order.index(stage) :]
@@ -184,9 +185,15 @@ def restart_from(record: Gremlin, frozen: FrozenLaunch, stage: str, clock: Clock
     return replace(record, attempts=attempts, stages=kept, stage=stage)
 
 
+def _order(record: Gremlin, frozen: FrozenLaunch) -> list[str]:
+    """The names of the stages, and of the rounds of revision after them."""
+    stages = frozen.pipeline.stages
+    return [*(spec.name for spec in stages), *([round_name(stages)] if record.revisions else [])]
+
+
 def forget_progress(record: Gremlin, paths: GremlinPaths, frozen: FrozenLaunch, stage: str) -> None:
     """Put aside what rounds and branches of an earlier run left behind, lest their decisions be taken for new ones."""
-    order = [spec.name for spec in frozen.pipeline.stages]
+    order = _order(record, frozen)
     holders = [spec for spec in frozen.pipeline.stages[order.index(stage) :] if children(spec)]
     if not holders:
         return

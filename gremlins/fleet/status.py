@@ -109,6 +109,7 @@ def as_json(row: Row) -> dict[str, Any]:
         "batch": batches[0] if batches else None,
         "batches": batches,
         "bail": _bail(record),
+        "diff": _diff(record),
         "cost": {
             "total_usd": record.cost.total_usd,
             "batch_usd": record.cost.batch_usd,
@@ -170,6 +171,12 @@ def _bail(record: Gremlin) -> dict[str, Any] | None:
     if not isinstance(status, Bailed):
         return None
     return {"class": status.kind, "detail": status.detail, "stage": status.stage}
+
+
+def _diff(record: Gremlin) -> dict[str, int] | None:
+    """Size of the branch's change after its last stage; None for a record of an earlier version."""
+    diff = record.diff
+    return None if diff is None else {"files": diff.files, "added": diff.added, "deleted": diff.deleted}
 
 
 def _batch(call: ParkedCall, seen: Observed) -> dict[str, Any]:

@@ -165,6 +165,38 @@ class CostSummary(Record, frozen=True):
     unpriced_calls: int = 0
 
 
+class DiffCount(Record, frozen=True):
+    """Size of the branch's change against its base, in files and lines; a binary file has no lines."""
+
+    files: int = 0
+    added: int = 0
+    deleted: int = 0
+
+
+class Answered(Record, frozen=True):
+    """A question that a stage bailed with, and a person's answer."""
+
+    stage: str
+    question: str
+    answer: str
+    at: Moment
+
+
+class Remark(Record, frozen=True):
+    """A person's remark on a line of the change, or, without a path, on the whole."""
+
+    text: str
+    path: str | None = None
+    line: int | None = None
+
+
+class Revision(Record, frozen=True):
+    """A person's remarks on a finished gremlin: one more round, after those before it."""
+
+    remarks: tuple[Remark, ...]
+    at: Moment
+
+
 class Gremlin(Record, frozen=True):
     """Everything about one gremlin but its calls, its artifacts and what was frozen at launch."""
 
@@ -193,6 +225,10 @@ class Gremlin(Record, frozen=True):
     parked_seconds: float = 0.0
     accepts_no_evidence: bool = False
     """A person accepted that it finishes without a change."""
+    diff: DiffCount | None = None
+    """None: unknown, as in a record of an earlier version."""
+    answers: tuple[Answered, ...] = ()
+    revisions: tuple[Revision, ...] = ()
     schema: int = SCHEMA
 
     def attempt_of(self, label: str) -> int:

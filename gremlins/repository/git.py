@@ -303,6 +303,13 @@ class Git:
     def diff_stat(self, old: str, new: str) -> str:
         return self.text("diff-tree", "-r", "-M", "--stat=100", "--no-commit-id", "--no-color", old, new)
 
+    def count_changes(self, old: str, new: str) -> tuple[int, int, int]:
+        """Files, added and deleted lines between two commits; a binary file has no lines."""
+        rows = self.text("diff-tree", "-r", "-M", "--numstat", "--no-commit-id", old, new).splitlines()
+        lines = [row.split("\t")[:2] for row in rows]
+        added, deleted = (sum(int(pair[side]) for pair in lines if pair[side] != "-") for side in (0, 1))
+        return len(lines), added, deleted
+
     def is_ancestor(self, old: str, new: str) -> bool:
         """True if the history of `new` contains `old`; a commit is its own ancestor."""
         return self.answer("merge-base", "--is-ancestor", old, new) is not None

@@ -176,7 +176,7 @@ def one_gremlin(place: ResettableSandbox) -> dict[str, Any]:
         "calls": [(call["key"]["stage"], call["status"]["state"], call["cost"]["usd"]) for call in made],
         "cost": record["total_cost_usd"],
         "wasted": record["cost"]["wasted_usd"],
-        "artifacts": {path.name: path.read_bytes() for path in sorted((folder / "artifacts").iterdir())},
+        "artifacts": {p.name: p.read_bytes() for p in sorted((folder / "artifacts").rglob("*")) if p.is_file()},
         "tree": sandbox.repo.git("rev-parse", "gremlins/g^{tree}"),
         "commits": sandbox.repo.git("rev-list", "--count", "main..gremlins/g"),
         "strays": sandbox.repo.git("-C", str(worktree), "status", "--porcelain"),
@@ -257,6 +257,34 @@ def books(place: ResettableSandbox) -> dict[str, Any]:
 
 REMOVAL = Scenario("a removal", launching("ask"), thrown_away, books)
 STOP = Scenario("a stop", stopping, stopped_at_last, nothing_at_work)
+
+
+# ── a person's words ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def told(*words: str) -> Scenario:
+    """`answer` of a bailed gremlin, `revise` of a finished one: said again if the kill came before it was on record."""
+
+    def begin(place: ResettableSandbox, env: dict[str, str]) -> None:
+        ran = place.sandbox.run(*words, env=env)
+        assert ran.code in (0, KILLED), ran.err
+        if ran.code == 0:
+            place.until_over()
+
+    def heal(place: ResettableSandbox) -> None:
+        for _ in range(6):
+            state, known = place.until_over(), json.loads((place.sandbox.home / "gremlins/g/state.json").read_text())
+            said = known["answers"] or known["revisions"]
+            if state == "finished" and said:
+                return
+            assert place.sandbox.run(*(("rescue", "g") if said else words)).code in (0, KILLED)
+        raise AssertionError(f"it never goes on\n{place.sandbox.logs()}")
+
+    return Scenario(words[0], begin, heal, one_gremlin)
+
+
+ANSWER = told("answer", "g", "It is the first.")
+REVISION = told("revise", "g", "Say why.")
 
 
 # ── landing ───────────────────────────────────────────────────────────────────────────────────────────────────────

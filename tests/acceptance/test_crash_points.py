@@ -15,10 +15,20 @@ from typing import Any
 
 import pytest
 
-from gremlins.simulator import RulesModel, Simulator
+from gremlins.simulator import RulesModel, ScriptedModel, Simulator
 from gremlins.simulator.demo_repository import RULE
 from tests import kill_points
-from tests.acceptance.crash_scenarios import CALL, EDITS, REMOVAL, STOP, ResettableSandbox, Scenario, landing
+from tests.acceptance.crash_scenarios import (
+    ANSWER,
+    CALL,
+    EDITS,
+    REMOVAL,
+    REVISION,
+    STOP,
+    ResettableSandbox,
+    Scenario,
+    landing,
+)
 from tests.acceptance.fork_server import ForkServer
 from tests.acceptance.one_batch_call import billed_once, launch_one
 from tests.acceptance.sandbox import Sandbox
@@ -83,6 +93,20 @@ def test_what_is_removed_after_a_kill_at_any_step_leaves_its_costs_soak(place: R
 @pytest.mark.parametrize("scenario", LANDINGS, ids=lambda scenario: scenario.name)
 def test_a_landing_killed_at_any_step_soak(finished: ResettableSandbox, scenario: Scenario) -> None:
     die_everywhere(scenario, finished, 3, least=20)
+
+
+def test_a_revision_killed_at_any_step_soak(finished: ResettableSandbox) -> None:
+    die_everywhere(REVISION, finished, 4, least=100)
+
+
+def test_an_answer_killed_at_any_step_soak(tmp_path: Path, fork_server: ForkServer) -> None:
+    model = ScriptedModel(when=[("It is the first", "An orchard.")], otherwise="BAIL: needs_human: the first or the second?")
+    with Simulator(latency=0.0, model=model) as simulator:
+        place = ResettableSandbox(tmp_path, simulator, fork_server.python)
+        assert place.sandbox.run("launch", "ask", "Say it.", "--id", "g").code == 0
+        assert place.until_over() == "bailed"
+        place.keep()
+        die_everywhere(ANSWER, place, 4, least=100)
 
 
 @pytest.mark.parametrize("scenario", [CALL, EDITS], ids=lambda scenario: scenario.name)

@@ -96,7 +96,7 @@ def _attempts(placed: Placed) -> list[str]:
     for attempt in placed.work.attempts:
         settled = attempt.settled
         outcome = "under way" if settled is None else "done" if not settled.failed else str(settled.failure)
-        charge = "charged" if is_charged(attempt, placed.world.episodes) else ""
+        charge = "charged" if is_charged(placed.work, attempt, placed.world.episodes) else ""
         cost = dollars(settled.cost_usd) if settled else ""
         reason = printable(settled.reason) if settled else ""
         rows.append((f"{attempt.epoch}.{attempt.number}", attempt.gremlin_id, outcome, charge, cost, reason))

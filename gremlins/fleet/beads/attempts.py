@@ -13,8 +13,11 @@ from gremlins.fleet.beads.bead import TERMINAL, Hold
 from gremlins.outcome import FailureClass, SpendingCap
 from gremlins.retry import bead_backoff
 
-AttemptKind = Literal["fresh", "rescue", "adopted"]
-"""fresh: a new gremlin. rescue: the loop rescued the last one. adopted: a person rescued it; never charged."""
+AttemptKind = Literal["fresh", "rescue", "adopted", "answered"]
+"""fresh: a new gremlin. rescue: the loop rescued the last one. adopted: a person rescued it; never charged. answered:
+a person answered its question; neither this attempt nor the one that asked is ever charged."""
+
+BY_A_PERSON: frozenset[AttemptKind] = frozenset({"adopted", "answered"})
 
 OWN_FAULT: frozenset[FailureClass] = frozenset({"task", "unknown"})
 """Always charged. `start` is charged too, except within an episode of the fleet's breaker."""
@@ -98,7 +101,7 @@ class Attempt:
     @property
     def reattached(self) -> bool:
         """True once a second process was started for it."""
-        return self.spawns > (0 if self.kind == "adopted" else 1)
+        return self.spawns > (0 if self.kind in BY_A_PERSON else 1)
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,11 @@ class Work:
     @property
     def latest(self) -> Attempt | None:
         return self.attempts[-1] if self.attempts else None
+
+    @property
+    def answered(self) -> frozenset[int]:
+        """Numbers of the attempts that ended with a question which a person has answered."""
+        return frozenset(a.number - 1 for a in self.attempts if a.kind == "answered")
 
     @property
     def unsettled(self) -> Attempt | None:
@@ -184,9 +192,9 @@ class Episode:
         return self.closed_seq is None or attempt.settled.seq <= self.closed_seq
 
 
-def is_charged(attempt: Attempt, episodes: Iterable[Episode]) -> bool:
+def is_charged(work: Work, attempt: Attempt, episodes: Iterable[Episode]) -> bool:
     """True if the attempt failed by the bead's own fault and counts towards `retry_cap`."""
-    if attempt.settled is None or attempt.kind == "adopted" or attempt.probe:
+    if attempt.settled is None or attempt.kind in BY_A_PERSON or attempt.probe or attempt.number in work.answered:
         return False
     if attempt.settled.failure == "start":
         return not any(episode.covers(attempt) for episode in episodes)
@@ -196,7 +204,7 @@ def is_charged(attempt: Attempt, episodes: Iterable[Episode]) -> bool:
 def charged(work: Work, episodes: Iterable[Episode]) -> int:
     """Charged attempts of this epoch."""
     known = tuple(episodes)
-    return sum(is_charged(attempt, known) for attempt in work.current)
+    return sum(is_charged(work, attempt, known) for attempt in work.current)
 
 
 def host_failures(work: Work) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from gremlins.clock import Clock
 from gremlins.errors import Conflict
-from gremlins.fleet.beads.attempts import Attempt, Settlement, Work
+from gremlins.fleet.beads.attempts import Attempt, AttemptKind, Settlement, Work
 from gremlins.fleet.beads.store.interface import BeadStore, MoveBead, SettleAttempt, StoreChange
 from gremlins.fleet.dispatch import plan
 from gremlins.fleet.dispatch.judge import judge
@@ -22,8 +22,8 @@ IDLE_TIMEOUT = 360.0
 RESCUABLE: frozenset[ObservedState] = frozenset({"dead", "unborn", "detached", "bailed", "stopped", "stalled"})
 
 
-def adopt(home: Home, gremlin_id: str, clock: Clock, *, restart: bool = False) -> None:
-    """Add an attempt to the gremlin's bead before a person rescues the gremlin, so that the loop follows it.
+def adopt(home: Home, gremlin_id: str, clock: Clock, *, restart: bool = False, kind: AttemptKind = "adopted") -> None:
+    """Add an attempt to the gremlin's bead before a person brings the gremlin back, so that the loop follows it.
 
     restart: the rescue starts from a stage, which a finished gremlin allows too. Does nothing if the gremlin has no
     bead or cannot be rescued. Raises Conflict if the bead has a newer attempt.
@@ -41,12 +41,12 @@ def adopt(home: Home, gremlin_id: str, clock: Clock, *, restart: bool = False) -
                 return
             if seen.state not in RESCUABLE and not (restart and seen.state == "finished"):
                 return
-            if _adopt(store, attempt, seen, clock.now().timestamp()):
+            if _adopt(store, attempt, seen, clock.now().timestamp(), kind):
                 return
     raise Conflict(f"the bead of {gremlin_id} is being changed by others all the time", hint="try again")
 
 
-def _adopt(store: BeadStore, attempt: Attempt, seen: Observation, now: float) -> bool:
+def _adopt(store: BeadStore, attempt: Attempt, seen: Observation, now: float, kind: AttemptKind) -> bool:
     """False if the bead was changed meanwhile."""
     work = store.work(attempt.project, attempt.bead_id)
     if work is None:
@@ -59,7 +59,7 @@ def _adopt(store: BeadStore, attempt: Attempt, seen: Observation, now: float) ->
         )
     if work.unsettled is not None or work.status == "closed":
         return True
-    return store.commit(*plan.adopt_changes(work, attempt, seen, now))
+    return store.commit(*plan.adopt_changes(work, attempt, seen, now, kind=kind))
 
 
 def settle_attempt(home: Home, gremlin_id: str, clock: Clock) -> None:

@@ -6,7 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from gremlins.fleet.beads.attempts import Attempt, Episode, Settlement, Work, charged, host_failures, last_failure
+from gremlins.fleet.beads.attempts import (
+    Attempt,
+    AttemptKind,
+    Episode,
+    Settlement,
+    Work,
+    charged,
+    host_failures,
+    last_failure,
+)
 from gremlins.fleet.beads.bead import BeadStatus, Hold, gremlin_id_for
 from gremlins.fleet.beads.store.interface import (
     AddAttempt,
@@ -177,17 +186,20 @@ def _spawn_cap(work: Work, world: World) -> tuple[StoreChange, ...]:
     return _move(work, status, world.now, reason, Hold("spawn_cap", reason, LOOP, world.now))
 
 
-def adopt_changes(work: Work, latest: Attempt, seen: Observation, now: float) -> tuple[StoreChange, ...]:
-    """Let a bead follow the gremlin of its latest attempt, which a person rescues."""
+def adopt_changes(
+    work: Work, latest: Attempt, seen: Observation, now: float, *, kind: AttemptKind = "adopted"
+) -> tuple[StoreChange, ...]:
+    """Let a bead follow the gremlin of its latest attempt, which a person rescues or answers."""
+    how = "its question is answered" if kind == "answered" else "it is rescued"
     return (
         MoveBead(work, "in_progress", text_of(now)),
-        AddAttempt(adopted(work, latest, seen, now)),
-        _event(work, now, "adopted", f"gremlin {latest.gremlin_id} is rescued by a person"),
+        AddAttempt(adopted(work, latest, seen, now, kind)),
+        _event(work, now, "adopted", f"gremlin {latest.gremlin_id}: {how} by a person"),
     )
 
 
-def adopted(work: Work, latest: Attempt, seen: Observation, now: float) -> Attempt:
-    """An attempt for a gremlin that a person rescues: followed, but not counted.
+def adopted(work: Work, latest: Attempt, seen: Observation, now: float, kind: AttemptKind) -> Attempt:
+    """An attempt for a gremlin that a person brings back: followed, but not counted.
 
     If the gremlin does not run yet, the spawn is pending: should the person's command die, the loop does it instead.
     """
@@ -196,7 +208,7 @@ def adopted(work: Work, latest: Attempt, seen: Observation, now: float) -> Attem
         latest,
         number=latest.number + 1,
         epoch=work.epoch,
-        kind="adopted",
+        kind=kind,
         probe=False,
         expected_usd=0.0,
         claimed_at=now,

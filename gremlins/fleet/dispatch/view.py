@@ -151,12 +151,12 @@ def _failure(attempt: Attempt | None) -> dict[str, Any] | None:
 def history_json(placed: Placed, events: Sequence[Event]) -> dict[str, Any]:
     """The attempts and events that `bead show` adds."""
     return {
-        "history": [_attempt_json(attempt, placed.world) for attempt in placed.work.attempts],
+        "history": [_attempt_json(placed, attempt) for attempt in placed.work.attempts],
         "events": [{"at": text_of(e.at), "kind": e.kind, "text": e.text} for e in events],
     }
 
 
-def _attempt_json(attempt: Attempt, world: World) -> dict[str, Any]:
+def _attempt_json(placed: Placed, attempt: Attempt) -> dict[str, Any]:
     settled = attempt.settled
     return {
         "attempt": attempt.number,
@@ -169,7 +169,7 @@ def _attempt_json(attempt: Attempt, world: World) -> dict[str, Any]:
         "settled_at": text_of(settled.at) if settled else None,
         "outcome": None if settled is None else "failed" if settled.failed else "done",
         "class": settled.failure if settled else None,
-        "charged": is_charged(attempt, world.episodes),
+        "charged": is_charged(placed.work, attempt, placed.world.episodes),
         "reason": settled.reason if settled else None,
         "exit_code": settled.exit_code if settled else None,
         "cost_usd": round(settled.cost_usd, 10) if settled else None,

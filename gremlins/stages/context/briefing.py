@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gremlins.clients.base import Prompt
+from gremlins.records.persons_words import ANSWERS
 from gremlins.stages.base import StageContext
 from gremlins.stages.context.pack import Subject, build_pack, render_manifest
 from gremlins.stages.context.prompting import Kind, build
@@ -32,7 +33,7 @@ def prompt_for(
     def make() -> Prompt:
         briefing = brief()
         mode: Literal["live", "batch"] = spec.settled_mode
-        sections = dict(briefing.sections)
+        sections = {**briefing.sections, "answers": context.artifact(ANSWERS) or ""}
         if mode == "batch":
             sections.pop("diff", None)  # the pack holds it, within the budget
             sections["repository"] = _pack(context, briefing, label or context.path)

@@ -14,10 +14,10 @@ from gremlins.clients.base import Prompt
 from gremlins.records.gremlin import Mode
 from gremlins.stages.edits.answer import FORMAT as EDITS_FORMAT
 
-Kind = Literal["plan", "implement", "verify", "review_code", "address_code", "agent", "handoff"]
+Kind = Literal["plan", "implement", "verify", "review_code", "address_code", "revise", "agent", "handoff"]
 
-CHANGES_CODE: frozenset[Kind] = frozenset({"implement", "verify", "address_code"})
-ORDER = ("repository", "commands", "plan", "landed", "diff", "review", "failure")
+CHANGES_CODE: frozenset[Kind] = frozenset({"implement", "verify", "address_code", "revise"})
+ORDER = ("repository", "commands", "plan", "landed", "diff", "review", "failure", "remarks", "answers")
 """Material comes before the instructions that refer to it, the long and steady before the short and particular."""
 
 

@@ -1,0 +1,30 @@
+"""`gremlins diff`."""
+
+from __future__ import annotations
+
+import os
+
+import typer
+
+from gremlins.cli.completion import complete_ids
+from gremlins.clock import SystemClock
+from gremlins.fleet.observe import resolve
+from gremlins.paths import Home
+from gremlins.records.gremlin import RunStore
+
+
+def diff(
+    gremlin_id: str = typer.Argument(..., metavar="ID", autocompletion=complete_ids),
+    paths: list[str] = typer.Argument(None, metavar="[-- PATH…]", help="Only these files and folders."),
+    stat: bool = typer.Option(False, "--stat", help="Files and counts of lines only."),
+    name_only: bool = typer.Option(False, "--name-only", help="Names of files only."),
+) -> int:
+    """Show the change of a gremlin's branch against its base, with git's own colours and pager."""
+    from gremlins.fleet.diff import show_diff  # git: only for the verbs that act
+
+    if stat and name_only:
+        raise typer.BadParameter("is the opposite of --stat", param_hint="--name-only")
+    home = Home.from_env()
+    record = RunStore(home, SystemClock()).read(resolve(home, gremlin_id))
+    options = [flag for flag, wanted in (("--stat", stat), ("--name-only", name_only)) if wanted]
+    return show_diff(record, options, paths or [], dict(os.environ))

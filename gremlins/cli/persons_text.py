@@ -1,0 +1,49 @@
+"""Text that a person gives: as an argument, on standard input, or in their editor."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import typer
+
+from gremlins.errors import NotReady
+
+COMMENT = "# "
+
+
+def read_text(given: str | None, *, quoted: str) -> str:
+    """The text: `given`, standard input for `-`, or what is written in the editor under `quoted`.
+
+    Wrong usage if it is empty, or if it is missing and there is no terminal to open an editor on.
+    """
+    if given is None:
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise typer.BadParameter("is missing; `-` reads standard input", param_hint="TEXT")
+        given = _edited(quoted)
+    elif given == "-":
+        given = sys.stdin.read()
+    if not given.strip():
+        raise typer.BadParameter("is empty; nothing was changed", param_hint="TEXT")
+    return given.strip() + "\n" if "\n" in given.strip() else given.strip()
+
+
+def _edited(quoted: str) -> str:
+    """What a person writes in `$VISUAL` or `$EDITOR`, without the quoted lines."""
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    head = "".join(f"{COMMENT}{line}\n" for line in quoted.splitlines())
+    with tempfile.TemporaryDirectory(prefix="gremlins-") as folder:
+        path = Path(folder) / "TEXT.md"
+        path.write_text(f"\n{head}{COMMENT}\n{COMMENT}Lines that begin with `#` and a space are left out.\n")
+        try:
+            done = subprocess.run([*shlex.split(editor), str(path)], check=False)
+        except OSError as error:
+            raise NotReady(f"the editor `{editor}` cannot be started: {error.strerror}", hint="set EDITOR") from None
+        if done.returncode:
+            raise NotReady(f"the editor `{editor}` ended with {done.returncode}; nothing was changed")
+        lines = path.read_text(errors="replace").splitlines()
+    return "\n".join(line for line in lines if not line.startswith(COMMENT.rstrip() + " ") and line != "#")
