@@ -70,7 +70,7 @@ def test_every_command_in_it_works(name: str, sandbox: Sandbox) -> None:
         assert done.code == 0, f"$ gremlins {shlex.join(words)}\n{done.out}{done.err}\n{sandbox.logs()}"
         if words[:1] == ["launch"] and "--wait" not in words:
             latest = done.out.strip()
-        if words[0] in ("launch", "revise") and latest:
+        if latest and words[:1] in (["launch"], ["revise"]):
             sandbox.until(latest, "finished", "bailed", "dead", "detached")
 
 
