@@ -100,7 +100,9 @@ def test_a_revision_killed_at_any_step_soak(finished: ResettableSandbox) -> None
 
 
 def test_an_answer_killed_at_any_step_soak(tmp_path: Path, fork_server: ForkServer) -> None:
-    model = ScriptedModel(when=[("It is the first", "An orchard.")], otherwise="BAIL: needs_human: the first or the second?")
+    model = ScriptedModel(
+        when=[("It is the first", "An orchard.")], otherwise="BAIL: needs_human: the first or the second?"
+    )
     with Simulator(latency=0.0, model=model) as simulator:
         place = ResettableSandbox(tmp_path, simulator, fork_server.python)
         assert place.sandbox.run("launch", "ask", "Say it.", "--id", "g").code == 0
