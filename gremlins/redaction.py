@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from gremlins.masking import mask
+
 _SECRET_NAME = re.compile(r".*(KEY|TOKEN|SECRET|PASSWORD|HEADERS)", re.IGNORECASE)
 _USERINFO = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
 _LOOKS_SECRET = (
@@ -43,11 +45,11 @@ class Redactor:
         return text
 
     def message(self, text: str) -> str:
-        """`text`, for logs and error messages: everything that looks like a credential is hidden too."""
+        """`text`, for logs and error messages: whatever looks like a credential is hidden too."""
         text = self.text(text)
         for pattern, replacement in _LOOKS_SECRET:
             text = pattern.sub(replacement, text)
-        return text
+        return mask(text)
 
     def value(self, value: Any) -> Any:
         """A JSON value with its texts redacted."""

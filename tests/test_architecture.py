@@ -20,7 +20,7 @@ MODULES = {
 
 LAYERS = [
     {"errors", "clock", "outcome"},
-    {"files", "paths", "redaction", "text", "toml_lines", "yaml_lines"},
+    {"files", "masking", "paths", "redaction", "text", "toml_lines", "yaml_lines"},
     {"config", "retry"},
     {"processes"},
     {"repository", "records"},
@@ -46,7 +46,8 @@ INSIDE: dict[str, list[set[str]]] = {
                 {"claude", "copilot"}, {"providers"}, {"registry"}],
     "clients.batch": [{"api", "booking", "results", "waiter"}, {"lost", "shared_poll"}, {"engine", "become_waiter"},
                       {"client"}, {"stopping"}],
-    "stages": [{"spec"}, {"base", "revision"}, {"commands", "edits"}, {"branches", "context", "pull_request"},
+    "stages": [{"spec"}, {"base", "revision"}, {"secrecy", "text_files"}, {"commands", "edits"},
+               {"branches", "context", "pull_request"},
                {"exec_", "handoff", "implement", "open_pr", "parallel", "plan", "review_code", "verify",
                 "wait_ci", "wait_review"}, {"address_code", "agent", "loop"}, {"table"}],
     "clients.live": [{"interruptible", "process", "records"}, {"engine"}, {"agents"}, {"process_agent"},

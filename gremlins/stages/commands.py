@@ -16,6 +16,7 @@ from typing import IO
 from gremlins.clock import SystemClock
 from gremlins.files import make_private_dir
 from gremlins.processes.children import command_env, start, terminate_group
+from gremlins.redaction import Redactor
 from gremlins.repository.interrupted import snapshot_around_commands
 from gremlins.repository.worktree import quiet_env
 from gremlins.stages.base import StageContext
@@ -74,7 +75,9 @@ def run_command(command: str, context: StageContext, *, timeout: float, log_name
     code = 124 if timed_out else 128 - code if code < 0 else code
     context.log(f"{context.path}: `{command}` exited with {code} after {seconds:.1f} s")
     context.busy(None, "")
-    return CommandResult(command, code, _tail(output), timeout if timed_out else seconds, timed_out)
+    redact = Redactor(context.session.env)
+    _mask_log(output, redact)
+    return CommandResult(command, code, redact.message(_tail(output)), timeout if timed_out else seconds, timed_out)
 
 
 def _open_private(path: Path) -> IO[bytes]:
@@ -121,6 +124,22 @@ def _wait(child: Popen[bytes], context: StageContext, timeout: float) -> bool:
     finally:
         if child_fd is not None:
             os.close(child_fd)
+
+
+def _mask_log(path: Path, redact: Redactor) -> None:
+    """Write a command's output again with its secrets masked, some lines at a time; as it is where there are none."""
+    masked = path.with_name(f"{path.name}.masked")
+    changed = False
+    with path.open("rb") as old, _open_private(masked) as new:
+        while lines := old.readlines(1_000_000):
+            text = b"".join(lines).decode(errors="surrogateescape")
+            shown = redact.message(text)
+            changed = changed or shown != text
+            new.write(shown.encode(errors="surrogateescape"))
+    if changed:
+        masked.replace(path)
+    else:
+        masked.unlink()
 
 
 def _tail(path: Path) -> str:

@@ -19,6 +19,7 @@ from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.stages.base import StageContext, write_text
 from gremlins.stages.context.briefing import Briefing, prompt_for
 from gremlins.stages.edits.code_change import corrected
+from gremlins.stages.secrecy import screen_diff
 from gremlins.stages.spec import Handoff
 
 LANDED_LIMIT = 120_000
@@ -109,7 +110,7 @@ def landed_since(context: StageContext, base: str) -> str:
     if not git.differs(base, tip):
         return "Nothing is on the branch yet."
     log = git.text("log", "--reverse", "--format=%h %s", f"{base}..{tip}")
-    diff = git.diff(base, tip)
+    diff = screen_diff(git.diff(base, tip))
     if len(diff) > LANDED_LIMIT:
         cut = len(diff) - LANDED_LIMIT
         diff = f"{git.diff_stat(base, tip)}\n{diff[:LANDED_LIMIT]}\n… ({cut} more characters are left out)"

@@ -6,6 +6,7 @@ from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.stages.base import StageContext
 from gremlins.stages.context.briefing import Briefing, prompt_for
 from gremlins.stages.edits.answer import parse_verdict
+from gremlins.stages.secrecy import screen_diff
 from gremlins.stages.spec import ReviewCode
 
 DIFF_LIMIT = 200_000
@@ -35,7 +36,7 @@ def run(spec: ReviewCode, context: StageContext) -> Outcome:
 def diff_under_review(context: StageContext) -> str:
     """The branch's difference to its base."""
     worktree = context.worktree
-    diff = worktree.git.diff(worktree.base, worktree.tip())
+    diff = screen_diff(worktree.git.diff(worktree.base, worktree.tip()))
     if len(diff) <= DIFF_LIMIT:
         return diff
     return f"{diff[:DIFF_LIMIT]}\n… ({len(diff) - DIFF_LIMIT} more characters of the diff are left out)\n"

@@ -107,6 +107,22 @@ def test_verify_lets_the_agent_fix_what_fails(sandbox: MakeSandbox) -> None:
     assert "AssertionError" in call.request["messages"][0]["content"]
 
 
+def test_a_secret_that_a_command_prints_is_masked_wherever_it_goes(sandbox: MakeSandbox) -> None:
+    token = "ghp_" + "a1B2" * 9
+    it = sandbox({"edits": [], "summary": "NOTHING TO DO: no"})
+    it.repo.commit({"fail.sh": f"echo T=ghp_''{token[4:]}, $OWN\nexit 3\n"})
+    gremlin = it.make('stages: [{type: verify, mode: batch, cmds: ["sh fail.sh"]}]\n')
+    record = it.run(gremlin, env={"OWN": "own-token-of-the-caller", "OTHER_TOKEN": "own-token-of-the-caller"})
+    assert isinstance(record.status, FailedGremlin)
+    [call] = it.calls(gremlin)
+    assert "T=***, ***" in call.request["messages"][0]["content"].partition("<failure>")[2]
+    folder = it.home.gremlin(gremlin).log.parent
+    everything = "".join(path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file())
+    assert "T=***, ***" in everything
+    assert token not in everything
+    assert "own-token-of-the-caller" not in everything
+
+
 def test_verify_gives_up_after_its_attempts(sandbox: MakeSandbox) -> None:
     noise = [{"edits": [{"path": "n.txt", "content": f"{n}\n"}], "summary": "try"} for n in range(3)]
     it = sandbox(*noise)

@@ -26,9 +26,10 @@ from gremlins.stages.context.ranking import (
     line_weights,
     rank,
 )
-from gremlins.stages.context.secrecy import secret_in, secret_name
 from gremlins.stages.context.slices import choose_slices, gap_note
 from gremlins.stages.context.words import read_query
+from gremlins.stages.secrecy import screen, screen_diff, secret_name
+from gremlins.stages.text_files import read_text
 
 LARGEST_FILE = 1_000_000
 """Bytes. A larger file counts as data under any name."""
@@ -108,7 +109,8 @@ class _Builder:
         self.budget = budget
         self.left = budget
         self.left_out: dict[str, str] = {}
-        self.secret: dict[str, bool] = {}
+        self.screened: set[str] = set()
+        self.hidden: set[str] = set()
         self.inside: dict[Path, bool] = {}
         self.real_root = root.resolve()
         self.tracked = sorted(Git(root).ls_files())
@@ -143,16 +145,12 @@ class _Builder:
     def _read(self) -> Corpus:
         sources = {}
         for path in self.tracked:
-            if secret_name(path):
-                self.left_out[path] = "a secret by its name"
-                continue
             raw = self._bytes(path)
-            if raw is None or b"\0" in raw[:8000]:
-                continue
-            try:
-                text = raw.decode()
-            except UnicodeDecodeError:
-                self.left_out[path] = "not UTF-8"
+            found = None if raw is None else read_text(raw)
+            text = found.text if found else None
+            if secret_name(path):
+                text = self._screened(path, text or "")
+            if raw is None or text is None:
                 continue
             if _is_machine_made(text):
                 self.left_out[path] = "lines too long to be written by hand"
@@ -183,12 +181,20 @@ class _Builder:
 
     def _may_be_shown(self, path: str) -> bool:
         """Files are searched for secrets only when they are about to be shown: it takes long."""
-        if path not in self.secret:
-            kind = secret_in(self.corpus.sources[path].text)
-            self.secret[path] = kind is not None
-            if kind:
-                self.left_out[path] = f"holds {kind}"
-        return not self.secret[path]
+        if path not in self.screened:
+            source = self.corpus.sources[path]
+            source.text = self._screened(path, source.text) or ""
+        return path not in self.hidden
+
+    def _screened(self, path: str, text: str) -> str | None:
+        """What may be shown of a file, secrets masked."""
+        self.screened.add(path)
+        found = screen(path, text)
+        if found.why:
+            self.left_out[path] = found.why
+        if found.text is None:
+            self.hidden.add(path)
+        return found.text
 
     # --- choosing
 
@@ -330,8 +336,7 @@ class _Builder:
         changed = sorted(git.changed_paths(base, "HEAD"), key=lambda path: (not is_source(path), path))
         for number, path in enumerate(changed):
             hidden = secret_name(path) or number >= MOST_PATCHES
-            patch = "" if hidden else git.diff(base, "HEAD", paths=[path])
-            patches[path] = "" if secret_in(patch) else patch
+            patches[path] = "" if hidden else screen_diff(git.diff(base, "HEAD", paths=[path]))
         return patches
 
     def _diff(self) -> list[_Section]:

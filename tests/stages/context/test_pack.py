@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gremlins.masking import MASK
 from gremlins.stages.context.pack import (
     Pack,
     PackEntry,
@@ -141,9 +142,8 @@ def test_a_review_gets_the_difference_and_the_files_it_touches(project: Repo) ->
 @pytest.mark.parametrize(
     "name",
     [
-        ".env", ".env.local", "conf/prod.env", "server.pem", "id_rsa", "deploy/id_ed25519.bak", "tls.key", ".netrc",
-        "credentials.json", "credentials", ".npmrc", ".pypirc", "secrets.yaml", "service-account.json", "x.tfvars",
-        ".aws/config",
+        "server.pem", "id_rsa", "deploy/id_ed25519.bak", "tls.key", ".netrc", "credentials.json", "credentials",
+        "secrets.yaml", "service-account.json", ".aws/config",
     ],
 )  # fmt: skip
 def test_a_secret_file_is_left_out_and_said_so(repo: Repo, name: str) -> None:
@@ -172,11 +172,12 @@ def test_a_file_that_only_sounds_secret_is_shown(repo: Repo, name: str) -> None:
         "AIza" + "Sy0" * 11 + "ab",
     ],
 )
-def test_a_file_that_holds_a_secret_is_left_out_and_said_so(repo: Repo, secret: str) -> None:
+def test_a_secret_in_a_file_is_masked_and_said_so(repo: Repo, secret: str) -> None:
     repo.commit({"calc.py": f'def add(a, b):\n    key = """{secret}"""\n'})
     found = pack(repo, "Fix add in calc.py")
-    assert secret[:30] not in found.text
-    assert "calc.py" not in shown(found)
+    assert not [line for line in secret.splitlines() if "-----" not in line and line in found.text]
+    assert "def add(a, b):" in found.text
+    assert f'"""{MASK}' in found.text or f"{MASK}\n" in found.text
     assert [item.why.split()[0] for item in found.left_out if item.path == "calc.py"] == ["holds"]
 
 
@@ -210,9 +211,9 @@ def test_only_tracked_text_is_shown(repo: Repo, tmp_path: Path) -> None:
     (repo.path / "gone.py").unlink()
     repo.write({"untracked.py": "calc_untracked = 1\n", "ignored/x.py": "calc_ignored\n"})
     found = pack(repo, "calc binary.py latin.py calc.min.py gone.py calc_link.py untracked.py")
-    assert shown(found) == ["README.md", "calc.py", "tests/test_calc.py"]
+    assert set(shown(found)) == {"README.md", "calc.py", "latin.py", "tests/test_calc.py"}
     assert not re.search("calc_(outside|untracked|ignored)", found.text.replace("calc_link", ""))
-    assert {item.path for item in found.left_out} == {"latin.py", "calc.min.py"}
+    assert {item.path for item in found.left_out} == {"calc.min.py"}
 
 
 def test_a_file_cannot_end_its_own_tag(repo: Repo) -> None:
