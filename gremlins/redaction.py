@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from urllib.parse import unquote
 
 from gremlins.masking import mask
 
 _SECRET_NAME = re.compile(r".*(KEY|TOKEN|SECRET|PASSWORD|HEADERS)", re.IGNORECASE)
-_USERINFO = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
+_HEADERS_NAME = re.compile(r".*HEADERS", re.IGNORECASE)
+_USERINFO = re.compile(r"://([^/\s:@]*)(?::([^/\s@]+))?@")
 _LOOKS_SECRET = (
     (re.compile(r"://[^/\s:@'\"]*:[^/\s@'\"]+@|(?<=http)(s?)://[^/\s@'\"]+@"), r"\1://***@"),
     (
@@ -26,16 +27,28 @@ _LOOKS_SECRET = (
 """URLs with a user or password, authorization headers, and keys by their prefix."""
 SHORTEST_SECRET = 6
 """Characters. A shorter value would blank out ordinary words."""
-SHORTEST_IN_REPLY = 12
-"""The same for a model's reply, which is full of ordinary words."""
+
+
+def of_header(value: str) -> set[str]:
+    """The secrets in a header's value: all of it, and the credential behind a word like Bearer."""
+    return {value.strip(), *value.split()[-1:]}
 
 
 class Redactor:
-    """Replaces the secrets of an environment by `***`: values of secret-looking variables, and passwords in URLs."""
+    """Replaces the secrets of an environment by `***`: values of secret-looking variables, values of custom headers,
+    and what stands before the `@` of a URL: the password, or the user where there is none.
+
+    Only for text that we say, or that comes from outside: a model's reply is kept as it is, because it may hold the
+    same letters for another reason.
+    """
 
     def __init__(self, env: Mapping[str, str], *secrets: str, shortest: int = SHORTEST_SECRET) -> None:
         found = {value for name, value in env.items() if _SECRET_NAME.fullmatch(name)}
-        found |= {password for value in env.values() for password in _USERINFO.findall(value)}
+        for name, value in env.items():
+            found |= {unquote(password or user) for user, password in _USERINFO.findall(value)}
+            found |= {password or user for user, password in _USERINFO.findall(value)}
+            if _HEADERS_NAME.fullmatch(name):
+                found |= {part for line in value.splitlines() for part in of_header(line.partition(":")[2])}
         long_enough = {secret for secret in (*found, *secrets) if len(secret) >= shortest}
         self._secrets = sorted(long_enough, key=len, reverse=True)
 
@@ -50,20 +63,3 @@ class Redactor:
         for pattern, replacement in _LOOKS_SECRET:
             text = pattern.sub(replacement, text)
         return mask(text)
-
-    def value(self, value: Any) -> Any:
-        """A JSON value with its texts redacted."""
-        match value:
-            case str():
-                return self.text(value)
-            case list() | tuple():
-                return [self.value(item) for item in value]
-            case dict():
-                return {key: self.value(item) for key, item in value.items()}
-            case _:
-                return value
-
-    def data(self, data: bytes) -> bytes:
-        for secret in self._secrets:
-            data = data.replace(secret.encode(), b"***")
-        return data

@@ -35,7 +35,8 @@ def launch(
     json: bool = typer.Option(False, "--json", help="Print its status object."),
 ) -> int:
     """Start a gremlin."""
-    from gremlins.fleet.status import as_json, look  # the launcher's modules take a moment to load
+    from gremlins.clients.route import warnings_of  # these modules take a moment to load
+    from gremlins.fleet.status import as_json, look
     from gremlins.launcher import LaunchRequest
     from gremlins.launcher import launch as make
     from gremlins.pipeline.file import find_pipeline
@@ -67,6 +68,8 @@ def launch(
         record = make(request, home, env, clock)
     if (used := find_pipeline(pipeline, Path(record.project), cwd=Path.cwd())).hides_built_in:
         note(f"note: `{used.name}` is this repository's own pipeline, not the built-in one: {used.path}")
+    for warning in warnings_of(env):
+        note(f"warning: {warning}")
     if wait:
         return _wait(home, record.id, json)
     if json:

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gremlins.clients.route import DIRECT, Route, check_base_url, find_base_url, find_route
 from gremlins.errors import NotReady
-from gremlins.redaction import Redactor
+from gremlins.redaction import Redactor, of_header
 
-DEFAULT_BASE_URL = "https://api.anthropic.com"
+HEADERS = "ANTHROPIC_CUSTOM_HEADERS"
 NO_KEY = "no credentials for Anthropic's API: neither ANTHROPIC_API_KEY nor ANTHROPIC_AUTH_TOKEN is set"
 NO_KEY_HINT = "export ANTHROPIC_API_KEY=…, or try it without one: `gremlins demo`"
 
 
 @dataclass(frozen=True)
 class Account:
-    """An address and the secret that opens it. The secret is never shown."""
+    """An address, the way to it, and the secret that opens it. The secret is never shown."""
 
     base_url: str
     secret: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    route: Route = DIRECT
 
     @property
     def fingerprint(self) -> str:
@@ -31,30 +34,47 @@ class Account:
 
     @property
     def redactor(self) -> Redactor:
-        """Hides the secret where a server echoes it."""
-        return Redactor({}, self.secret)
+        """Hides the secret, and the values of headers that a gateway wanted, where a server echoes them."""
+        return Redactor({}, self.secret, *(part for value in self.headers.values() for part in of_header(value)))
 
 
 def find_account(env: Mapping[str, str] | None = None) -> Account:
-    """The account of this environment, as the SDK would choose it. Raises NotReady when there is none."""
+    """The account of this environment, as the SDK would choose it.
+
+    Raises NotReady when there is none, or where the environment makes every request to it fail.
+    """
     env = os.environ if env is None else env
-    base_url = (env.get("ANTHROPIC_BASE_URL") or DEFAULT_BASE_URL).rstrip("/")
-    if not base_url.startswith(("http://", "https://")):
-        raise NotReady(f"ANTHROPIC_BASE_URL is not an address: {base_url}", hint="it begins with https://")
+    base_url, custom = find_base_url(env), dict(_custom_headers(env))
     secret = env.get("ANTHROPIC_API_KEY") or env.get("ANTHROPIC_AUTH_TOKEN")
     if secret:
         if not secret.isascii() or not secret.isprintable() or secret != secret.strip():
             raise NotReady("the Anthropic key holds characters no key has (a line break, or a space at its end?)")
-        return Account(base_url, secret, {"authorization": f"Bearer {secret}", **_custom_headers(env)})
+        headers = {"authorization": f"Bearer {secret}", **custom}
+        return Account(base_url, secret, headers, find_route(base_url, env))
     if _sdk_may_find_some(env):
-        return _from_sdk(env, base_url)
+        return _from_sdk(env, base_url, custom)
     raise NotReady(NO_KEY, hint=NO_KEY_HINT)
 
 
-def _custom_headers(env: Mapping[str, str]) -> dict[str, str]:
-    """`ANTHROPIC_CUSTOM_HEADERS` as the SDK reads it: one `Name: value` a line, for gateways that want their own."""
-    pairs = (line.partition(":") for line in env.get("ANTHROPIC_CUSTOM_HEADERS", "").splitlines())
-    return {name.strip().lower(): value.strip() for name, colon, value in pairs if colon and name.strip()}
+def _custom_headers(env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """`ANTHROPIC_CUSTOM_HEADERS` as the SDK reads it: one `Name: value` a line, for gateways that want their own.
+
+    Raises NotReady, naming the line and never its value.
+    """
+    for number, line in enumerate(re.split(r"\r?\n", env.get(HEADERS, "")), start=1):
+        name, colon, value = (part.strip(" \t") for part in line.partition(":"))
+        if not line.strip():
+            continue
+        hint = "one `Name: value` a line"
+        if not colon or not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII):
+            raise NotReady(
+                f"{HEADERS} is not valid: line {number} does not begin with a header's name and `:`", hint=hint
+            )
+        if not value.isascii() or not value.isprintable():
+            raise NotReady(
+                f"{HEADERS} is not valid: the value in line {number} holds characters no header has", hint=hint
+            )
+        yield name.lower(), value
 
 
 def _sdk_may_find_some(env: Mapping[str, str]) -> bool:
@@ -65,7 +85,7 @@ def _sdk_may_find_some(env: Mapping[str, str]) -> bool:
     return config.is_dir() and any(config.iterdir())
 
 
-def _from_sdk(env: Mapping[str, str], base_url: str) -> Account:
+def _from_sdk(env: Mapping[str, str], base_url: str, custom: Mapping[str, str]) -> Account:
     from anthropic import AnthropicError  # seconds: only for those who keep their credentials in a profile
     from anthropic.lib.credentials import default_credentials
 
@@ -76,11 +96,11 @@ def _from_sdk(env: Mapping[str, str], base_url: str) -> Account:
         raise NotReady(f"Anthropic's credentials cannot be read: {error}", hint=NO_KEY_HINT) from error
     if found is None or not token:
         raise NotReady(NO_KEY, hint=NO_KEY_HINT)
-    address = env.get("ANTHROPIC_BASE_URL") or found.base_url or base_url
+    address = base_url if env.get("ANTHROPIC_BASE_URL") else check_base_url(found.base_url or base_url)
     headers = {
         "authorization": f"Bearer {token}",
         "anthropic-beta": "oauth-2025-04-20",
         **{name.lower(): value for name, value in found.extra_headers.items()},
-        **_custom_headers(env),
+        **custom,
     }
-    return Account(address.rstrip("/"), token, headers)
+    return Account(address, token, headers, find_route(address, env))

@@ -1,4 +1,4 @@
-"""Proves a key by a free call."""
+"""Proves a key, and that an API is there, by a free call."""
 
 from __future__ import annotations
 
@@ -14,13 +14,28 @@ REFUSED_HINT = "check ANTHROPIC_API_KEY (and ANTHROPIC_BASE_URL, if it is set)"
 
 
 def list_models(account: Account) -> Any:
-    """The body of `GET /v1/models`. Raises NotReady if the API refuses the key, ApiFailure for any other fault."""
+    """The body of `GET /v1/models`. Raises NotReady if the API refuses the key or no API can be there, ApiFailure for
+    any other fault.
+    """
     try:
         return Wire(account, timeout=TIMEOUT).call("GET", "/v1/models?limit=1000").json()
     except ApiFailure as failure:
         if failure.status in (401, 403):
             raise NotReady(f"the API refuses this key: {failure.message}", hint=REFUSED_HINT) from None
+        _raise_if_no_api(account, failure)
         raise
+
+
+def _raise_if_no_api(account: Account, failure: ApiFailure) -> None:
+    """Raise NotReady for an answer that only a wrong address, a login page or an untrusted server gives."""
+    status = failure.status or 0
+    if failure.is_tls:
+        hint = "name the certificates to trust in SSL_CERT_FILE, if the server is your own"
+    elif 300 <= status < 400 or (failure.is_page and status < 500):
+        hint = "ANTHROPIC_BASE_URL, or a proxy on the way, leads to something that is not the API"
+    else:
+        return
+    raise NotReady(f"{account.base_url} cannot be used: {failure.message}", hint=hint)
 
 
 def see_batch(account: Account, batch_id: str, *, timeout: float = TIMEOUT) -> None:

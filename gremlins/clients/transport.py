@@ -1,37 +1,33 @@
-"""HTTP to the API with the standard library, for all calls but create: 0.05 s and 19 MB, where the SDK takes seconds
-and 75 MB. Never follows a redirect or an address out of a reply, which would leak the key."""
+"""Requests to the API: GET and POST on one account, the SDK's way out, and the failures that answers mean."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gremlins.clients.account import Account
-from gremlins.clock import SystemClock
+from gremlins.clients.exchange import Broken, Phase, exchange
+from gremlins.clients.route import DIRECT, Route
 from gremlins.errors import GremlinsError
 
+if TYPE_CHECKING:
+    import httpx2
+
 API_VERSION = "2026-10-21"
-RESULT_LIMIT = 300 * 2**20
-"""Bytes. A batch holds at most 256 MB of requests; a body beyond this is not a result file."""
-
-READ_SIZE = 256 * 1024
-
-Phase = Literal["unsent", "ambiguous", "answered"]
 
 
 class ApiFailure(GremlinsError):
     """A request that failed.
 
     `phase`: unsent (it never reached the server), ambiguous (it may have), answered (the server said no: `status`,
-    `type`, `error_code`, `retry_after` in seconds).
+    `type`, `error_code`, `retry_after` in seconds). `is_tls`: the server could not be trusted. `is_page`: the
+    answer is an HTML page, so that no API is there.
     """
 
     def __init__(
@@ -44,6 +40,8 @@ class ApiFailure(GremlinsError):
         error_code: str | None = None,
         retry_after: str | None = None,
         server_time: datetime | None = None,
+        is_tls: bool = False,
+        is_page: bool = False,
     ) -> None:
         super().__init__(message)
         self.phase = phase
@@ -52,6 +50,8 @@ class ApiFailure(GremlinsError):
         self.error_code = error_code
         self.retry_after = retry_after
         self.server_time = server_time
+        self.is_tls = is_tls
+        self.is_page = is_page
 
     @property
     def is_final(self) -> bool:
@@ -78,7 +78,9 @@ class HttpReply:
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
-            raise ApiFailure("the server answered with something that is not a JSON object", phase="ambiguous")
+            is_page = _is_page(self.body, self.headers)
+            what = "an HTML page" if is_page else "something that is not a JSON object"
+            raise ApiFailure(f"the server answered with {what}", phase="ambiguous", is_page=is_page)
         return value
 
 
@@ -88,61 +90,48 @@ class Transport(Protocol):
     def __call__(self, method: str, url: str, headers: Mapping[str, str], timeout: float) -> HttpReply: ...
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Refuses redirects: one would carry the key to the host it names."""
-
-    def redirect_request(self, *_: object, **__: object) -> None:
-        return None
-
-
-def urllib_transport(method: str, url: str, headers: Mapping[str, str], timeout: float) -> HttpReply:
-    """The real transport. Honours the proxy variables and SSL_CERT_FILE."""
+def http_transport(
+    method: str, url: str, headers: Mapping[str, str], timeout: float, *, route: Route = DIRECT
+) -> HttpReply:
+    """The real transport."""
     body = b"" if method == "POST" else None
-    request = urllib.request.Request(url, data=body, method=method, headers=dict(headers))
-    opener = urllib.request.build_opener(_NoRedirects)
     try:
-        with opener.open(request, timeout=timeout) as answer:
-            data = _read_all(answer, timeout)
-            return HttpReply(answer.status, data, {k.lower(): v for k, v in answer.headers.items()})
-    except urllib.error.HTTPError as error:
-        with error:
-            raise failure_from_answer(error.code, _read_some(error), dict(error.headers.items())) from None
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, ssl.SSLError):
-            raise ApiFailure(f"TLS: {error.reason.reason or error.reason}", phase="unsent") from None
-        phase: Phase = "ambiguous" if isinstance(error.reason, TimeoutError) else "unsent"
-        raise ApiFailure(f"cannot reach {_host(url)}: {error.reason}", phase=phase) from None
-    except (OSError, http.client.HTTPException) as error:
-        name = type(error).__name__
-        raise ApiFailure(f"the connection to {_host(url)} broke ({name})", phase="ambiguous") from None
+        answer = exchange(method, url, headers, body, timeout=timeout, route=route)
+    except Broken as broken:
+        raise ApiFailure(str(broken), phase=broken.phase, is_tls=broken.is_tls) from None
+    if answer.status >= 300:
+        raise failure_from_answer(answer.status, answer.body, answer.headers)
+    return HttpReply(answer.status, answer.body, answer.headers)
 
 
-def _read_all(answer: http.client.HTTPResponse, timeout: float) -> bytes:
-    """The whole body, within `timeout` seconds of its first byte: the socket's own timeout never ends a body that
-    comes in drops. Raises ApiFailure, and what the socket raises."""
-    clock = SystemClock()
-    deadline, parts, size = clock.monotonic() + timeout, [], 0
-    while part := answer.read1(READ_SIZE):
-        parts.append(part)
-        size += len(part)
-        if size > RESULT_LIMIT:
-            raise ApiFailure("the answer is larger than any result file", phase="ambiguous")
-        if clock.monotonic() > deadline:
-            raise TimeoutError("the answer did not end in time")
-    if answer.length:  # read1 takes an early end of the connection for the end of the body
-        raise http.client.IncompleteRead(b"", answer.length)
-    return b"".join(parts)
+def sdk_client(account: Account, timeout: float) -> httpx2.Client:
+    """An HTTP client for the SDK that sends as everything else is sent: the same route, deadline and limits."""
+    import httpx2  # loaded by the SDK already
+
+    class Exchanges(httpx2.BaseTransport):
+        """Passes a request of the SDK to `exchange`."""
+
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+            headers = {**dict(request.headers), "accept-encoding": "identity", "connection": "close"}
+            try:
+                answer = exchange(
+                    request.method, str(request.url), headers, request.read(), timeout=timeout, route=account.route
+                )
+            except Broken as broken:
+                kind = httpx2.ConnectError if broken.phase == "unsent" else httpx2.ReadError
+                raise kind(str(broken), request=request) from None
+            told = {k: v for k, v in answer.headers.items() if k not in _OF_THE_WIRE}
+            return httpx2.Response(answer.status, headers=told, content=answer.body, request=request)
+
+    return httpx2.Client(transport=Exchanges(), follow_redirects=False, trust_env=False)
 
 
-def _read_some(error: urllib.error.HTTPError) -> bytes:
-    try:
-        return error.read(65536)
-    except (OSError, http.client.HTTPException):
-        return b""
+_OF_THE_WIRE = frozenset({"content-encoding", "content-length", "transfer-encoding", "connection"})
 
 
-def _host(url: str) -> str:
-    return url.split("/")[2]
+def _is_page(body: bytes, headers: Mapping[str, str]) -> bool:
+    lower = {name.lower(): value for name, value in headers.items()}
+    return "html" in lower.get("content-type", "") or body.lstrip()[:1] == b"<"
 
 
 def date_header(headers: Mapping[str, str]) -> datetime | None:
@@ -175,6 +164,7 @@ def failure_from_answer(status: int, body: bytes, headers: Mapping[str, str]) ->
         error_code=code if isinstance(code, str) else None,
         retry_after=lower.get("retry-after"),
         server_time=date_header(lower),
+        is_page=not kind and _is_page(body, lower),
     )
 
 
@@ -186,22 +176,24 @@ def connection_failure(error: BaseException) -> ApiFailure:
     never_sent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
     unsent = isinstance(cause, never_sent)
     what = "cannot reach the API" if unsent else "the connection broke before the reply was whole"
-    return ApiFailure(f"{what} ({type(cause or error).__name__})", phase="unsent" if unsent else "ambiguous")
+    why = str(cause) or type(cause or error).__name__
+    return ApiFailure(f"{what} ({why})", phase="unsent" if unsent else "ambiguous")
 
 
 class Wire:
     """GET and POST on one account."""
 
-    def __init__(self, account: Account, *, timeout: float = 60, transport: Transport = urllib_transport) -> None:
+    def __init__(self, account: Account, *, timeout: float = 60, transport: Transport | None = None) -> None:
         self.account = account
         self.timeout = timeout
-        self._transport = transport
+        self._transport = transport or partial(http_transport, route=account.route)
 
     def call(self, method: str, path: str, *, timeout: float | None = None) -> HttpReply:
         """One request to `path` on our own base URL. Raises ApiFailure, with the secret taken out of its words."""
         headers = {
             "user-agent": "gremlins",
             "accept": "application/json",
+            "accept-encoding": "identity",
             "anthropic-version": API_VERSION,
             **self.account.headers,
         }

@@ -22,6 +22,7 @@ from gremlins import __version__
 from gremlins.clients.account import find_account
 from gremlins.clients.key_proof import list_models
 from gremlins.clients.registry import client_class, known_providers
+from gremlins.clients.route import warnings_of
 from gremlins.clients.transport import ApiFailure
 from gremlins.config import ClientSpec, LoadedSettings, Settings, known_settings, load_settings, value_of
 from gremlins.errors import CorruptRecord, GremlinsError, NotReady
@@ -185,6 +186,8 @@ def _clients(settings: Settings, env: Mapping[str, str]) -> Iterator[Check]:
     spec = settings.client_spec
     api = _api(spec, settings, env)
     yield api
+    for warning in warnings_of(env):
+        yield Check("gateway", "warning", warning, "use an https:// address")
     yield _live(spec, settings, env, batch_works=api.verdict in ("ok", "warning", "problem"))
     for provider in sorted(known_providers() - ANTHROPIC - {"scripted", spec.provider}):
         try:

@@ -5,12 +5,22 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
 from collections.abc import Callable
 from types import FrameType
 
 from gremlins.clock import SystemClock
 
 SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+
+
+def start_without_signals(thread: threading.Thread) -> None:
+    """Start a thread that takes no signals: they are for the main thread, which may hold them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        thread.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Terminated(BaseException):

@@ -108,6 +108,18 @@ def test_no_key(sandbox: Sandbox) -> None:
     nothing_left(sandbox)
 
 
+def test_an_environment_in_which_every_call_must_fail(sandbox: Sandbox) -> None:
+    wrong = {
+        "ANTHROPIC_BASE_URL": f"{sandbox.simulator.url}/v1",
+        "ALL_PROXY": "socks5://127.0.0.1:9",
+        "SSL_CERT_FILE": "/nothing/here.pem",
+    }
+    for variable, value in wrong.items():
+        assert variable in one_clear_line(sandbox.run("launch", "batch", "task", env={variable: value}), 5)
+    nothing_left(sandbox)
+    assert sandbox.simulator.requests == {}
+
+
 def test_a_key_that_is_refused(sandbox: Sandbox) -> None:
     sandbox.simulator.change(keys={"sk-right": "default"})
     err = one_clear_line(sandbox.run("launch", "batch", "task", env={"ANTHROPIC_API_KEY": "sk-ant-wrong-1"}), 5)

@@ -16,7 +16,7 @@ from gremlins.clients.base import Answer, Session, Wait
 from gremlins.clients.batch.api import AnthropicBatchApi, Batch, BatchApi, Page
 from gremlins.clients.batch.engine import BatchEngine
 from gremlins.clients.next_step import AskLive
-from gremlins.clients.transport import Transport, urllib_transport
+from gremlins.clients.transport import Transport, http_transport
 from gremlins.clock import FakeClock, no_jitter
 from gremlins.config import BatchSettings, Settings
 from gremlins.files import make_private_dir
@@ -134,7 +134,7 @@ class BatchGremlin:
     """Seconds of each wait."""
     lines: list[str] = field(default_factory=list)
     meanwhile: Callable[[Wait], None] = lambda _wait: None
-    transport: Transport = urllib_transport
+    transport: Transport = http_transport
     claimed: Callable[[datetime], frozenset[str]] = lambda _since: frozenset()
     more: dict[str, Any] = field(default_factory=dict)
     http: Any = None

@@ -80,7 +80,7 @@ class SessionSetup:
     def records(self) -> list[CallRecord]:
         return self.ledger.records()
 
-    def everything_written(self) -> str:
-        """Every file of the gremlin's folder as one text, and its log."""
-        files = [path.read_text(errors="replace") for path in self.root.rglob("*") if path.is_file()]
-        return "\n".join([*files, *self.lines])
+    def everything_said(self) -> str:
+        """Every file of the gremlin's folder as one text, without raw output, and its log."""
+        files = [p for p in self.root.rglob("*") if p.is_file() and not p.name.endswith(".raw.jsonl")]
+        return "\n".join([*(path.read_text(errors="replace") for path in files), *self.lines])

@@ -18,7 +18,7 @@ from gremlins.clients.transport import (
     Wire,
     connection_failure,
     failure_from_answer,
-    urllib_transport,
+    sdk_client,
 )
 from gremlins.clock import parse_time
 
@@ -88,7 +88,7 @@ class AnthropicBatchApi:
         account: Account,
         *,
         timeout: float = 60,
-        transport: Transport = urllib_transport,
+        transport: Transport | None = None,
         http_client: Any | None = None,
     ) -> None:
         self.account = account
@@ -139,11 +139,11 @@ class AnthropicBatchApi:
     def _client(self) -> anthropic.Anthropic:
         """The SDK on the account of `wire`, even if the environment has changed.
 
-        Redirects are off: by default the SDK follows them and sends the prompt along (measured).
+        Its own HTTP client would follow redirects and send the prompt along (measured).
         """
         import anthropic
 
-        http = self._http_client or anthropic.DefaultHttpxClient(follow_redirects=False, timeout=self.wire.timeout)
+        http = self._http_client or sdk_client(self.account, self.wire.timeout)
         return anthropic.Anthropic(
             auth_token=self.account.secret,
             base_url=self.account.base_url,
@@ -166,8 +166,7 @@ class AnthropicBatchApi:
 
     def results(self, batch_id: str) -> bytes:
         """The result lines, from our own address: the body's `results_url` may name a stranger's host."""
-        body = self.wire.call("GET", _path(batch_id) + "/results").body
-        return self.account.redactor.data(body)
+        return self.wire.call("GET", _path(batch_id) + "/results").body
 
     def cancel(self, batch_id: str) -> Batch:
         return _batch(self.wire.call("POST", _path(batch_id) + "/cancel"))

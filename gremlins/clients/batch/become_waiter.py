@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ from gremlins.config import BatchSettings
 from gremlins.errors import NotReady
 from gremlins.files import make_private_dir, write_replacing
 from gremlins.paths import GremlinPaths, Home
-from gremlins.processes.interrupt import SIGNALS
+from gremlins.processes.interrupt import start_without_signals
 from gremlins.processes.locks import LOCK_FD_VARIABLE, GremlinLock
 from gremlins.records.wait import WaitPlan, WatchedBatch, read_wait
 from gremlins.retry import RETRY_AFTER_CEILING
@@ -109,9 +108,7 @@ def keep_turn_for_a_while() -> None:
     os.set_inheritable(fd, False)
     timer = threading.Timer(TURN_SECONDS, os.close, (fd,))
     timer.daemon = True
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # signals are for the main thread, which may hold them
-    timer.start()
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    start_without_signals(timer)
 
 
 def _polls_so_far(paths: GremlinPaths, calls: tuple[WatchedBatch, ...]) -> int:

@@ -48,6 +48,7 @@ from gremlins.records.calls import (
     hash_request,
     storable,
 )
+from gremlins.redaction import Redactor
 from gremlins.retry import (
     RETRY_AFTER_CEILING,
     exponential,
@@ -415,7 +416,8 @@ class BatchEngine:
             case Succeeded():
                 self._collected(record, result.message)
             case CallFailed():
-                self.books.put(record, status=self._canceled_by(record) if result.kind == "canceled" else result)
+                said = replace(result, message=Redactor(self.session.env).message(result.message))
+                self.books.put(record, status=self._canceled_by(record) if result.kind == "canceled" else said)
             case NotThere():
                 message = f"our request is not among the results; they are kept in calls/{ended.raw}"
                 self.books.put(record, status=self._failed("unknown", "result_missing", message), cost=Cost(usd=None))

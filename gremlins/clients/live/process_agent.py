@@ -12,7 +12,6 @@ from gremlins.clients.live.engine import Heard, Order
 from gremlins.clients.live.process import Exit, Launch, NotStarted, drive
 from gremlins.clients.live.records import Booked
 from gremlins.records.calls import CallFailed, LiveCall, Reply
-from gremlins.redaction import SHORTEST_IN_REPLY, Redactor
 
 MAX_TURNS = 200
 """Upper limit on the turns of one run."""
@@ -83,13 +82,13 @@ class ProcessAgent(ABC, Generic[Stream]):
     def ask(self, order: Order) -> Heard:
         request = order.record.request
         env = self.env(request)
-        redact, stream, known = Redactor(env, shortest=SHORTEST_IN_REPLY), self.stream(), 0
+        stream, known = self.stream(), 0
 
         def hear(line: bytes) -> bool:
             nonlocal known
             is_event = stream.hear(line)
             if not stream.last_was_delta:
-                order.keep(redact.data(line))
+                order.keep(line)
             if stream.reports > known:
                 known = stream.reports
                 order.book(self.booked(stream, order.record))

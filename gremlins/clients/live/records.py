@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from gremlins.clients.base import Session, Wait
 from gremlins.clients.next_step import INTERRUPTED, Again, LiveStep, after_live, is_retried, live_failures_in_a_row
 from gremlins.records.calls import CallFailed, CallKey, Collected, Cost, Intent, LiveCall, Reply, Usage, hash_request
-from gremlins.redaction import SHORTEST_IN_REPLY, Redactor
+from gremlins.redaction import Redactor
 from gremlins.retry import honoured
 
 RAW_LIMIT = 64 * 2**20
@@ -91,8 +91,9 @@ class LiveRecords:
         return self._put(record, so_far)
 
     def end(self, record: LiveCall, end: Reply | CallFailed, booked: Booked) -> LiveCall:
-        """Record how a try ended, with its cost and without secrets, in one rename."""
-        end = self._without_secrets(end)
+        """Record how a try ended, with its cost, in one rename. No secret is in a failure; a reply stays whole."""
+        if isinstance(end, CallFailed):
+            end = replace(end, message=Redactor(self.session.env).message(end.message))
         if isinstance(end, CallFailed) and is_retried(end) and (end.retry_at is None or end.kind != "usage_limit"):
             end = replace(end, retry_at=self._retry_at(record, end.retry_at))
         self.session.log(f"{self.label}: {end.message if isinstance(end, CallFailed) else _story(end, booked)}")
@@ -110,12 +111,6 @@ class LiveRecords:
 
     def raw(self, key: CallKey) -> RawFile:
         return RawFile(self.session.ledger.paths.calls / (key.filename.removesuffix(".json") + ".raw.jsonl"))
-
-    def _without_secrets(self, end: Reply | CallFailed) -> Reply | CallFailed:
-        redact = Redactor(self.session.env, shortest=SHORTEST_IN_REPLY)
-        if isinstance(end, CallFailed):
-            return replace(end, message=redact.text(end.message))
-        return replace(end, text=redact.text(end.text), blocks=tuple(redact.value(end.blocks)))
 
     def _retry_at(self, record: LiveCall, asked: datetime | None) -> datetime | None:
         """When a try that failed now comes next, not before the server's own time; None once the list of waits is

@@ -200,7 +200,7 @@ class _Exchange:
             request.method, request.url, headers=headers, json=record.request, extensions=request.extensions
         )
         response = await send(sent)
-        response.stream = _kept(response.stream, self.turns.records.raw(record.key), self.account)
+        response.stream = _kept(response.stream, self.turns.records.raw(record.key))
         return response
 
 
@@ -209,7 +209,7 @@ def _intercepting(exchange: _Exchange) -> Any:
     import anthropic
 
     class Intercepting(anthropic.DefaultAsyncHttpxClient):
-        """The SDK's own HTTP client, proxies and all, with the runner's requests led through the records."""
+        """The SDK's own HTTP client, with the runner's requests led through the records."""
 
         async def send(self, request: Any, **options: Any) -> Any:
             async def now(request: Any) -> Any:
@@ -219,17 +219,18 @@ def _intercepting(exchange: _Exchange) -> Any:
                 return await exchange.answer(request, now)
             return await now(request)
 
-    return Intercepting()
+    route = exchange.account.route
+    return Intercepting(proxy=route.proxy, verify=route.tls, trust_env=False, follow_redirects=False)
 
 
-def _kept(stream: Any, raw: RawFile, account: Account) -> Any:
+def _kept(stream: Any, raw: RawFile) -> Any:
     """A response's body that is written down as it comes, before anything reads it."""
     import httpx2
 
     class Kept(httpx2.AsyncByteStream):
         async def __aiter__(self) -> AsyncIterator[bytes]:
             async for chunk in stream:
-                raw.write(account.redactor.data(chunk))
+                raw.write(chunk)
                 yield chunk
 
         async def aclose(self) -> None:

@@ -21,7 +21,6 @@ from gremlins.errors import NotReady
 from gremlins.outcome import FailureClass
 from gremlins.records.calls import CallFailed, Cost, LiveCall, Reply
 from gremlins.records.gremlin import Mode
-from gremlins.redaction import SHORTEST_IN_REPLY, Redactor
 
 URL_VARIABLE = "KILO_API_URL"
 TOKEN_VARIABLES = ("KILO_API_KEY", "KILO_API_TOKEN", "KILO_TOKEN")
@@ -73,17 +72,16 @@ class KiloAgent:
     def ask(self, order: Order) -> Heard:
         require_kilo(self.session.env)
         env = agent_env(self.session.env, _PROVIDER, {**_OURS, **self.session.git_env()})
-        redact = Redactor(env, shortest=SHORTEST_IN_REPLY)
         run = KiloRun(order.record.session_id)
         try:
             with server(self.session, env) as kilo:
-                end = self._converse(kilo, order, run, redact)
+                end = self._converse(kilo, order, run)
         except KiloFailure as failure:
             begun: FailureClass = "unknown" if run.heard else "start"
             end = CallFailed(failure=begun, kind="server", message=str(failure))
         return Heard(end, self._booked(run, order.record))
 
-    def _converse(self, kilo: Kilo, order: Order, run: KiloRun, redact: Redactor) -> Reply | CallFailed:
+    def _converse(self, kilo: Kilo, order: Order, run: KiloRun) -> Reply | CallFailed:
         where = f"directory={quote(str(self.session.worktree))}"
         rules = self._rules(bool(order.record.request.get("edits_worktree")))
         if order.say == "all":
@@ -100,7 +98,7 @@ class KiloAgent:
                 if failure.status == 404 and order.say != "all":
                     return CallFailed(failure="unknown", kind=NO_SESSION, message="kilo no longer has the session")
                 raise
-            failed = self._follow(kilo, feed, order, run, redact, where)
+            failed = self._follow(kilo, feed, order, run, where)
         except BaseException:
             self._abort(kilo, run, where)  # on a server that is not ours it would go on without us
             raise
@@ -116,9 +114,7 @@ class KiloAgent:
         model = {"providerID": self.provider, "modelID": self.model}
         return {"model": model, "parts": [{"type": "text", "text": message_for(order)}]}
 
-    def _follow(
-        self, kilo: Kilo, feed: EventFeed, order: Order, run: KiloRun, redact: Redactor, where: str
-    ) -> CallFailed | None:
+    def _follow(self, kilo: Kilo, feed: EventFeed, order: Order, run: KiloRun, where: str) -> CallFailed | None:
         """Listen until the session is idle. Kilo says so itself; the agent need not."""
         patience, clock = self.session.settings.live.idle_timeout, self.session.clock
         heard_at = clock.monotonic()
@@ -136,7 +132,7 @@ class KiloAgent:
             heard_at = clock.monotonic()
             self.session.activity()
             if not run.last_was_delta:
-                order.keep(redact.data(raw.strip()))
+                order.keep(raw.strip())
             if run.changed:
                 order.book(self._booked(run, order.record))
             if run.permission is not None:

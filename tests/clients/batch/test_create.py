@@ -13,7 +13,9 @@ from gremlins.clients.batch.api import AnthropicBatchApi
 from gremlins.clients.transport import ApiFailure
 
 KEY = "a-key-0123456789"
-API = AnthropicBatchApi(Account("http://api.test", KEY, {"authorization": f"Bearer {KEY}"}), timeout=5)
+API = AnthropicBatchApi(
+    Account("http://api.test", KEY, {"authorization": f"Bearer {KEY}"}), timeout=5, http_client=httpx2.Client()
+)
 BATCH = {"id": "msgbatch_1", "type": "message_batch", "processing_status": "in_progress"}
 
 

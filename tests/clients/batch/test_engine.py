@@ -10,7 +10,7 @@ import pytest
 
 from gremlins.clients.base import Answer, CallUnsuccessful, Detach, Wait
 from gremlins.clients.next_step import AskLive
-from gremlins.clients.transport import HttpReply, urllib_transport
+from gremlins.clients.transport import HttpReply, http_transport
 from gremlins.config import BatchSettings
 from gremlins.outcome import Bail, Failed
 from gremlins.records.calls import CallFailed, Collected, Submitted
@@ -519,7 +519,7 @@ def test_a_redirect_is_never_followed_with_our_key_or_prompt(make_gremlin: MakeG
 
     def redirecting(method: str, url: str, headers: Any, timeout: float) -> HttpReply:
         asked.append(url)
-        return urllib_transport(method, url, headers, timeout)
+        return http_transport(method, url, headers, timeout)
 
     stranger = make_gremlin()
     gremlin = make_gremlin({"transport": redirecting})
@@ -670,6 +670,15 @@ def test_another_workspaces_key_sends_nothing_and_the_right_one_goes_on(make_gre
         gremlin.again(key="sk-ant-stranger-0002").ask()
     assert len(gremlin.simulator.batches) == 1
     gremlin.again().text()
+    assert_paid_once(gremlin)
+
+
+@pytest.mark.parametrize("key", ["claude", "sk-1234", "plan"])
+def test_a_key_whose_letters_are_in_a_reply_and_an_id_takes_nothing_out_of_them(
+    make_gremlin: MakeGremlin, key: str
+) -> None:
+    gremlin = make_gremlin({"key": key, "gremlin_id": f"{key}-1"}, model={"rules": [{"text": f"KEY = '{key}'"}]})
+    assert gremlin.text() == f"KEY = '{key}'"
     assert_paid_once(gremlin)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gremlins.clients.base import CallUnsuccessful, Detach, Wait
-from gremlins.clients.transport import HttpReply, Transport, urllib_transport
+from gremlins.clients.transport import HttpReply, Transport, http_transport
 from gremlins.clock import parse_time
 from gremlins.outcome import Failed
 from gremlins.paths import Home
@@ -290,7 +290,7 @@ def test_a_clock_that_jumps_while_looking_neither_stretches_nor_cuts_the_grace(
 
 def test_a_server_that_tells_no_time_is_searched_by_what_there_was_before(make_gremlin: MakeGremlin) -> None:
     def timeless(method: str, url: str, headers: Any, timeout: float) -> HttpReply:
-        reply = urllib_transport(method, url, headers, timeout)
+        reply = http_transport(method, url, headers, timeout)
         return HttpReply(reply.status, reply.body, {k: v for k, v in reply.headers.items() if k != "date"})
 
     transport: Transport = timeless

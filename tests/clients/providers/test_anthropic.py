@@ -247,7 +247,7 @@ def test_an_error_has_its_class(make: Any, status: int, cls: str) -> None:
     outcome = world.failure()
     assert isinstance(outcome, Failed)
     assert outcome.failure == cls
-    assert world.sim.key not in world.around.everything_written()
+    assert world.sim.key not in world.around.everything_said()
 
 
 def test_a_refusal_bails_and_is_paid_for(make: Any) -> None:

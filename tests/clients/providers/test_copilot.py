@@ -131,7 +131,7 @@ def test_an_error_has_its_class(around: SessionSetup, copilot: FakeClaude, error
     outcome = failure(around)
     assert isinstance(outcome, Failed)
     assert outcome.failure == cls
-    assert SECRET not in around.everything_written()
+    assert SECRET not in around.everything_said()
 
 
 def test_an_overloaded_provider_is_asked_again(around: SessionSetup, copilot: FakeClaude) -> None:

@@ -100,7 +100,7 @@ def test_an_error_has_its_class(around: SessionSetup, status: int, code: str, cl
         ask(around)
     assert isinstance(caught.value.outcome, Failed)
     assert caught.value.outcome.failure == cls
-    assert SECRET not in around.everything_written()
+    assert SECRET not in around.everything_said()
 
 
 @with_extra
