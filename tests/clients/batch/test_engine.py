@@ -677,7 +677,7 @@ def test_another_workspaces_key_sends_nothing_and_the_right_one_goes_on(make_gre
 def test_a_key_whose_letters_are_in_a_reply_and_an_id_takes_nothing_out_of_them(
     make_gremlin: MakeGremlin, key: str
 ) -> None:
-    gremlin = make_gremlin({"key": key, "gremlin_id": f"{key}-1"}, model={"rules": [{"text": f"KEY = '{key}'"}]})
+    gremlin = make_gremlin({"key": key, "gremlin_id": f"{key}-1"}, model=ScriptedModel([f"KEY = '{key}'"]))
     assert gremlin.text() == f"KEY = '{key}'"
     assert_paid_once(gremlin)
 
