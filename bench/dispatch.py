@@ -159,7 +159,7 @@ def claims(folder: Path) -> list[Figure]:
     for worker in workers:
         worker.join()
     with SqliteStore(path) as store:
-        doubles = won - len({a.bead_id for a in store.day(0)[1]})
+        doubles = won - len({a.bead_id for a in store.unsettled_attempts()})
     what = f"claims a second, {PROCESSES} processes on one store ({won} claims, {doubles} double)"
     return [Figure(what, won / seconds, "/s")]
 

@@ -105,9 +105,14 @@ class DispatchSettings(Section):
 
 
 class SpendSettings(Section):
-    per_attempt: Dollars | None = Field(None, description="most USD of one attempt")
+    per_attempt: Dollars | None = Field(5.0, description="most USD of one attempt; `none` lifts it")
     per_bead: Dollars | None = Field(None, description="most USD of one bead")
-    per_day: Dollars | None = Field(None, description="most USD of one UTC day")
+    per_day: Dollars | None = Field(25.0, description="most USD of one UTC day; `none` lifts it")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        return None if isinstance(value, str) and value.strip().lower() == "none" else value
 
 
 class Settings(Section):

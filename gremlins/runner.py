@@ -11,16 +11,16 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, assert_never
 
 from msgspec.structs import replace
 
-from gremlins.clients.base import CallUnsuccessful, Client, Detach, Park, Session, Wait
+from gremlins.clients.base import CallUnsuccessful, Client, Detach, Park, Room, Session, Wait
 from gremlins.clients.batch.become_waiter import BecomeWaiter, become_waiter, keep_turn_for_a_while, leave_account
 from gremlins.clients.batch.stopping import settle_stopped_calls
 from gremlins.clock import Clock, Jitter, SystemClock, spread
@@ -34,7 +34,7 @@ from gremlins.processes.interrupt import Interrupt, InterruptibleClock, Terminat
 from gremlins.processes.locks import LOCK_FD_VARIABLE, GremlinLock, hold_work_lock
 from gremlins.processes.notify import notify
 from gremlins.records.calls import Cost, Ledger, outstanding, summarize
-from gremlins.records.caps import cap_reached
+from gremlins.records.caps import Granted, Occupied, room
 from gremlins.records.ending_event import ending_event
 from gremlins.records.gremlin import (
     Bailed,
@@ -54,6 +54,7 @@ from gremlins.records.gremlin import (
 )
 from gremlins.records.journal import Journal
 from gremlins.records.persons_words import write_words
+from gremlins.records.prices import worst_case
 from gremlins.records.stop_request import clear_stop, read_stop
 from gremlins.redaction import Redactor
 from gremlins.repository.git import Git
@@ -68,6 +69,8 @@ from gremlins.stages.table import stage_function
 EXIT_PARKED = 0
 JITTER_ROOM = 1.2
 INTERNAL_ERROR = 3
+LOOKS_FOR_ROOM = 3.0
+"""Times `batch.poll_initial` between two looks for room under a spending cap."""
 
 
 @dataclass
@@ -301,7 +304,8 @@ class Run:
             jitter=self.jitter,
             log=self.log,
             check=self.interrupt.check,
-            guard=self._guard,
+            room=self._room,
+            booked=self._booked,
             claimed=lambda since: claimed_batches(self.home, besides=self.gremlin_id, since=since),
             adopting=lambda: adoption_lock(self.home, self.clock),
             work_fd=self.work_fd,
@@ -309,11 +313,27 @@ class Run:
             activity=self.paths.activity.touch,
         )
 
-    def _guard(self) -> None:
-        """Raise CallUnsuccessful before a call if a spending cap is reached."""
-        capped = cap_reached(self.home, self.record, self._caps(), self.clock.now())
-        if capped is not None:
-            raise CallUnsuccessful(capped)
+    def _booked(self) -> None:
+        """What a live call has cost so far is shown while it goes on."""
+        self.save()
+
+    @contextlib.contextmanager
+    def _room(self, request: Mapping[str, Any], client: str, *, batch: bool) -> Iterator[Room | Wait]:
+        """Room for a call under the spending caps. Raises CallUnsuccessful if a cap leaves none."""
+        now, provider = self.clock.now(), client.partition(":")[0]
+        worst = worst_case(request, batch=batch, at=now, provider=provider)
+        with room(self.home, self.record, self._caps(), worst, now) as found:
+            match found:
+                case Granted():
+                    yield Room(worst, found.left_usd)
+                case Occupied():
+                    settings = self.frozen.settings.batch
+                    seconds = min(settings.poll_max, LOOKS_FOR_ROOM * settings.poll_initial)
+                    yield Wait(now + timedelta(seconds=seconds), why=found.why, pollable=False)
+                case Failed():
+                    raise CallUnsuccessful(found)
+                case _:
+                    assert_never(found)
 
     def _caps(self) -> SpendSettings:
         """The caps of now, not of the launch, so that a change applies to running gremlins."""

@@ -63,9 +63,9 @@ CONTRACT = {
     "dispatch.interval": 5,
     "dispatch.start_window": 20,
     "dispatch.deadline": 14_400,
-    "spend.per_attempt": None,
+    "spend.per_attempt": 5.0,
     "spend.per_bead": None,
-    "spend.per_day": None,
+    "spend.per_day": 25.0,
 }
 
 

@@ -18,6 +18,7 @@ from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.observer import Observer
 from gremlins.fleet.dispatch.ownership import settle_for_retry
 from gremlins.fleet.dispatch.policy import CurrentSettings, Policy
+from gremlins.fleet.dispatch.spending import Spending
 from gremlins.paths import Home
 from gremlins.repository.project import find_project
 
@@ -74,6 +75,12 @@ class Here:
         if not any(e.open and ":" in e.scope for e in self.store.episodes(self.project)):
             return ()
         return self.readiness(lambda: self.policy).scopes()
+
+    def spending(self) -> Spending:
+        return self.observer.spending()
+
+    def first_call_usd(self) -> float:
+        return self.readiness(lambda: self.policy).first_call_usd()
 
     def readiness(self, policy: Callable[[], Policy]) -> Readiness:
         from gremlins.fleet.dispatch.preflight import Readiness

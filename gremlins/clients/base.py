@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -104,6 +105,30 @@ class Pricing(Protocol):
     def __call__(self, model: str, usage: Mapping[str, Any], *, batch: bool, at: datetime) -> Cost: ...
 
 
+@dataclass(frozen=True)
+class Room:
+    """Room for a call under the spending caps. `worst_usd` is reserved in its record; None: it has no price.
+
+    `left_usd` is the room under the tightest cap, a limit for a live agent; None without caps.
+    """
+
+    worst_usd: float | None = None
+    left_usd: float | None = None
+
+
+class AskRoom(Protocol):
+    """Asks for room for a request. The record that reserves it is written inside the block."""
+
+    def __call__(
+        self, request: Mapping[str, Any], client: str, *, batch: bool
+    ) -> contextlib.AbstractContextManager[Room | Wait]: ...
+
+
+@contextlib.contextmanager
+def _no_caps(request: Mapping[str, Any], client: str, *, batch: bool) -> Iterator[Room | Wait]:
+    yield Room()
+
+
 Log = Callable[[str], None]
 
 
@@ -129,8 +154,10 @@ class Session:
     log: Log = _no_log
     check: InterruptCheck = nothing_to_check
     """Raises Terminated when the process was asked to end."""
-    guard: InterruptCheck = nothing_to_check
-    """Raises CallUnsuccessful when a spending cap leaves no room for another call."""
+    room: AskRoom = _no_caps
+    """Raises CallUnsuccessful when a spending cap leaves no room; a Wait while outstanding calls may take it up."""
+    booked: Callable[[], None] = field(default=lambda: None)
+    """Called when a live call has put down what it has cost so far."""
     claimed: Callable[[datetime], frozenset[str]] = field(default=lambda _since: frozenset())
     """Batch ids in other gremlins' records written since the given time (with slack). Read on each call."""
     adopting: Callable[[], Any] = field(default=lambda: _NoLock())

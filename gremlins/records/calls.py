@@ -174,7 +174,16 @@ class CallBase(Record, tag_field="mode", frozen=True):
     cost: Cost | None = None
     usage: Usage | None = None
     notes: tuple[str, ...] = ()
+    reserved_usd: float | None = None
+    """Its worst case in USD, written before it is sent; null if there is no price. Caps count it until it ends."""
     schema: int = SCHEMA
+
+    @property
+    def reservation(self) -> float:
+        """USD that it may still cost at worst."""
+        pending = self.outstanding if isinstance(self, BatchCall) else not self.settled
+        booked = (self.cost.usd or 0.0) if self.cost is not None else 0.0
+        return max(0.0, (self.reserved_usd or 0.0) - booked) if pending else 0.0
 
     @property
     def mode(self) -> Mode:

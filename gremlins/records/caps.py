@@ -1,52 +1,130 @@
-"""Spending caps, looked at before every call: of this gremlin, of its bead, and of the UTC day."""
+"""Spending caps: of a gremlin, of its bead, and of the UTC day. They compare what is booked and what outstanding calls
+may cost at worst, over all gremlins of the scope.
+
+Each call asks for room before it is sent. The check and the record that reserves the room are one step under a lock.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 
+from gremlins.clock import SystemClock
 from gremlins.config import SpendSettings
+from gremlins.errors import Conflict
+from gremlins.files import make_private_dir
 from gremlins.outcome import CapName, Failed, SpendingCap
 from gremlins.paths import Home
+from gremlins.processes.locks import locked
 from gremlins.records.gremlin import Gremlin
-from gremlins.records.prices import dearest_price
-from gremlins.records.spend import SpendLine, all_spending
+from gremlins.records.totals import Day, Totals, caps_lock, midnight_after
+
+PATIENCE = 600.0
+"""Seconds to wait for the lock: its holders read the records that changed, and write one."""
+ROUNDING = 1e-9
 
 
-def cap_reached(home: Home, record: Gremlin, caps: SpendSettings, now: datetime) -> Failed | None:
-    """The failure of class credit that forbids another call, or None while there is room.
+@dataclass(frozen=True)
+class Granted:
+    """There is room. `left_usd`: room under the tightest cap, None without caps."""
 
-    Every gremlin of this state root counts, removed ones included; an unpriced call counts as the dearest model's.
+    left_usd: float | None = None
+
+
+@dataclass(frozen=True)
+class Occupied:
+    """There is no room until outstanding calls have ended: they may cost less than their worst case."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class _Scope:
+    cap: CapName
+    limit: float
+    what: str
+    booked: float
+    unpriced: int
+    reserved: float
+    until: datetime | None = None
+
+
+@contextlib.contextmanager
+def room(
+    home: Home, record: Gremlin, caps: SpendSettings, worst_usd: float | None, now: datetime
+) -> Iterator[Granted | Occupied | Failed]:
+    """Whether a call that may cost `worst_usd` may be sent now. The block writes its reservation.
+
+    Yields a failure of class credit if the cap is reached, or if what is left is less than the call may cost.
     """
     if caps.per_attempt is None and caps.per_bead is None and caps.per_day is None:
-        return None
-    lines, _ = all_spending(home)
-    today = now.astimezone(UTC).date()
-    midnight = datetime.combine(today, datetime.min.time(), UTC) + timedelta(days=1)
-    mine = [line for line in lines if line.uid == record.uid]
-    beads = [line for line in lines if record.bead_id is not None and line.bead_id == record.bead_id]
-    days = [line for line in lines if line.at.astimezone(UTC).date() == today]
-    scopes: tuple[tuple[CapName, float | None, str, list[SpendLine], datetime | None], ...] = (
-        ("spend.per_attempt", caps.per_attempt, "this gremlin has cost", mine, None),
-        ("spend.per_bead", caps.per_bead, "this bead has cost", beads, None),
-        ("spend.per_day", caps.per_day, "today has cost", days, midnight),
+        yield Granted()
+        return
+    make_private_dir(home.root)
+    with locked(caps_lock(home), clock=SystemClock(), patience=PATIENCE) as held:
+        if not held:
+            raise Conflict("another process has been checking the spending caps for minutes")
+        totals = Totals(home)
+        totals.refresh(keep=True)
+        yield _decide(list(_scopes(totals, record, caps, now)), worst_usd or 0.0, record.id)
+
+
+def _decide(scopes: list[_Scope], worst: float, gremlin_id: str) -> Granted | Occupied | Failed:
+    for scope in scopes:
+        if scope.booked >= scope.limit or scope.booked + worst > scope.limit + ROUNDING:
+            cap = SpendingCap(scope.cap, scope.limit)
+            return Failed("credit", _reason(scope, worst, gremlin_id), retry_at=scope.until, cap=cap)
+    for scope in scopes:
+        if scope.booked + scope.reserved + worst > scope.limit + ROUNDING:
+            return Occupied(
+                f"waiting for room under {scope.cap} (${scope.limit:g}): ${scope.booked:.4f} spent, up to "
+                f"${scope.reserved:.4f} more by outstanding calls, up to ${worst:.4f} by the next one"
+            )
+    return Granted(min(scope.limit - scope.booked - scope.reserved for scope in scopes))
+
+
+def _reason(scope: _Scope, worst: float, gremlin_id: str) -> str:
+    calls = f"{scope.unpriced} call{'' if scope.unpriced == 1 else 's'}"
+    unpriced = f", {calls} without a price counted as the dearest model's" if scope.unpriced else ""
+    next_call = "" if scope.booked >= scope.limit else f"; the next call may cost up to ${worst:.4f}"
+    return (
+        f"{scope.cap} is ${scope.limit:g}, and {scope.what} has cost ${scope.booked:.4f}{unpriced}{next_call} "
+        f"({how_to_raise(scope.cap, scope.limit, f'gremlins rescue {gremlin_id}')})"
     )
-    for name, cap, what, spent, until in scopes:
-        if cap is not None and (cost := _sum(spent)) >= cap:
-            reason = f"{what} ${cost:.4f}, and {name} is ${cap:.2f}"
-            return Failed("credit", reason, retry_at=until, cap=SpendingCap(name, cap))
-    return None
 
 
-def _sum(lines: Iterable[SpendLine]) -> float:
-    return sum(_at_most(line) for line in lines)
+def how_to_raise(cap: CapName, limit: float, command: str) -> str:
+    """The command that raises a cap."""
+    key = cap.partition(".")[2]
+    return (
+        f"to raise it: `GREMLINS_SPEND__{key.upper()}={max(2 * limit, 1):g} {command}`, "
+        f"or {key} under [spend] in $GREMLINS_HOME/config.toml; none lifts it"
+    )
 
 
-def _at_most(line: SpendLine) -> float:
-    """Cost of a line; an unpriced one counts at the provider's dearest model."""
-    if line.usd is not None:
-        return line.usd
-    provider = line.client.partition(":")[0] or "claude"
-    usage = {"input_tokens": line.input_tokens, "output_tokens": line.output_tokens}
-    dearest = dearest_price(usage, batch=line.mode == "batch", at=line.at, provider=provider)
-    return dearest.usd if dearest else 0.0
+def _scopes(totals: Totals, record: Gremlin, caps: SpendSettings, now: datetime) -> Iterator[_Scope]:
+    everything = totals.all()
+    if caps.per_attempt is not None:
+        mine = _sum(day for t in everything if t.uid == record.uid for day in t.days.values())
+        reserved = totals.reserved_usd(uid=record.uid)
+        yield _scope("spend.per_attempt", caps.per_attempt, "this gremlin", mine, reserved)
+    if caps.per_bead is not None and record.bead_id is not None:
+        beads = _sum(day for t in everything if t.bead_id == record.bead_id for day in t.days.values())
+        reserved = totals.reserved_usd(bead_id=record.bead_id)
+        yield _scope("spend.per_bead", caps.per_bead, "this bead", beads, reserved)
+    if caps.per_day is not None:
+        day = totals.today(now)
+        yield _scope("spend.per_day", caps.per_day, "today", day, totals.reserved_usd(), midnight_after(now))
+
+
+def _scope(cap: CapName, limit: float, what: str, day: Day, reserved: float, until: datetime | None = None) -> _Scope:
+    return _Scope(cap, limit, what, day.at_most, day.unpriced_calls, reserved, until)
+
+
+def _sum(days: Iterator[Day]) -> Day:
+    found = Day()
+    for day in days:
+        found.add(day)
+    return found

@@ -5,6 +5,7 @@ The APIs report tokens, never money. An unknown price is None, never 0, which wo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,9 @@ BATCH_RATE = Decimal("0.5")
 
 US_RATE = Decimal("1.1")
 """On every token column where inference is kept in the US (`inference_geo: "us"`). As of 2026-11; no table has it."""
+
+BYTES_PER_TOKEN = 2
+"""For a worst case: prose has about four bytes a token, dense code three."""
 
 _BEFORE_US_RATE = (
     "claude-2",
@@ -77,6 +81,21 @@ def dearest_price(
         return None
     prices = (_priced(table, model, counted, usage, batch=batch, at=at) for model in table.models)
     return max((found for found in prices if found is not None), key=lambda found: found.usd, default=None)
+
+
+def worst_case(request: Mapping[str, Any], *, batch: bool, at: datetime, provider: str = "anthropic") -> float | None:
+    """USD that one reply to a request may cost at most; None if the provider has no price table.
+
+    Its input is counted from its bytes, live as written to a cache; its output is `max_tokens`.
+    """
+    tokens = len(json.dumps(request, ensure_ascii=False).encode()) // BYTES_PER_TOKEN + 1
+    cached = not batch and _TABLES.get(provider) == "anthropic"
+    usage = {"output_tokens": int(request.get("max_tokens") or 0), "input_tokens": 0 if cached else tokens}
+    if cached:
+        usage["cache_creation_input_tokens"] = tokens
+    found = price(str(request.get("model") or ""), usage, batch=batch, at=at, provider=provider)
+    found = found or dearest_price(usage, batch=batch, at=at, provider=provider)
+    return None if found is None else found.usd
 
 
 def _table(provider: str) -> Provider | None:

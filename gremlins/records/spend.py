@@ -48,6 +48,8 @@ class SpendLine(Record, frozen=True, omit_defaults=True):
     """A second batch of the same call."""
     input_tokens: int = 0
     output_tokens: int = 0
+    reserved_usd: float | None = None
+    """The worst case of a call without a price."""
     schema: int = SCHEMA
 
     @property
@@ -78,7 +80,7 @@ class Owner:
 
 def archive(home: Home, record: Gremlin) -> None:
     """Keep what a gremlin has cost, before its folder is removed. Doing it twice adds nothing. Raises OSError."""
-    kept = {line.identity for line in _archived(home, [])}
+    kept = {line.identity for line in archived(home, [])}
     lines = [line for line in spent_by(home, Owner.of(record)) if line.identity not in kept]
     if not lines:
         return
@@ -102,7 +104,11 @@ def _ends_torn(path: Path) -> bool:
 
 def spent_by(home: Home, owner: Owner) -> list[SpendLine]:
     """The lines of one gremlin. A call that cannot be read is one of unknown cost: it may have been paid for."""
-    calls, unreadable = Ledger(home.gremlin(owner.id)).readable()
+    return lines_of(*Ledger(home.gremlin(owner.id)).readable(), owner)
+
+
+def lines_of(calls: Iterable[CallRecord], unreadable: Iterable[CorruptRecord], owner: Owner) -> list[SpendLine]:
+    """The lines of these calls of a gremlin."""
     lines = [line for call in calls for line in _lines_of(call, owner)]
     return lines + [_unknown(error, owner) for error in unreadable]
 
@@ -149,6 +155,7 @@ def _line(
         pipeline=owner.pipeline,
         usd=cost.usd,
         live_usd=cost.live_usd,
+        reserved_usd=call.reserved_usd if cost.usd is None else None,
         wasted=wasted,
         input_tokens=input_tokens,
         output_tokens=output_tokens,
@@ -200,21 +207,21 @@ def all_spending(home: Home) -> tuple[list[SpendLine], list[CorruptRecord]]:
             owner = Owner(folder.name, f"?{folder.name}")
         present.add(owner.uid)
         lines += spent_by(home, owner)
-    lines += [line for line in _archived(home, problems) if line.uid not in present]
+    lines += [line for line in archived(home, problems) if line.uid not in present]
     return lines, problems
 
 
 def unreadable_lines(home: Home) -> list[CorruptRecord]:
     """Lines of the archive that cannot be read."""
     problems: list[CorruptRecord] = []
-    _archived(home, problems)
+    archived(home, problems)
     return problems
 
 
 _DECODER = msgspec.json.Decoder(SpendLine)
 
 
-def _archived(home: Home, problems: list[CorruptRecord]) -> Iterable[SpendLine]:
+def archived(home: Home, problems: list[CorruptRecord]) -> Iterable[SpendLine]:
     """The lines of `spend.jsonl`, each once."""
     try:
         rows = home.spend.read_bytes().split(b"\n")

@@ -8,13 +8,14 @@ is not billed, what had succeeded by then is booked and kept. So a rescue asks a
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import assert_never
+from typing import Any, assert_never
 
-from gremlins.clients.base import Detach, Park, Wait
+from gremlins.clients.base import AskRoom, Detach, Park, Room, Wait
 from gremlins.clients.batch.stopping import settle_round
 from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.processes.interrupt import Terminated
@@ -219,16 +220,17 @@ class _Group:
 
     def _surroundings(self, branch: Branch) -> StageContext:
         inside = branch.context
-        session = replace(inside.session, guard=self._guard(inside.session.guard))
-        return replace(inside, session=session)
+        return replace(inside, session=replace(inside.session, room=self._room(inside.session.room)))
 
-    def _guard(self, outer: Callable[[], None]) -> Callable[[], None]:
-        def guard() -> None:
+    def _room(self, outer: AskRoom) -> AskRoom:
+        @contextlib.contextmanager
+        def room(request: Mapping[str, Any], client: str, *, batch: bool) -> Iterator[Room | Wait]:
             if self.failing:
                 raise Halted
-            outer()
+            with outer(request, client, batch=batch) as found:
+                yield found
 
-        return guard
+        return room
 
     # ── waiting ───────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -74,6 +74,9 @@ class Project(Observer):
     def scopes(self) -> tuple[str, ...]:
         return ()
 
+    def first_call_usd(self) -> float:
+        return 0.0
+
 
 def bead(sandbox: Sandbox, bead_id: str) -> dict[str, Any]:
     """The object of `bead show --json`, read without starting a process."""

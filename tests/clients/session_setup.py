@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gremlins.clients.base import Session, Wait
+from gremlins.clients.base import Room, Session, Wait
 from gremlins.clock import Clock, FakeClock, SystemClock
 from gremlins.config import LiveSettings, Settings
 from gremlins.files import make_private_dir
@@ -63,9 +64,14 @@ class SessionSetup:
             "spawn": self.spawn,
             "log": self.lines.append,
             "check": lambda: self.stopping(),
-            "guard": lambda: self.guard(),
+            "room": self._room,
         }
         return Session(**{**own, **self.more})
+
+    @contextlib.contextmanager
+    def _room(self, request: Mapping[str, Any], client: str, *, batch: bool) -> Iterator[Room | Wait]:
+        self.guard()
+        yield Room(worst_usd=0.25)
 
     def _park(self, wait: Wait) -> None:
         self.waits.append(wait)

@@ -24,6 +24,7 @@ from gremlins.fleet.dispatch.loop import Loop
 from gremlins.fleet.dispatch.observation import Missing
 from gremlins.fleet.dispatch.plan import episode_notice
 from gremlins.fleet.dispatch.policy import Policy
+from gremlins.fleet.dispatch.spending import today
 from gremlins.fleet.dispatch.tick import Dispatcher, LoopEvent, TickReport
 from gremlins.fleet.dispatch.view import blocked_by, breaker_json, explained, status_json, tick_json
 from gremlins.fleet.dispatch.world import world_now
@@ -254,8 +255,8 @@ def status(json: bool = JSON) -> int:
     say(f"gremlins: {shown['running']} of {shown['max_running']} at work, {shown['parked']} parked")
     say("beads: " + (", ".join(f"{n} {name.replace('_', ' ')}" for name, n in shown["buckets"].items()) or "none open"))
     spend = shown["spend"]
-    cap = f" of ${spend['per_day']:g}" if spend["per_day"] is not None else ""
-    say(f"today: ${spend['today_usd']:.4f} spent{cap}, ${spend['reserved_usd']:.4f} reserved")
+    cap = f"; spend.per_day is ${spend['per_day']:g}" if spend["per_day"] is not None else ""
+    say(f"{today(world.day)}{cap}")
     _say_breakers(here, now)
     return 0
 

@@ -222,7 +222,6 @@ class BatchEngine:
         if self._tried_for_long(record, now):
             self._give_up(record)
             return None
-        self.session.guard()
         self.api.warm_up()
         self.session.check()
         try:
@@ -230,14 +229,18 @@ class BatchEngine:
         except ApiFailure as failure:
             return self._refused(record, failure)
         newest = page.batches[0].id if page.batches else ""
-        record = self.books.put(
-            record,
-            # An earlier POST may yet turn out to have made a batch: the search for it must reach further back.
-            newest_before=record.newest_before if record.was_resent else newest,
-            account=self.api.fingerprint,
-            sends=(*record.sends, Send(began=page.server_time or now, server_clock=page.server_time is not None)),
-            status=Intent(),
-        )
+        with self.session.room(record.request, record.client, batch=True) as room:
+            if isinstance(room, Wait):
+                return room
+            record = self.books.put(
+                record,
+                # An earlier POST may yet turn out to have made a batch: the search for it must reach further back.
+                newest_before=record.newest_before if record.was_resent else newest,
+                account=self.api.fingerprint,
+                sends=(*record.sends, Send(began=page.server_time or now, server_clock=page.server_time is not None)),
+                reserved_usd=room.worst_usd,
+                status=Intent(),
+            )
         return self._create(record)
 
     def _tried_for_long(self, record: BatchCall, now: datetime) -> bool:

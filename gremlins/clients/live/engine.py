@@ -89,7 +89,6 @@ class LiveEngine:
 
     def _ask(self, again: Again, request: dict[str, Any]) -> None:
         self.session.check()
-        self.session.guard()
         corrected = self._corrected() if again.previous is None else None
         session_id = again.resume or corrected or self.agent.new_session()
         record = self.records.intend(request, session_id=session_id)

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from msgspec.structs import replace
 
-from gremlins.clients.base import Session, Wait
+from gremlins.clients.base import Room, Session, Wait
 from gremlins.clients.next_step import INTERRUPTED, Again, LiveStep, after_live, is_retried, live_failures_in_a_row
 from gremlins.records.calls import CallFailed, CallKey, Collected, Cost, Intent, LiveCall, Reply, Usage, hash_request
 from gremlins.redaction import Redactor
@@ -65,7 +65,17 @@ class LiveRecords:
         return True
 
     def intend(self, request: dict[str, Any], *, turn: int = 1, session_id: str | None = None) -> LiveCall:
-        """Record the next try before it is asked. The caller has called `check` and `guard`."""
+        """Record the next try before it is asked, and what it may cost. Raises CallUnsuccessful at a spending cap.
+
+        The caller has called `check`.
+        """
+        while True:
+            with self.session.room(request, self.client, batch=False) as room:
+                if isinstance(room, Room):
+                    return self._intend(request, turn, session_id, room)
+            self.session.park(room)
+
+    def _intend(self, request: dict[str, Any], turn: int, session_id: str | None, room: Room) -> LiveCall:
         attempt = self.session.attempt(self.label)
         taken = (r.key.try_ for r in self.session.ledger.of_call(self.label, attempt) if r.key.turn == turn)
         now = self.session.clock.now()
@@ -82,6 +92,7 @@ class LiveRecords:
                 request_sha256=hash_request(request),
                 session_id=session_id,
                 notes=self.notes,
+                reserved_usd=room.worst_usd,
                 status=Intent(),
             )
         )
@@ -130,7 +141,9 @@ class LiveRecords:
             "session_id": booked.session_id or record.session_id,
         }
         now = self.session.clock.now()
-        return self.session.ledger.put(replace(record, updated_at=now, **known, **changes))
+        written = self.session.ledger.put(replace(record, updated_at=now, **known, **changes))
+        self.session.booked()
+        return written
 
 
 def _story(reply: Reply, booked: Booked) -> str:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, ClassVar, assert_never
 
 from gremlins.clients.account import Account, find_account
-from gremlins.clients.base import Answer, CallUnsuccessful, PromptSource, Session, made
+from gremlins.clients.base import Answer, CallUnsuccessful, Park, PromptSource, Session, made
 from gremlins.clients.batch.client import BatchCapable
 from gremlins.clients.batch.engine import build_request
 from gremlins.clients.live.interruptible import patiently, run_interruptibly
@@ -191,7 +191,7 @@ class _Exchange:
             return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=data, request=request)
         try:
             record = self.turns.begin(turn, body)
-        except (CallUnsuccessful, Terminated) as error:  # the SDK would wrap it into a broken connection
+        except (CallUnsuccessful, Park, Terminated) as error:  # the SDK would wrap it into a broken connection
             self.raised = error
             raise
         headers = {k: v for k, v in request.headers.items() if k not in ("content-length", "accept-encoding")}

@@ -58,7 +58,6 @@ class Turns:
     def begin(self, turn: int, body: dict[str, Any]) -> LiveCall:
         """Record the intent to send a turn, with the request of the earlier try if there was one."""
         self.session.check()
-        self.session.guard()
         step = self.step_of(turn)
         assert isinstance(step, Again), step
         if step.previous is not None:

@@ -23,7 +23,7 @@ from gremlins.fleet.dispatch import breaker
 from gremlins.fleet.dispatch.breaker import HalfOpen, Open
 from gremlins.fleet.dispatch.judge import Judgement, Reattach, Respawn, Watch, judge, worked_seconds
 from gremlins.fleet.dispatch.observation import Observation
-from gremlins.fleet.dispatch.spending import expected_usd, room_to_start
+from gremlins.fleet.dispatch.spending import room_to_start
 from gremlins.fleet.dispatch.world import World
 from gremlins.fleet.times import text_of
 
@@ -183,8 +183,7 @@ def _spawn_cap(work: Work, world: World) -> Standing | None:
 
 
 def _money(work: Work, world: World) -> Standing | None:
-    expected = expected_usd(world.policy, world.dearest)
-    capped = room_to_start(work, world.day, expected, world.now, world.policy)
+    capped = room_to_start(work, world.day, world.expected_usd, world.now, world.policy)
     if capped is None:
         return None
     then = "the day ends" if capped.until is not None else f"{capped.cap} is raised"

@@ -22,6 +22,7 @@ from gremlins.fleet.dispatch.observation import (
 )
 from gremlins.fleet.dispatch.observer import Observer
 from gremlins.fleet.dispatch.preflight import Readiness
+from gremlins.fleet.dispatch.spending import Spending
 from gremlins.fleet.land import land
 from gremlins.fleet.rescue import rescue
 from gremlins.fleet.stop import request_stop
@@ -58,6 +59,12 @@ class LocalFleet:
 
     def scopes(self) -> tuple[str, ...]:
         return self.readiness.scopes()
+
+    def spending(self) -> Spending:
+        return self.observer.spending()
+
+    def first_call_usd(self) -> float:
+        return self.readiness.first_call_usd()
 
     def preflight(self, *, fresh: bool) -> Missing | None:
         return self.readiness.check(fresh=fresh)

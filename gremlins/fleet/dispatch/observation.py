@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from gremlins.fleet.dispatch.spending import Spending
 from gremlins.outcome import FailureClass, SpendingCap
 from gremlins.records.gremlin import Evidence
 
@@ -99,6 +100,12 @@ class ReadOnlyFleet(Protocol):
 
     def scopes(self) -> tuple[str, ...]:
         """Names of the credentials that the pipeline uses. Each key has its own name, from its fingerprint."""
+
+    def spending(self) -> Spending:
+        """Spending of the state root now."""
+
+    def first_call_usd(self) -> float:
+        """What the first call of the pipeline may cost at worst; 0 if it has no price or the pipeline is wrong."""
 
 
 class Fleet(ReadOnlyFleet, Protocol):

@@ -9,6 +9,7 @@ from pathlib import Path
 from gremlins.clock import Clock
 from gremlins.errors import CorruptRecord, GremlinsError, NotFound
 from gremlins.fleet.dispatch.observation import Observation, ObservedState
+from gremlins.fleet.dispatch.spending import Spending
 from gremlins.fleet.status import Row, look
 from gremlins.paths import GremlinPaths, Home
 from gremlins.processes.children import age_of, uptime
@@ -25,6 +26,7 @@ from gremlins.records.gremlin import (
     Running,
     Stopped,
 )
+from gremlins.records.totals import Totals
 from gremlins.repository.git import Git
 
 JUST_NOW = 10.0
@@ -41,6 +43,18 @@ class Observer:
     _seen_alive: dict[str, float] = field(default_factory=dict)
     _calls: dict[Path, tuple[Hashable, bool]] = field(default_factory=dict)
     _kept: dict[tuple[str, str], tuple[Hashable, float]] = field(default_factory=dict)
+    _totals: Totals | None = None
+
+    def spending(self) -> Spending:
+        """Spending of the state root now: the sums over its call records."""
+        if self._totals is None:
+            self._totals = Totals(self.home)
+        totals = self._totals
+        totals.refresh()
+        day = totals.today(self.clock.now())
+        cost = {name: total.at_most() for name, total in totals.present().items()}
+        outstanding = {name: usd for name in cost if (usd := totals.reserved_by(name))}
+        return Spending(day.usd, day.unpriced_calls, day.unpriced_usd, cost, outstanding)
 
     def observe(self, gremlin_id: str) -> Observation | None:
         """A gremlin now; None if it does not exist. A broken record is `unreadable`, not an error."""

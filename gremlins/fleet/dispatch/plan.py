@@ -32,7 +32,6 @@ from gremlins.fleet.dispatch.admit import Admit, Standing, admit, was_rescued
 from gremlins.fleet.dispatch.judge import End, Judgement, Kill, Land, Reattach, Respawn, Settle, Watch, never_started
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.policy import Policy
-from gremlins.fleet.dispatch.spending import expected_usd
 from gremlins.fleet.dispatch.world import World
 from gremlins.fleet.times import span, text_of
 
@@ -316,7 +315,7 @@ def _claim(work: Work, admitted: Admit, world: World) -> Spawn:
         mode=world.policy.mode,
         scopes=world.scopes,
         probe=bool(admitted.probe_for),
-        expected_usd=expected_usd(world.policy, world.dearest),
+        expected_usd=world.expected_usd,
         claimed_at=world.now,
         base_cost_usd=seen.cost_usd if seen else 0.0,
     )

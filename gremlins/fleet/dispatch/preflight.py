@@ -20,6 +20,7 @@ from gremlins.launcher import ANTHROPIC, LaunchRequest, Prepared, prepare, prove
 from gremlins.paths import Home
 from gremlins.pipeline.file import Pipeline, find_pipeline, freeze, load_pipeline
 from gremlins.records.gremlin import Mode
+from gremlins.records.prices import BYTES_PER_TOKEN, worst_case
 from gremlins.stages.spec import AgentStage, walk
 
 BELIEVED = 300.0
@@ -48,6 +49,7 @@ class Readiness:
     _parsed: tuple[object, Pipeline] | None = None
     _prepared: Prepared | None = None
     _scopes: tuple[float, object, tuple[str, ...]] | None = None
+    _first_call: tuple[object, float] | None = None
 
     def check(self, *, fresh: bool) -> Missing | None:
         """Pipeline, credentials, base URL, binary, repository, disk; then the free call that proves the key."""
@@ -94,7 +96,30 @@ class Readiness:
                 self._scopes = kept
         return kept[2]
 
+    def first_call_usd(self) -> float:
+        """The worst case of the pipeline's first call: a context and a reply as large as the settings allow."""
+        policy = self.policy()
+        key = (policy.pipeline, policy.mode)
+        if self._first_call is None or self._first_call[0] != key:
+            try:
+                stages = self._asking(policy)
+                self._first_call = (key, self._worst_of(stages[0]) if stages else 0.0)
+            except GremlinsError:
+                return 0.0
+        return self._first_call[1]
+
+    def _worst_of(self, spec: AgentStage) -> float:
+        batch, client = self.settings().settings.batch, spec.settled_client
+        text = "x" * (BYTES_PER_TOKEN * batch.context_tokens)
+        request = {"model": client.model, "max_tokens": batch.max_tokens, "messages": text}
+        in_batch = spec.settled_mode == "batch"
+        return worst_case(request, batch=in_batch, at=self.clock.now(), provider=client.provider) or 0.0
+
     def _find_scopes(self, policy: Policy, env: Mapping[str, str]) -> set[str]:
+        return {_scope(provider, env) for provider in {s.settled_client.provider for s in self._asking(policy)}}
+
+    def _asking(self, policy: Policy) -> list[AgentStage]:
+        """The pipeline's stages that ask a model."""
         frozen = freeze(
             self.pipeline(policy.pipeline),
             repo=self.project,
@@ -103,8 +128,7 @@ class Readiness:
             cli_mode=cast("Mode | None", policy.mode),
             providers=known_providers(),
         )
-        asking = (spec for _, spec in walk(frozen.stages) if isinstance(spec, AgentStage))
-        return {_scope(provider, env) for provider in {spec.settled_client.provider for spec in asking}}
+        return [spec for _, spec in walk(frozen.stages) if isinstance(spec, AgentStage)]
 
     def _prepare(self, pipeline: str, mode: str | None) -> Prepared:
         request = LaunchRequest(pipeline=pipeline, cwd=self.project, task="a bead", mode=cast("Mode | None", mode))

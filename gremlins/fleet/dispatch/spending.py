@@ -1,18 +1,18 @@
-"""Spending caps: the expected cost of an unsettled attempt is reserved. All sums are over attempts.
+"""Spending caps before a start: what is spent, what outstanding calls may cost, and what attempts are expected to cost.
 
-An attempt's cost is its gremlin's cost since the attempt began, so no dollar counts twice.
+The calls themselves hold the caps (`records.caps`); this keeps the loop from starting gremlins that could not go on.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from gremlins.fleet.beads.attempts import Attempt, Work
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.times import day_of
-
-UNKNOWN_ATTEMPT_USD = 1.0
-"""Expected cost if the pipeline has no settled attempt."""
+from gremlins.outcome import CapName
+from gremlins.records.caps import how_to_raise
 
 
 @dataclass(frozen=True)
@@ -25,25 +25,54 @@ class Capped:
 
 
 @dataclass(frozen=True)
+class Spending:
+    """Spending of the state root: booked today, and by gremlin what it has cost and may cost by outstanding calls."""
+
+    today_usd: float = 0.0
+    unpriced_calls: int = 0
+    unpriced_usd: float = 0.0
+    """What caps count for today's unpriced calls."""
+    cost: Mapping[str, float] = field(default_factory=dict)
+    outstanding: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class DayLedger:
-    """Spending of the state root today: settled attempts, and reservations of unsettled ones."""
+    """Today's spending, and what is reserved by outstanding calls and unsettled attempts."""
 
     spent_usd: float = 0.0
     reserved_usd: float = 0.0
+    unpriced_calls: int = 0
+    unpriced_usd: float = 0.0
+
+    @property
+    def taken_usd(self) -> float:
+        return self.spent_usd + self.unpriced_usd + self.reserved_usd
 
 
-def expected_usd(policy: Policy, dearest: float | None) -> float:
-    """Expected cost of the next attempt: its cap, else the pipeline's dearest attempt, else a dollar."""
-    if policy.per_attempt is not None:
-        return policy.per_attempt
-    return UNKNOWN_ATTEMPT_USD if dearest is None else dearest
+def day_ledger(spending: Spending, unsettled: Iterable[Attempt], over: Collection[str]) -> DayLedger:
+    """`over`: gremlins that cost nothing more. An attempt reserves what it is expected to cost and has not cost yet."""
+    reserved = dict(spending.outstanding)
+    for attempt in unsettled:
+        if attempt.gremlin_id not in over:
+            spent = spending.cost.get(attempt.gremlin_id, 0.0) - attempt.base_cost_usd
+            left = max(0.0, attempt.expected_usd - max(0.0, spent))
+            reserved[attempt.gremlin_id] = max(reserved.get(attempt.gremlin_id, 0.0), left)
+    return DayLedger(spending.today_usd, sum(reserved.values()), spending.unpriced_calls, spending.unpriced_usd)
 
 
-def attempt_usd(attempt: Attempt, gremlin_usd: float | None) -> float:
+def expected_usd(policy: Policy, average: float | None, first_call: float) -> float:
+    """Expected cost of the next attempt: the average of the pipeline's attempts, else its first call's worst case.
+
+    Never more than a cap: an attempt that its cap will stop may begin.
+    """
+    caps = (cap for cap in (policy.per_attempt, policy.per_bead, policy.per_day) if cap is not None)
+    return min([first_call if average is None else average, *caps])
+
+
+def attempt_usd(attempt: Attempt) -> float:
     """Cost of a settled attempt; reservation of an unsettled one."""
-    if attempt.settled is not None:
-        return attempt.settled.cost_usd
-    return max(attempt.expected_usd, (gremlin_usd or 0.0) - attempt.base_cost_usd)
+    return attempt.expected_usd if attempt.settled is None else attempt.settled.cost_usd
 
 
 def room_to_start(work: Work, day: DayLedger, expected: float, now: float, policy: Policy) -> Capped | None:
@@ -53,13 +82,20 @@ def room_to_start(work: Work, day: DayLedger, expected: float, now: float, polic
         return held
     next_usd = f"the next attempt is expected to cost ${expected:.4f}"
     if policy.per_bead is not None:
-        cost = sum(attempt_usd(a, None) for a in work.attempts)
+        cost = sum(attempt_usd(a) for a in work.attempts)
         if cost + expected > policy.per_bead + 1e-9:
             return _capped("spend.per_bead", policy.per_bead, f"${cost:.4f} spent so far, {next_usd}")
-    if policy.per_day is not None and day.spent_usd + day.reserved_usd + expected > policy.per_day + 1e-9:
-        spent = f"${day.spent_usd:.4f} spent today and ${day.reserved_usd:.4f} reserved"
-        return _capped("spend.per_day", policy.per_day, f"{spent}, {next_usd}", day_of(now) + 86400.0)
+    if policy.per_day is not None and day.taken_usd + expected > policy.per_day + 1e-9:
+        return _capped("spend.per_day", policy.per_day, f"{today(day)}, {next_usd}", day_of(now) + 86400.0)
     return None
+
+
+def today(day: DayLedger) -> str:
+    """The figures of today, as every message has them."""
+    unpriced = ""
+    if day.unpriced_calls:
+        unpriced = f" and {day.unpriced_calls} calls without a price, counted as ${day.unpriced_usd:.4f}"
+    return f"${day.spent_usd:.4f} spent today{unpriced}, ${day.reserved_usd:.4f} reserved"
 
 
 def _still_capped(work: Work, now: float, policy: Policy) -> Capped | None:
@@ -74,8 +110,9 @@ def _still_capped(work: Work, now: float, policy: Policy) -> Capped | None:
     ends = day_of(latest.settled.at) + 86400.0 if cap.name == "spend.per_day" else None
     if ends is not None and now >= ends:
         return None
-    return _capped(cap.name, limit, latest.settled.reason, ends)
+    return Capped(cap.name, latest.settled.reason, ends)
 
 
-def _capped(cap: str, limit: float, why: str, until: float | None = None) -> Capped:
-    return Capped(cap, f"{cap} (${limit:g}) leaves no room: {why}", until)
+def _capped(cap: CapName, limit: float, why: str, until: float | None = None) -> Capped:
+    hint = how_to_raise(cap, limit, "gremlins dispatch")
+    return Capped(cap, f"{cap} (${limit:g}) leaves no room: {why} ({hint})", until)

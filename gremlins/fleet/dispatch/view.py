@@ -254,6 +254,7 @@ def status_json(
         "spend": {
             "today_usd": round(world.day.spent_usd, 10),
             "reserved_usd": round(world.day.reserved_usd, 10),
+            "unpriced_calls": world.day.unpriced_calls,
             "per_day": policy.per_day,
         },
     }

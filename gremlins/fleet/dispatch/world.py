@@ -9,8 +9,7 @@ from gremlins.fleet.beads.attempts import Episode, Work
 from gremlins.fleet.beads.store.interface import BeadStore
 from gremlins.fleet.dispatch.observation import Observation, ReadOnlyFleet
 from gremlins.fleet.dispatch.policy import Policy
-from gremlins.fleet.dispatch.spending import DayLedger, attempt_usd
-from gremlins.fleet.times import day_of
+from gremlins.fleet.dispatch.spending import DayLedger, day_ledger, expected_usd
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,8 @@ class World:
     working: int = 0
     parked: int = 0
     day: DayLedger = field(default_factory=DayLedger)
-    dearest: float | None = None
+    expected_usd: float = 0.0
+    """What the next attempt is expected to cost."""
 
 
 def world_now(
@@ -57,9 +57,9 @@ def world_of(
     }
     under_way = [a for w in works if (a := w.unsettled) is not None]
     parked = sum(_is_parked(seen.get(a.gremlin_id)) for a in under_way)
-    over = sum(_is_over(seen.get(a.gremlin_id)) for a in under_way)
-    spent, unsettled = store.day(day_of(now))
-    reserved = sum(attempt_usd(a, o.cost_usd if (o := seen.get(a.gremlin_id)) else None) for a in unsettled)
+    over = {a.gremlin_id for a in under_way if _is_over(seen.get(a.gremlin_id))}
+    average = store.average_usd(policy.pipeline)
+    first_call = fleet.first_call_usd() if average is None else 0.0
     return World(
         now=now,
         policy=policy,
@@ -67,10 +67,10 @@ def world_of(
         episodes=store.episodes(project, since_seq),
         scopes=fleet.scopes(),
         paused=store.paused(project),
-        working=len(under_way) - parked - over,
+        working=len(under_way) - parked - len(over),
         parked=parked,
-        day=DayLedger(spent, reserved),
-        dearest=store.dearest(policy.pipeline),
+        day=day_ledger(fleet.spending(), store.unsettled_attempts(), over),
+        expected_usd=expected_usd(policy, average, first_call),
     )
 
 

@@ -176,18 +176,16 @@ def test_pausing_is_per_project(store: BeadStore) -> None:
     assert store.paused(PROJECT) is None
 
 
-def test_a_day_sums_all_projects_and_names_what_is_unsettled(store: BeadStore) -> None:
+def test_unsettled_attempts_are_of_all_projects_and_settled_ones_give_the_average(store: BeadStore) -> None:
     for project in (PROJECT, "/elsewhere"):
         put(store, "a-1", project=project)
         mine = attempt("a-1", project=project)
         assert store.commit(AddAttempt(mine))
-        assert store.commit(SettleAttempt(mine, end(cost=0.25)))
+        assert store.commit(SettleAttempt(mine, end(cost=0.25 if project == PROJECT else 0.75)))
         assert store.commit(AddAttempt(attempt("a-1", 2, project=project)))
-    spent, unsettled = store.day(NOW - 10)
-    assert spent == 0.5
-    assert len(unsettled) == 2
-    assert store.day(NOW + 10)[0] == 0
-    assert store.dearest("local") == 0.25
+    assert len(store.unsettled_attempts()) == 2
+    assert store.average_usd("local") == 0.5
+    assert store.average_usd("other") is None
 
 
 def test_a_view_holds_what_is_under_way_what_was_tried_and_the_next_to_start(store: BeadStore) -> None:

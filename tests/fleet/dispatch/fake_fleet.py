@@ -15,6 +15,8 @@ from gremlins.fleet.dispatch.observation import (
     SpawnFailed,
     SpawnOrder,
 )
+from gremlins.fleet.dispatch.spending import Spending
+from gremlins.fleet.times import day_of
 from gremlins.outcome import FailureClass
 from gremlins.records.gremlin import Evidence
 
@@ -65,6 +67,7 @@ class FakeFleet:
     after: Callable[[str, str], None] = lambda verb, who: None
     """Called after each call has acted."""
     preflights: int = 0
+    first_call: float = 1.0
     orders: dict[str, SpawnOrder] = field(default_factory=dict)
 
     def now(self) -> float:
@@ -92,6 +95,15 @@ class FakeFleet:
 
     def scopes(self) -> tuple[str, ...]:
         return (self.credential,)
+
+    def spending(self) -> Spending:
+        """A gremlin's cost is of the day of its end."""
+        today = day_of(self.now())
+        spent = sum(g.cost_usd for g in self.table.values() if g.ended_at is None or day_of(g.ended_at) == today)
+        return Spending(spent, cost={g.id: g.cost_usd for g in self.table.values()})
+
+    def first_call_usd(self) -> float:
+        return self.first_call
 
     def preflight(self, *, fresh: bool) -> Missing | None:
         self.preflights += 1

@@ -19,9 +19,26 @@ def finish_all(project: Project, cost: float) -> None:
 
 
 def test_what_an_attempt_is_expected_to_cost(project: Project) -> None:
-    assert expected_usd(project.policy, None) == 1.0
-    assert expected_usd(project.policy, 0.25) == 0.25
-    assert expected_usd(replace(project.policy, per_attempt=2.0), 0.25) == 2.0
+    assert expected_usd(project.policy, None, 0.3) == 0.3
+    assert expected_usd(project.policy, 0.25, 0.3) == 0.25
+    assert expected_usd(replace(project.policy, per_attempt=2.0), 0.25, 0.3) == 0.25
+    assert expected_usd(replace(project.policy, per_attempt=0.1), 0.25, 0.3) == 0.1
+
+
+def test_an_untried_pipeline_may_start_although_its_first_call_is_dearer_than_the_day(project: Project) -> None:
+    project.policy = replace(project.policy, per_day=0.9, max_running=2)
+    project.add("a-1", "a-2")
+    assert len(project.tick().spawned) == 1  # it reserves the day; its calls hold the cap
+
+
+def test_the_reason_names_the_cap_the_figures_and_the_command_that_raises_it(project: Project) -> None:
+    project.policy = replace(project.policy, per_day=1.5, max_running=2)
+    project.add("a-1", "a-2")
+    project.tick()
+    reason = project.tick(everything=True).denied["a-2"].reason
+    assert "spend.per_day ($1.5)" in reason
+    assert "$0.0000 spent today, $1.0000 reserved" in reason
+    assert "GREMLINS_SPEND__PER_DAY=3 gremlins dispatch" in reason
 
 
 def test_reservations_keep_a_fleet_within_the_day(project: Project) -> None:

@@ -195,11 +195,11 @@ class BeadStore(Protocol):
 
     def last_seq(self, project: str) -> int: ...
 
-    def day(self, since: float) -> tuple[float, tuple[Attempt, ...]]:
-        """USD of all projects' attempts settled since then, and all unsettled attempts."""
+    def unsettled_attempts(self) -> tuple[Attempt, ...]:
+        """Of all projects."""
 
-    def dearest(self, pipeline: str) -> float | None:
-        """USD of a pipeline's dearest settled attempt."""
+    def average_usd(self, pipeline: str) -> float | None:
+        """Average USD of a pipeline's latest settled attempts that cost something; None if there is none."""
 
     def paused(self, project: str) -> str | None:
         """The reason, if the project is paused."""

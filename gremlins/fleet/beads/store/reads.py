@@ -28,6 +28,8 @@ from gremlins.fleet.beads.store.schema import (
 CHUNK = 500
 """Ids per query; SQLite has a limit."""
 FEWEST_RECENT = 20
+AVERAGED = 50
+"""Attempts whose cost is averaged."""
 BEYOND = "\U0010ffff"
 """Sorts after every character of an id."""
 
@@ -184,16 +186,18 @@ class Reader:
         with self.db.reading():
             return last_seq(self.db, project)
 
-    def day(self, since: float) -> tuple[float, tuple[Attempt, ...]]:
+    def unsettled_attempts(self) -> tuple[Attempt, ...]:
         with self.db.reading():
-            spent = self.db.value("SELECT TOTAL(cost_usd) FROM attempts WHERE settled_at >= ?", (since,))
             rows = self.db.rows("SELECT * FROM attempts WHERE settled_seq IS NULL")
-        return float(spent), tuple(a for row in rows for a in _readable(row))
+        return tuple(a for row in rows for a in _readable(row))
 
-    def dearest(self, pipeline: str) -> float | None:
-        sql = "SELECT MAX(cost_usd) FROM attempts WHERE pipeline = ? AND cost_usd > 0"
+    def average_usd(self, pipeline: str) -> float | None:
+        sql = (
+            "SELECT AVG(cost_usd) FROM (SELECT cost_usd FROM attempts NOT INDEXED WHERE pipeline = ? AND cost_usd > 0"
+            " ORDER BY rowid DESC LIMIT ?)"  # the latest without sorting all
+        )
         with self.db.reading():
-            found = self.db.value(sql, (pipeline,))
+            found = self.db.value(sql, (pipeline, AVERAGED))
         return None if found is None else float(found)
 
     def paused(self, project: str) -> str | None:
