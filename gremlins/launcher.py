@@ -31,6 +31,7 @@ from gremlins.records.gremlin import DiffCount, Gremlin, Mode, Queued, RunStore,
 from gremlins.records.journal import Journal
 from gremlins.repository.git import Git, find_root
 from gremlins.repository.github import GitHub
+from gremlins.repository.project import find_project, refuse_gremlins_own
 from gremlins.repository.trust import check_trust
 from gremlins.repository.worktree import branch_name, create, remove
 from gremlins.stages.spec import AgentStage, Handoff, Implement, OpenPr, Plan, WaitCi, WaitReview, walk
@@ -65,6 +66,8 @@ class Prepared:
 
     request: LaunchRequest
     repo: Path
+    """The working tree it is launched from."""
+    project: Path
     loaded: LoadedSettings
     pipeline: FrozenPipeline
 
@@ -77,17 +80,16 @@ def prepare(
     loaded: LoadedSettings | None = None,
     pipeline: Pipeline | None = None,
 ) -> Prepared:
-    """Check everything that needs nothing to be made or spent.
+    """Check everything that needs nothing to be made or spent, the repository first: a pipeline may be its own.
 
     loaded, pipeline: the repository's settings and the request's pipeline, if the caller has read them already.
     Raises NotFound (pipeline), ConfigError (pipeline, settings, provider), Untrusted (what the repository brings),
-    NotReady (repository, credentials, binary), GremlinsError (base ref, task).
+    NotReady (repository, credentials, binary), Conflict (in a gremlin's worktree), GremlinsError (base ref, task).
     """
-    repo = _repository_or_none(request.cwd)
+    repo = find_root(request.cwd)
+    refuse_gremlins_own(repo, home.worktrees)
     if pipeline is None:
-        found = find_pipeline(request.pipeline, repo, cwd=request.cwd)
-    repo = repo or find_root(request.cwd)
-    pipeline = pipeline or load_pipeline(found, providers=known_providers())
+        pipeline = load_pipeline(find_pipeline(request.pipeline, repo, cwd=request.cwd), providers=known_providers())
     loaded = loaded or load_settings(repo, home, env)
     frozen = freeze(
         pipeline,
@@ -105,15 +107,7 @@ def prepare(
     _check_clients(frozen, request, loaded, env)
     if any(isinstance(spec, OpenPr | WaitReview | WaitCi) for _, spec in walk(frozen.stages)):
         GitHub(repo, env).check_ready()
-    return Prepared(request, repo, loaded, frozen)
-
-
-def _repository_or_none(cwd: Path) -> Path | None:
-    """None, so that an unknown pipeline is reported before a missing repository."""
-    try:
-        return find_root(cwd)
-    except GremlinsError:
-        return None
+    return Prepared(request, repo, find_project(repo), loaded, frozen)
 
 
 def _check_task(request: LaunchRequest, pipeline: FrozenPipeline) -> None:
@@ -248,7 +242,8 @@ def _make(prepared: Prepared, gremlin_id: str, home: Home, store: RunStore, lock
         task=request.task or (request.plan or ""),
         title=_title(request),
         bead_id=request.bead_id,
-        project=str(prepared.repo),
+        project=str(prepared.project),
+        checkout="" if prepared.repo == prepared.project else str(prepared.repo),
         branch=branch,
         worktree=str(worktree),
         base=base,

@@ -14,6 +14,7 @@ from gremlins.errors import NotReady
 GREMLIN_ID = re.compile(r"[a-z0-9-]{1,64}")
 
 STATE, FROZEN, STOP, WAIT = "state.json", "frozen.json", "stop.json", "wait.json"
+RELOCATION = "relocation.json"
 LOCK, ACTIVITY, LOG, CALLS = "lock", "activity", "log", "calls"
 """Names in a gremlin's folder, for lists: with ten thousand gremlins `Path` itself takes a second."""
 
@@ -46,6 +47,11 @@ class GremlinPaths(NamedTuple):
     def stop(self) -> Path:
         """The request to stop, not part of the record."""
         return self.root / STOP
+
+    @property
+    def relocation(self) -> Path:
+        """Where its repository is now, told while its process waited."""
+        return self.root / RELOCATION
 
     @property
     def wait(self) -> Path:

@@ -121,7 +121,7 @@ class Run:
     def _notify(self) -> None:
         """Run the `notify` command, without waiting for it."""
         if (event := ending_event(self.record, self.clock.now())) is not None:
-            notify(self.frozen.settings.notify, event, self.env, Path(self.record.project))
+            notify(self.frozen.settings.notify, event, self.env, self.record.tree)
 
     def close(self) -> None:
         """Close the descriptors except the lock's, for a process that lives on."""
@@ -338,7 +338,7 @@ class Run:
     def _caps(self) -> SpendSettings:
         """The caps of now, not of the launch, so that a change applies to running gremlins."""
         try:
-            return load_settings(Path(self.record.project), self.home, self.env).settings.spend
+            return load_settings(self.record.tree, self.home, self.env).settings.spend
         except GremlinsError:
             return self.frozen.settings.spend
 
@@ -578,7 +578,7 @@ def _crashed(home: Home, gremlin_id: str, lock: GremlinLock, clock: Clock) -> in
     with contextlib.suppress(GremlinsError):  # `frozen.json` may be the unreadable file
         settings = read_frozen(store.paths(gremlin_id).frozen).settings
         if (event := ending_event(written, clock.now())) is not None:
-            notify(settings.notify, event, os.environ, Path(record.project))
+            notify(settings.notify, event, os.environ, record.tree)
     return INTERNAL_ERROR
 
 

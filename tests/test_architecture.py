@@ -39,7 +39,7 @@ LAYER_OF = {name: height for height, names in enumerate(LAYERS) for name in name
 
 INSIDE: dict[str, list[set[str]]] = {
     "processes": [{"children", "interrupt", "locks"}, {"ending", "notify", "spawn"}],
-    "repository": [{"git"}, {"github", "landing", "project"}, {"trust", "worktree"}, {"interrupted"}],
+    "repository": [{"git"}, {"github", "landing"}, {"worktree"}, {"interrupted", "project"}, {"trust"}],
     "records": [{"claims", "format", "journal", "prices"}, {"gremlin", "stop_request", "wait"},
                 {"calls", "ending_event", "liveness", "persons_words"}, {"spend"}, {"totals"}, {"caps"}],
     "clients": [{"route"}, {"account", "agent_env", "base", "exchange"}, {"transport"}, {"key_proof", "next_step"},
@@ -57,7 +57,7 @@ INSIDE: dict[str, list[set[str]]] = {
     "pipeline": [{"file"}, {"freezing"}],
     "fleet": [{"advice", "times", "observe"}, {"status"}, {"beads"}, {"stop"},
               {"going_on"}, {"rescue", "ack", "land", "remove", "history", "doctor"}, {"answer", "revise", "diff"},
-              {"dispatch"}],
+              {"dispatch"}, {"relocate"}],
     "fleet.beads": [{"bead"}, {"attempts"}, {"store"}, {"interchange", "edit"}],
     "fleet.beads.store": [{"interface", "schema"}, {"database"}, {"blocking"}, {"reads"}, {"sqlite"}],
     "fleet.dispatch": [{"policy", "locks"}, {"spending"}, {"observation"}, {"judge"}, {"breaker"}, {"world"}, {"admit"},
@@ -66,7 +66,7 @@ INSIDE: dict[str, list[set[str]]] = {
     "cli": [{"completion", "current_project", "out", "persons_text", "screen", "verbs"}, {"named", "trust"},
             {"fleet_table", "show_page", "watch"}, {"fleet_view"}, {"bead"}, {"dispatch"},
             {"ack", "answer", "clean", "cost", "demo", "diff", "doctor", "land", "launch", "log", "pipelines",
-             "rescue", "revise", "rm", "show", "simulate", "status", "stop"}, {"app", "quick"}, {"main"}],
+             "relocate", "rescue", "revise", "rm", "show", "simulate", "status", "stop"}, {"app", "quick"}, {"main"}],
     "simulator": [{"api"}, {"faults", "messages", "reading"}, {"model", "options"}, {"catalogue", "rules"},
                   {"checks", "demo_repository"}, {"batches"}, {"routes"}, {"server"}, {"simulator"}, {"__main__"}],
 }  # fmt: skip

@@ -20,7 +20,7 @@ from gremlins.fleet.dispatch.ownership import settle_for_retry
 from gremlins.fleet.dispatch.policy import CurrentSettings, Policy
 from gremlins.fleet.dispatch.spending import Spending
 from gremlins.paths import Home
-from gremlins.repository.project import find_project
+from gremlins.repository.project import find_project, main_tree
 
 if TYPE_CHECKING:
     from gremlins.fleet.dispatch.preflight import Readiness
@@ -28,20 +28,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Here:
-    """The project of the current folder."""
+    """The project of the current folder. `root`: the working tree that its settings and pipelines are read from."""
 
     home: Home
+    project: str
     root: Path
     clock: Clock
 
     @classmethod
     def find(cls) -> Here:
         """Raises NotReady outside of a repository."""
-        return cls(Home.from_env(), find_project(Path.cwd()), SystemClock())
-
-    @property
-    def project(self) -> str:
-        return str(self.root)
+        here = Path.cwd()
+        return cls(Home.from_env(), str(find_project(here)), main_tree(here), SystemClock())
 
     @cached_property
     def settings(self) -> CurrentSettings:

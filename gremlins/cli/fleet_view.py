@@ -47,9 +47,9 @@ def show_fleet(
 
 
 def _here() -> Path:
-    from gremlins.repository.git import find_root  # a subprocess: only when asked for
+    from gremlins.repository.project import find_project  # a subprocess: only when asked for
 
-    return find_root(Path.cwd())
+    return find_project(Path.cwd())
 
 
 def _report_unreadable(fleet: FleetStatus) -> None:

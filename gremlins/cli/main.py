@@ -10,7 +10,7 @@ from io import TextIOWrapper
 from gremlins.cli.out import note
 from gremlins.cli.quick import quick
 from gremlins.cli.verbs import VERBS, normalise
-from gremlins.errors import GremlinsError, NotFound, nearest
+from gremlins.errors import GremlinsError, NotFound, NotReady, nearest
 
 INTERRUPTED = 130
 BUG = 3
@@ -38,10 +38,20 @@ def run(argv: Sequence[str]) -> int:
             return _reader_gone()
         raise
     except OSError as error:
+        if _folder_is_gone():
+            return _tell("the current folder is gone", "go to another one: cd ~", NotReady.exit_code)
         where = f": {error.filename}" if error.filename else ""
         return _tell(f"{error.strerror or error}{where}", "`gremlins doctor` looks at disk and permissions", 1)
     except Exception:  # noqa: BLE001 # the last handler: an exception here is a bug, kept in a crash log
         return _crash()
+
+
+def _folder_is_gone() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _reader_gone() -> int:

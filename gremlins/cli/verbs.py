@@ -32,6 +32,7 @@ VERBS = {
     "land": Verb("land", "Bring a finished gremlin's work onto your branch."),
     "rm": Verb("rm", "Remove gremlins and their worktrees."),
     "clean": Verb("clean", "Remove what has landed, and what is over without commits."),
+    "relocate": Verb("relocate", "Tell gremlins and beads that their repository was moved here."),
     "cost": Verb("cost", "What it has cost, by gremlin, stage, model, day or bead."),
     "trust": Verb("trust", "Say yes to the settings and pipelines that a repository brings."),
     "doctor": Verb("doctor", "Look at git, credentials, settings, disk and records."),

@@ -20,7 +20,15 @@ from gremlins.records.journal import Journal
 from gremlins.repository.git import Git
 from gremlins.repository.github import GitHub, PullRequest, remote_of
 from gremlins.repository.landing import land as land_branch
-from gremlins.repository.worktree import Worktree, has_uncommitted, interrupted_ref, remove, save_interrupted
+from gremlins.repository.project import find_project
+from gremlins.repository.worktree import (
+    Worktree,
+    has_uncommitted,
+    interrupted_ref,
+    refuse_lost,
+    remove,
+    save_interrupted,
+)
 from gremlins.stages.pull_request import PULL_REQUEST, find_ours
 
 
@@ -49,7 +57,7 @@ def land(
     with GremlinLock.acquire(paths.lock, "keeper", clock=clock) as lock:
         record = _finished(store, gremlin_id)
         done = land_branch(
-            Path(record.project),
+            _landing_place(record, into),
             record.branch,
             record.base,
             message=_message(record),
@@ -59,6 +67,23 @@ def land(
         )
         _landed(store, record, lock, done.sha, done.target_branch, keep=keep)
     return Landing(gremlin_id, done.sha, done.target_branch, done.files_changed)
+
+
+def _landing_place(record: Gremlin, into: str | None) -> Path:
+    """The working tree it was launched from; where a branch is named, any place of the repository."""
+    project = Path(record.project)
+    refuse_lost(Worktree(project, Path(record.worktree), record.branch, record.base))
+    if into is not None or not record.checkout:
+        return project
+    try:
+        if find_project(record.tree) == project:
+            return record.tree
+    except GremlinsError:
+        pass  # it is gone
+    raise Conflict(
+        f"{record.tree}, from which it was launched, is not a working tree of {project} any more",
+        hint=f"name a branch: `gremlins land {record.id} --into BRANCH`",
+    )
 
 
 def land_pr(

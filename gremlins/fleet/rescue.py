@@ -31,7 +31,7 @@ from gremlins.records.gremlin import Bailed, FailedGremlin, Gremlin, Queued, Run
 from gremlins.records.liveness import RESCUABLE
 from gremlins.records.stop_request import StopRequest, clear_stop, read_stop, write_stop
 from gremlins.repository.git import Git
-from gremlins.repository.worktree import SIDE, Worktree, remove, side_worktrees
+from gremlins.repository.worktree import SIDE, Worktree, refuse_lost, remove, side_worktrees
 from gremlins.stages.revision import round_name
 from gremlins.stages.spec import children
 
@@ -103,6 +103,7 @@ def _revive(
     store = RunStore(home, clock)
     record, paths = store.read(gremlin_id), home.gremlin(gremlin_id)
     frozen = read_frozen(paths.frozen)
+    record = _find_worktree(record, home)
     ledger = Ledger(paths)
     open_calls = [call for call in ledger.batch_calls() if not call.settled]
     _prove_key(open_calls, env, frozen)
@@ -123,6 +124,17 @@ def _revive(
     record = replace(record, spawn=record.spawn + 1, status=Queued(since=clock.now()), ended_at=None)
     store.write(record, lock)
     return detail
+
+
+def _find_worktree(record: Gremlin, home: Home) -> Gremlin:
+    """The record with its worktree where the state root is now. Raises Conflict where its process would end at once."""
+    worktree = home.worktree(record.id)
+    if record.branch:
+        repo = Path(record.project)
+        refuse_lost(Worktree(repo, worktree, record.branch, record.base))
+        if record.worktree != str(worktree) and worktree.is_dir():
+            Git(repo).attempt("worktree", "repair", str(worktree))
+    return replace(record, worktree=str(worktree))
 
 
 def _keep_or_clear_stop(paths: GremlinPaths, open_calls: list[BatchCall]) -> None:

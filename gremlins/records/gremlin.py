@@ -15,7 +15,7 @@ from gremlins.clock import Clock
 from gremlins.errors import Conflict, CorruptRecord, NotFound
 from gremlins.files import make_private_dir, write_atomic
 from gremlins.outcome import FailureClass, SpendingCap
-from gremlins.paths import STATE, GremlinPaths, Home
+from gremlins.paths import RELOCATION, STATE, GremlinPaths, Home
 from gremlins.processes.locks import GremlinLock
 from gremlins.records.format import Moment, Record, decoded, encoded
 
@@ -223,6 +223,9 @@ class Gremlin(Record, frozen=True):
     cost: CostSummary = CostSummary()
     stages: tuple[StageRun, ...] = ()
     parked_seconds: float = 0.0
+    checkout: str = ""
+    """The working tree it was launched from, where that is not `project`: a linked worktree, or one of a bare
+    repository."""
     accepts_no_evidence: bool = False
     """A person accepted that it finishes without a change."""
     diff: DiffCount | None = None
@@ -230,6 +233,11 @@ class Gremlin(Record, frozen=True):
     answers: tuple[Answered, ...] = ()
     revisions: tuple[Revision, ...] = ()
     schema: int = SCHEMA
+
+    @property
+    def tree(self) -> Path:
+        """The working tree it was launched from: settings are read there, and its work lands on the branch there."""
+        return Path(self.checkout or self.project)
 
     def attempt_of(self, label: str) -> int:
         """The attempt of a stage or call: that of the nearest stage around it that has begun another, else 1."""
@@ -283,6 +291,13 @@ def _upward(path: str) -> Iterator[str]:
         path = around(path)
 
 
+class Relocation(Record, frozen=True):
+    """Where the repository of a gremlin is now, told while its process waited: its record was not ours to write."""
+
+    project: str
+    checkout: str
+
+
 class RunStore:
     """All gremlins of one state root. Reading needs no lock; writing needs the gremlin's."""
 
@@ -332,6 +347,7 @@ class RunStore:
 
 
 _DECODER = msgspec.json.Decoder(Gremlin)
+_RELOCATION = msgspec.json.Decoder(Relocation)
 
 
 def read_record(folder: str) -> Gremlin:
@@ -360,7 +376,16 @@ def read_version(folder: str) -> tuple[Gremlin, Version]:
     if not record.worktree.endswith(f"/worktrees/{name}"):
         # Worktrees are written to, reset and removed: a damaged record must not name another folder.
         raise CorruptRecord(Path(path), f"names a worktree that is not its own, `{record.worktree}`")
-    return record, (stat.st_ino, stat.st_mtime_ns)
+    return record if record.over() else _relocated(folder, record), (stat.st_ino, stat.st_mtime_ns)
+
+
+def _relocated(folder: str, record: Gremlin) -> Gremlin:
+    try:
+        with open(f"{folder}/{RELOCATION}", "rb", buffering=0) as file:
+            told = decoded(_RELOCATION, file.read(), file.name, "a relocation", SCHEMA)
+    except OSError:
+        return record
+    return replace(record, project=told.project, checkout=told.checkout)
 
 
 def read_again(folder: str, record: Gremlin, version: Version) -> tuple[Gremlin, Version]:

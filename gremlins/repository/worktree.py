@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from gremlins.clock import Clock, SystemClock
-from gremlins.errors import Conflict, GremlinsError
+from gremlins.errors import Conflict
 from gremlins.files import make_private_dir, write_atomic
 from gremlins.repository.git import QUIET, Git, Sha, error_of
 from gremlins.repository.landing import merge_aside
@@ -41,7 +41,7 @@ _TOOL_FILES = re.compile(
 
 @dataclass(frozen=True)
 class Worktree:
-    """A gremlin's worktree. `base`: the commit its branch began at. `repo`: the person's own working tree."""
+    """A gremlin's worktree. `base`: the commit its branch began at. `repo`: the project's path; git runs there."""
 
     repo: Path
     path: Path
@@ -100,14 +100,23 @@ def create(repo: Path, path: Path, branch: str, commit: str) -> Worktree:
     return made
 
 
-def restore(worktree: Worktree) -> None:
-    """Check out a worktree again that is gone or incomplete. Raises GremlinsError if the branch is gone."""
-    git = Git(worktree.repo)
+def refuse_lost(worktree: Worktree) -> None:
+    """Raises Conflict if the repository is not at its path, or has no such branch: nothing can go on there."""
+    repo, git = worktree.repo, Git(worktree.repo)
+    moved = f"if it was moved, go to where it is now and say `gremlins relocate {repo}`"
+    if not repo.is_dir() or git.in_repository("--git-dir") is None:
+        raise Conflict(f"its repository is not at {repo} any more", hint=moved)
     if git.try_commit(worktree.ref) is None:
-        raise GremlinsError(
-            f"the branch {worktree.branch} is gone from {worktree.repo}",
-            hint=f"`git -C {worktree.repo} reflog --all` may still know it; else launch anew",
+        raise Conflict(
+            f"the branch {worktree.branch} is gone from {repo}",
+            hint=f"`git -C {repo} reflog --all` may still know it; if the repository there is another one, {moved[3:]}",
         )
+
+
+def restore(worktree: Worktree) -> None:
+    """Check out a worktree again that is gone or incomplete. Raises Conflict if repository or branch is gone."""
+    refuse_lost(worktree)
+    git = Git(worktree.repo)
     if not is_whole(worktree):
         _check_out(git, worktree.path, worktree.branch, None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -164,7 +165,13 @@ def _list(here: Here, query: Query, buckets: set[str], limit: int | None, json: 
     for line in table(listed, where, now, width):
         say(line)
     if not listed:
-        note("no beads")
+        gone = (
+            []
+            if here.store.count(here.project)
+            else [name for name in here.store.projects() if not Path(name).exists()]
+        )
+        moved = "".join(f"; if {name} was moved here, say `gremlins relocate {name}`" for name in gone[:3])
+        note(f"no beads{moved}")
 
 
 def _listed(

@@ -105,9 +105,7 @@ class Waiter:
             now = self.ticks()
             if now < due:
                 self.sleep(due - now)
-            elif self.home_is_gone():
-                self.give_up(f"{self.folder} was moved or removed")
-            elif not pollable or self.poll():
+            elif self.home_is_gone() or not pollable or self.poll():
                 self.take_turn()
                 break
             else:
@@ -245,6 +243,8 @@ class Waiter:
 
     def wake(self) -> None:
         """Become the runner, with signals blocked. Waits a while for a program that is just being replaced."""
+        if self.home_is_gone():
+            self.give_up(f"{self.folder} was moved or removed")
         ends = self.ticks() + PROGRAM_PATIENCE
         while True:
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

@@ -186,8 +186,10 @@ def task_of(issue: Issue) -> str:
 
 
 def prefix_of(project: str) -> str:
-    """The prefix of a project's bead ids: the name of its folder in lower case."""
-    name = re.sub(r"[^a-z0-9]+", "-", PurePath(project).name.lower()).strip("-")
+    """The prefix of a project's bead ids: the name of its folder in lower case (of the one around a `.bare`)."""
+    path = PurePath(project)
+    name = path.parent.name if path.name.startswith(".") else path.name
+    name = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     return name[:24].rstrip("-") or "bead"
 
 

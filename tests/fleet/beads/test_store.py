@@ -188,6 +188,29 @@ def test_unsettled_attempts_are_of_all_projects_and_settled_ones_give_the_averag
     assert store.average_usd("other") is None
 
 
+def test_a_project_that_was_moved_takes_everything_along_after_what_is_there_already(tmp_path: Path) -> None:
+    with SqliteStore(tmp_path / "beads.db") as store:
+        for bead_id, project in (("a-1", PROJECT), ("b-1", "/new")):
+            put(store, bead_id, project=project)
+            mine = attempt(bead_id, project=project)
+            assert store.commit(AddAttempt(mine), SetPaused(project, "lunch"), Event(project, bead_id, NOW, "made", ""))
+            assert store.commit(SettleAttempt(mine, end(cost=0.25)))
+        assert store.rename_project([PROJECT, "/unknown"], "/new") == 1
+        assert store.projects() == ["/new"]
+        assert [found.bead_id for found in store.recent("/new", 0.0)] == ["b-1", "a-1"]
+        assert (store.last_seq("/new"), store.paused("/new")) == (2, "lunch")
+        assert len(store.events("/new", "a-1")) == 1
+
+
+def test_a_project_is_not_moved_over_beads_of_the_same_ids(tmp_path: Path) -> None:
+    with SqliteStore(tmp_path / "beads.db") as store:
+        put(store, "a-1")
+        put(store, "a-1", project="/new")
+        with pytest.raises(Conflict, match="a-1"):
+            store.rename_project([PROJECT], "/new")
+        assert store.count(PROJECT) == {"open": 1}
+
+
 def test_a_view_holds_what_is_under_way_what_was_tried_and_the_next_to_start(store: BeadStore) -> None:
     for number in range(9):
         put(store, f"a-{number}", priority=4 - number % 5)

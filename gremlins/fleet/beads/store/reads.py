@@ -96,6 +96,10 @@ class Reader:
         with self.db.reading():
             return [row["id"] for row in self.db.rows("SELECT id FROM beads WHERE project = ?", (project,))]
 
+    def projects(self) -> list[str]:
+        with self.db.reading():
+            return [row["project"] for row in self.db.rows("SELECT DISTINCT project FROM beads ORDER BY project")]
+
     def count(self, project: str) -> dict[str, int]:
         with self.db.reading():
             rows = self.db.rows("SELECT status, COUNT(*) FROM beads WHERE project = ? GROUP BY status", (project,))

@@ -69,6 +69,40 @@ class SqliteStore(Reader):
             rows = sorted(self.db.rows(sql, (project,)), key=lambda row: int(row["n"]))
         return tuple(Notice(row["project"], row["at"], row["kind"], json.loads(row["payload"])) for row in rows)
 
+    def rename_project(self, old: Sequence[str], new: str) -> int:
+        """Give everything of these projects to another, in one transaction. Returns the number of beads.
+
+        The numbers of settlements and episodes go on after those of the other. Raises Conflict if both have a bead.
+        """
+        with self.db.transaction():
+            both = "SELECT id FROM beads WHERE project = ? INTERSECT SELECT id FROM beads WHERE project = ?"
+            for name in old:
+                if found := [row["id"] for row in self.db.rows(both, (name, new))]:
+                    raise Conflict(
+                        f"{new} has beads of the same ids already: {', '.join(found[:5])}",
+                        hint="export those of one of the two and delete them first",
+                    )
+            return sum(self._rename_project(name, new) for name in old)
+
+    def _rename_project(self, old: str, new: str) -> int:
+        settled = last_seq(self.db, new)
+        episode = self.db.value("SELECT COALESCE(MAX(number), 0) FROM episodes WHERE project = ?", (new,))
+        self.db.execute(
+            "DELETE FROM pauses WHERE project = ? AND EXISTS (SELECT 1 FROM pauses WHERE project = ?)", (old, new)
+        )
+        count = self.db.execute("UPDATE beads SET project = ? WHERE project = ?", (new, old)).rowcount
+        self.db.execute(
+            "UPDATE attempts SET project = ?, settled_seq = settled_seq + ? WHERE project = ?", (new, settled, old)
+        )
+        self.db.execute(
+            "UPDATE episodes SET project = ?, number = number + ?, since_seq = since_seq + ?,"
+            " closed_seq = closed_seq + ? WHERE project = ?",
+            (new, episode, settled, settled, old),
+        )
+        for table in ("deps", "events", "notices", "pauses"):
+            self.db.execute(f"UPDATE {table} SET project = ? WHERE project = ?", (new, old))
+        return count
+
     def close(self) -> None:
         self.db.close()
 
