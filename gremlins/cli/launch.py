@@ -66,7 +66,7 @@ def launch(
             raise
         say_yes(home)
         record = make(request, home, env, clock)
-    if (used := find_pipeline(pipeline, Path(record.project), cwd=Path.cwd())).hides_built_in:
+    if (used := find_pipeline(pipeline, record.tree, cwd=Path.cwd())).hides_built_in:
         note(f"note: `{used.name}` is this repository's own pipeline, not the built-in one: {used.path}")
     for warning in warnings_of(env):
         note(f"warning: {warning}")
