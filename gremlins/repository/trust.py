@@ -12,6 +12,7 @@ Yes is kept in `trust.json` beside the state, by project.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -100,7 +101,8 @@ def asked_about(root: Path, home: Home) -> list[BroughtFile]:
     history = _History(root, frozenset(known))
     own = [file for file in new if history.is_own(file)]
     if own:
-        _remember(home, project, own)
+        with contextlib.suppress(OSError):  # then git is asked again next time
+            _remember(home, project, own)
     return [file for file in new if file not in own]
 
 
