@@ -104,6 +104,33 @@ class DispatchSettings(Section):
     deadline: Seconds = Field(14_400.0, description="seconds an attempt may work, parked time not counted")
 
 
+class SandboxSettings(Section):
+    mode: Literal["auto", "require", "off"] = Field(
+        "auto",
+        description="bubblewrap around commands: `auto` (where it works), `require` or `off`; "
+        "not from a repository's file",
+    )
+    network: bool = Field(True, description="whether commands reach the network; not from a repository's file")
+    caches: tuple[Command, ...] = Field(
+        (
+            ".cache",
+            ".npm",
+            ".cargo/registry",
+            ".cargo/git",
+            "go/pkg",
+            ".m2/repository",
+            ".gradle",
+            ".nuget",
+            ".local/share/pnpm",
+        ),
+        description="folders below home, or absolute, that commands may write to; not from a repository's file",
+    )
+    memory: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="most MB of data of one process of a command; not from a repository's file"
+    )
+    processes: Count = Field(4096, description="most processes of a command; not from a repository's file")
+
+
 class SpendSettings(Section):
     per_attempt: Dollars | None = Field(5.0, description="most USD of one attempt; `none` lifts it")
     per_bead: Dollars | None = Field(None, description="most USD of one bead")
@@ -129,6 +156,7 @@ class Settings(Section):
     live: LiveSettings = LiveSettings()
     dispatch: DispatchSettings = DispatchSettings()
     spend: SpendSettings = SpendSettings()
+    sandbox: SandboxSettings = SandboxSettings()
 
     @field_validator("client")
     @classmethod
@@ -279,6 +307,7 @@ _PERSONAL = {
     "live.allowed_tools": "it decides what an agent may do",
     "live.bash": "it decides what an agent may do",
     "live.bypass": "it decides what an agent may do",
+    **{f"sandbox.{key}": "it decides what commands may do" for key in SandboxSettings.model_fields},
 }
 _CAPS = frozenset(
     {
@@ -301,6 +330,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "live": LiveSettings,
     "dispatch": DispatchSettings,
     "spend": SpendSettings,
+    "sandbox": SandboxSettings,
 }
 _SECRET = re.compile(r"(^|[_-])(api[_-]?key|key|token|secret|password|passwd|credentials?)$", re.IGNORECASE)
 _URL = re.compile(r"(^|[_-])(base[_-]?url|url|endpoint)$", re.IGNORECASE)

@@ -6,6 +6,7 @@ A launch that fails removes its worktree, branch and folder again.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
 import shutil
@@ -26,6 +27,7 @@ from gremlins.paths import GREMLIN_ID, Home
 from gremlins.pipeline.file import FrozenPipeline, Pipeline, find_pipeline, freeze, load_pipeline
 from gremlins.pipeline.freezing import FrozenLaunch, write_frozen
 from gremlins.processes.locks import GremlinLock
+from gremlins.processes.sandbox import check_sandbox, why_not
 from gremlins.processes.spawn import spawn_runner
 from gremlins.records.gremlin import DiffCount, Gremlin, Mode, Queued, RunStore, StageRun
 from gremlins.records.journal import Journal
@@ -34,7 +36,7 @@ from gremlins.repository.github import GitHub
 from gremlins.repository.project import find_project, refuse_gremlins_own
 from gremlins.repository.trust import check_trust
 from gremlins.repository.worktree import branch_name, create, remove
-from gremlins.stages.spec import AgentStage, Handoff, Implement, OpenPr, Plan, WaitCi, WaitReview, walk
+from gremlins.stages.spec import AgentStage, Exec, Handoff, Implement, OpenPr, Plan, Verify, WaitCi, WaitReview, walk
 
 ANTHROPIC = frozenset({"claude", "anthropic"})
 
@@ -101,6 +103,7 @@ def prepare(
         has_batch=lambda client: client_class(client).batch_support == "yes",
     )
     check_trust(repo, home)
+    check_sandbox(loaded.settings.sandbox, env)
     _check_task(request, frozen)
     if request.base_ref is not None:
         Git(repo).commit(request.base_ref)
@@ -256,9 +259,11 @@ def _make(prepared: Prepared, gremlin_id: str, home: Home, store: RunStore, lock
         created_at=now,
         updated_at=now,
     )
-    Journal(paths.log, clock)(
-        f"launched: pipeline {prepared.pipeline.name}, branch {branch} from {base[:12]} of {prepared.repo}"
-    )
+    say = Journal(paths.log, clock)
+    say(f"launched: pipeline {prepared.pipeline.name}, branch {branch} from {base[:12]} of {prepared.repo}")
+    has_commands = any(isinstance(spec, Exec | Verify) for _, spec in walk(prepared.pipeline.stages))
+    if has_commands and (missing := why_not(prepared.loaded.settings.sandbox, os.environ)):
+        say(f"commands run as you: {missing}")
     return store.write(record, lock)
 
 

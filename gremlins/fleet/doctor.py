@@ -32,6 +32,7 @@ from gremlins.pipeline.file import list_pipelines
 from gremlins.pipeline.freezing import read_frozen
 from gremlins.processes import children as proc
 from gremlins.processes.locks import GremlinLock, holder_of
+from gremlins.processes.sandbox import why_not
 from gremlins.records.calls import Ledger
 from gremlins.records.gremlin import read_record
 from gremlins.records.spend import unreadable_lines
@@ -101,11 +102,21 @@ def examine(home: Home, cwd: Path, env: Mapping[str, str]) -> Health:
         *_clients(settings, env),
         settings_check,
         *_trust(repo, home),
+        _sandbox(settings, env),
         *_pipelines(repo),
         *_state_root(home),
         *_records(home),
     ]
     return Health(tuple(checks), tuple(_shown(loaded)) if loaded else ())
+
+
+def _sandbox(settings: Settings, env: Mapping[str, str]) -> Check:
+    missing = why_not(settings.sandbox, env)
+    if missing is None:
+        return Check("sandbox", "ok", "commands run in bubblewrap")
+    if settings.sandbox.mode == "require":
+        return Check("sandbox", "not_ready", missing, "install bubblewrap, or set `sandbox.mode` to `auto`")
+    return Check("sandbox", "info", f"commands run as you: {missing}")
 
 
 def _trust(repo: Path | None, home: Home) -> Iterator[Check]:

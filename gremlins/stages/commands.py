@@ -89,7 +89,7 @@ def _running(command: str, context: StageContext, output: IO[bytes]) -> Iterator
     """The command as a child in its own group, holding the work lock; nothing of the group outlives the block."""
     session = context.session
     child = start(
-        ["sh", "-c", command],
+        session.shell_command(command),
         cwd=context.worktree.path,
         env=quiet_env(context.worktree, command_env(session.env)),
         stdout=output,

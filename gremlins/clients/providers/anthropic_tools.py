@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import subprocess
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gremlins.clients.live.process import MARK, bound_to_us, end
@@ -35,31 +33,6 @@ def worktree_tools(session: Session, *, edits: bool) -> list[Any]:
     return tools
 
 
-def sandboxed(command: str, worktree: Path) -> list[str]:
-    """The command as it is run: in bubblewrap where the machine has one that works, with only the worktree and a
-    temporary folder writable; else in a plain shell."""
-    shell = ["/bin/sh", "-c", command]
-    wrapper = shutil.which("bwrap")
-    if wrapper is None or not _works(wrapper):
-        return shell
-    root = str(worktree.resolve())
-    git = ("--ro-bind", f"{root}/.git", f"{root}/.git") if (worktree / ".git").exists() else ()
-    return [
-        *(wrapper, "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"),
-        *("--bind", root, root, *git, "--unshare-pid", "--die-with-parent", "--chdir", root),
-        *shell,
-    ]
-
-
-def _works(wrapper: str) -> bool:
-    """True if user namespaces are allowed; many containers forbid them."""
-    try:
-        probe = [wrapper, "--ro-bind", "/", "/", "--unshare-pid", "true"]
-        return proc.run(probe, cwd=Path("/"), timeout=10).returncode == 0
-    except (OSError, proc.TimedOut):
-        return False
-
-
 def _bash_tool(session: Session) -> Any:
     from anthropic import beta_async_tool
 
@@ -80,7 +53,7 @@ async def run_command(session: Session, command: str) -> str:
     timeout = min(COMMAND_TIMEOUT, session.settings.live.idle_timeout * 0.8)
     run_id = uuid.uuid4().hex
     child = proc.start(
-        bound_to_us(sandboxed(command, session.worktree)),
+        bound_to_us(session.shell_command(command)),
         cwd=session.worktree,
         env={**proc.command_env(session.env), MARK: run_id},
         stdout=subprocess.PIPE,

@@ -12,7 +12,6 @@ from msgspec.structs import replace
 from gremlins.clients.base import CallUnsuccessful, Prompt
 from gremlins.clients.next_step import INTERRUPTED
 from gremlins.clients.providers.anthropic import AnthropicClient
-from gremlins.clients.providers.anthropic_tools import sandboxed
 from gremlins.config import LiveSettings
 from gremlins.errors import NotReady
 from gremlins.outcome import Bail, Failed
@@ -142,19 +141,6 @@ def test_a_command_runs_in_the_worktree_without_our_key(make: Any, repo: Repo) -
     assert "calc.py" in shown
     assert "exit code 3" in shown
     assert world.sim.key not in shown
-
-
-def test_a_sandboxed_command_writes_nowhere_but_in_the_worktree(make: Any, repo: Repo, tmp_path: Path) -> None:
-    if sandboxed("true", repo.path)[0] == "/bin/sh":
-        pytest.skip("needs bubblewrap that works here: apt install bubblewrap")
-    outside = tmp_path / "outside"
-    world = make(use("bash", command=f"echo a > inside; echo b > '{outside}'; echo c > .git/config"), "Ran.")
-    world.around.live = QUICK.model_copy(update={"bash": True})
-    before = (repo.path / ".git/config").read_text()
-    world.ask()
-    assert (repo.path / "inside").read_text() == "a\n"
-    assert not outside.exists()
-    assert (repo.path / ".git/config").read_text() == before
 
 
 def test_a_command_that_never_ends_is_ended_and_the_model_told(make: Any) -> None:
