@@ -391,7 +391,7 @@ def _as_written(default: Any) -> str:
         case bool():
             return str(default).lower()
         case tuple():
-            return ", ".join(f"{entry:g}" for entry in default)
+            return ", ".join(entry if isinstance(entry, str) else f"{entry:g}" for entry in default)
         case float():
             return f"{default:.10g}"
         case _:

@@ -108,8 +108,8 @@ def _walls(settings: SandboxSettings, home: Path, worktree: Path, state: Path, e
     if (worktree / ".git").exists():
         yield from ("--ro-bind", str(worktree / ".git"), str(worktree / ".git"))
     for cache in settings.caches:
-        place = str((home / os.path.expanduser(cache)).resolve())
-        yield from ("--bind-try", place, place)
+        writable = str((home / os.path.expanduser(cache)).resolve())
+        yield from ("--bind-try", writable, writable)
     for hidden in ((home / secret).resolve() for secret in SECRET_PLACES):
         if hidden.is_dir():
             yield from ("--tmpfs", str(hidden))

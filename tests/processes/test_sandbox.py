@@ -18,7 +18,9 @@ from tests.conftest import Repo
 from tests.time_limit import DEADLINE
 
 Shell = Callable[..., subprocess.CompletedProcess[str]]
-NONE = why_not(SandboxSettings(), os.environ)
+PATH = os.pathsep.join([os.environ["PATH"], str(Path(sys.prefix) / "sandbox/usr/bin")])
+"""`.ci/run` unpacks bubblewrap below .venv for these tests only."""
+NONE = why_not(SandboxSettings(), {"PATH": PATH})
 works = pytest.mark.skipif(NONE is not None, reason=f"{NONE}: apt install bubblewrap")
 
 
@@ -43,7 +45,7 @@ def shell(person: Path, repo: Repo) -> Shell:
     repo.git("worktree", "add", "--quiet", "-b", "gremlins/one", str(worktree))
 
     def run(command: str, **settings: object) -> subprocess.CompletedProcess[str]:
-        env = {"HOME": str(person), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        env = {"HOME": str(person), "PATH": f"{Path(sys.executable).parent}:{PATH}"}
         chosen = SandboxSettings(**settings)  # type: ignore[arg-type]
         argv = shell_command(command, chosen, worktree=worktree, state=state, env=env)
         return subprocess.run(
