@@ -561,7 +561,7 @@ def _crashed(home: Home, gremlin_id: str, lock: GremlinLock, clock: Clock) -> in
     """Write the traceback to a crash log, and its path into the record."""
     make_private_dir(home.crashes)
     log = home.crashes / f"{gremlin_id}-{clock.now():%Y%m%dT%H%M%S}.log"
-    text = Redactor(os.environ).message(traceback.format_exc())
+    text = Redactor(os.environ).message(traceback.format_exc().encode(errors="backslashreplace").decode())
     write_atomic(log, text)
     store = RunStore(home, clock)
     record = store.read(gremlin_id)

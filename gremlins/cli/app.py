@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from gremlins import __version__
 from gremlins.cli.verbs import ABOUT, VERBS
@@ -29,11 +31,34 @@ def build(words: Sequence[str]) -> Callable[..., Any]:
             app.command(name, help=verb.help)(_placeholder)
         elif verb.is_group:
             group: typer.Typer = importlib.import_module(f"gremlins.cli.{verb.module}").app
+            for command in group.registered_commands:
+                command.cls = CommandWithText
             app.add_typer(group, name=name, help=verb.help)
         else:
             function = getattr(importlib.import_module(f"gremlins.cli.{verb.module}"), name)
-            app.command(name, help=verb.help)(function)
+            app.command(name, help=verb.help, cls=CommandWithText)(function)
     return app
+
+
+class CommandWithText(TyperCommand):
+    """A command that takes an argument with blanks for text, also one that begins with a dash (`- [ ] a task`)."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        options = [param for param in self.params if isinstance(param, TyperOption)]
+        names = {name for option in options for name in option.opts}
+        valued = {name for option in options if not option.is_flag for name in option.opts}
+        words: list[str] = []
+        texts: list[str] = []
+        rest = iter(args)
+        for word in rest:
+            if word == "--":
+                break
+            name = word.partition("=")[0]
+            is_text = name.startswith("-") and any(map(str.isspace, name)) and name[:2] not in names
+            (texts if is_text else words).append(word)
+            if word in valued:
+                words.extend(itertools.islice(rest, 1))
+        return super().parse_args(ctx, [*words, "--", *texts, *rest])
 
 
 def _asked_for(words: Sequence[str]) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Literal, cast
@@ -14,6 +15,8 @@ from gremlins.cli.trust import agreed, say_yes
 from gremlins.clock import SystemClock
 from gremlins.errors import GremlinsError
 from gremlins.paths import Home
+from gremlins.records.gremlin import Gremlin
+from gremlins.repository.git import Git
 
 
 def launch(
@@ -66,6 +69,7 @@ def launch(
             raise
         say_yes(home)
         record = make(request, home, env, clock)
+    _tell_of_uncommitted(record)
     if (used := find_pipeline(pipeline, record.tree, cwd=Path.cwd())).hides_built_in:
         note(f"note: `{used.name}` is this repository's own pipeline, not the built-in one: {used.path}")
     for warning in warnings_of(env):
@@ -77,6 +81,14 @@ def launch(
     else:
         say(record.id)
     return 0
+
+
+def _tell_of_uncommitted(record: Gremlin) -> None:
+    with contextlib.suppress(GremlinsError):  # a status that cannot be had must not stop a launch
+        if found := Git(record.tree).uncommitted():
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            names = f"{', '.join(found[:3])}{more}"
+            note(f"note: {record.id} does not see uncommitted work, it starts from {record.base[:12]}: {names}")
 
 
 def _read_plan(path: str | None) -> str | None:

@@ -24,7 +24,7 @@ def run(argv: Sequence[str]) -> int:
         if isinstance(stream, TextIOWrapper):  # a locale that has no `…` must not be a crash
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _dispatch(argv)
+        code = _dispatch([_readable(word) for word in argv])
         sys.stdout.flush()
         return code
     except GremlinsError as error:
@@ -52,6 +52,15 @@ def _folder_is_gone() -> bool:
     except FileNotFoundError:
         return True
     return False
+
+
+def _readable(word: str) -> str:
+    """A word of the command line as text: records hold UTF-8. The name of a file stays as it is."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return word if os.path.lexists(word) else os.fsencode(word).decode(errors="replace")
+    return word
 
 
 def _reader_gone() -> int:
@@ -108,7 +117,7 @@ def _crash() -> int:
     from gremlins.paths import Home
     from gremlins.redaction import Redactor
 
-    text = Redactor(os.environ).message(traceback.format_exc())
+    text = Redactor(os.environ).message(traceback.format_exc().encode(errors="backslashreplace").decode())
     try:
         folder = Home.from_env().crashes
         make_private_dir(folder)

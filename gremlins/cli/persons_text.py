@@ -26,7 +26,7 @@ def read_text(given: str | None, *, quoted: str) -> str:
             raise typer.BadParameter("is missing; `-` reads standard input", param_hint="TEXT")
         given = _edited(quoted)
     elif given == "-":
-        given = sys.stdin.read()
+        given = sys.stdin.buffer.read().decode(errors="replace")
     if not given.strip():
         raise typer.BadParameter("is empty; nothing was changed", param_hint="TEXT")
     return given.strip() + "\n" if "\n" in given.strip() else given.strip()

@@ -81,7 +81,7 @@ def run(
     On an exception here the child is killed; a `shielded` one is waited for first. `check` is called every 0.3 s
     and interrupts by raising. Raises OSError if the child cannot start, `TimedOut` after `timeout` seconds.
     """
-    data = input.encode() if isinstance(input, str) else input
+    data = input.encode(errors="replace") if isinstance(input, str) else input
     child = start(
         argv,
         cwd=cwd,

@@ -260,6 +260,14 @@ class Git:
         )
         return [line[3:] for line in shown]
 
+    def uncommitted(self) -> list[str]:
+        """What is in the tree and in no commit: changed files, and new ones (a new folder is one name)."""
+        shown = self.names(
+            "status", "--porcelain", "-z", "--no-renames", "--untracked-files=normal", "--ignore-submodules=dirty",
+            "--", ":(top)", ":(top,exclude).gremlins",
+        )  # fmt: skip
+        return [line[3:] for line in shown]
+
     def untracked(self, *, env: Mapping[str, str] | None = None) -> list[str]:
         """Files neither tracked nor ignored. A nested repository is one name that ends with `/`."""
         return self.names("ls-files", "--others", "--exclude-standard", "-z", env=env)
@@ -409,9 +417,18 @@ def find_root(start: Path, *, env: Mapping[str, str] | None = None) -> Path:
     *inside, top = shown.split(b"\n", 2)
     if inside != [b"false", b"false"]:
         raise bare
-    root = Path(os.fsdecode(top.removesuffix(b"\n")))
+    root = readable_path(top.removesuffix(b"\n"))
     Git(root, env=env).head()
     return root
+
+
+def readable_path(raw: bytes) -> Path:
+    """A path that a record can hold. Raises NotReady if it is not UTF-8."""
+    try:
+        return Path(raw.decode())
+    except UnicodeDecodeError:
+        shown = raw.decode(errors="backslashreplace")
+        raise NotReady(f"the path {shown} is not UTF-8", hint="rename the folder whose name is not") from None
 
 
 def refuse_operation(git: Git) -> None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from gremlins.errors import Conflict, NotReady
-from gremlins.repository.git import Git, error_of
+from gremlins.repository.git import Git, error_of, readable_path
 from gremlins.repository.worktree import branch_name
 
 
@@ -23,7 +23,7 @@ def find_project(start: Path) -> Path:
             f"{start} is not in a git repository",
             hint="beads belong to repositories: go to yours, or make one with `git init`",
         )
-    common = Path(os.fsdecode(found.rstrip(b"\n")))
+    common = readable_path(found.rstrip(b"\n"))
     if common.name == ".git":
         return common.parent
     tree = git.answer("config", "--file", str(common / "config"), "--get", "core.worktree")  # of a submodule

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.sandbox import Ran, Sandbox
 from tests.conftest import make_repo
+from tests.time_limit import DEADLINE
 
 GOOD = "stages: [{type: exec, cmds: ['true']}]\n"
 
@@ -84,17 +88,32 @@ def test_an_impossible_id_is_refused(sandbox: Sandbox, wrong: str) -> None:
     nothing_left(sandbox)
 
 
-def test_outside_a_repository(sandbox: Sandbox, tmp_path: Path) -> None:
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    assert "git" in one_clear_line(sandbox.run("launch", "local", "task", cwd=empty), 5)
+@pytest.mark.parametrize("pipeline", ["local", "its-own"])
+def test_a_repository_that_cannot_be_used_is_said_before_an_unknown_pipeline(
+    sandbox: Sandbox, tmp_path: Path, pipeline: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    make_repo(tmp_path / "new")
+    for folder, cause in (("empty", "not in a git repository"), ("new", "no commits")):
+        assert cause in one_clear_line(sandbox.run("launch", pipeline, "task", cwd=tmp_path / folder), 5)
 
 
-def test_a_repository_without_commits(sandbox: Sandbox, tmp_path: Path) -> None:
-    new = tmp_path / "new"
-    make_repo(new / "repo")
-    new = new / "repo"
-    assert "commit" in one_clear_line(sandbox.run("launch", "batch", "task", cwd=new), 5)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a repository to another user")
+def test_a_repository_of_another_user_is_said_with_what_git_advises(sandbox: Sandbox, tmp_path: Path) -> None:
+    foreign = make_repo(tmp_path / "foreign")
+    foreign.commit({"f": ""})
+    os.chown(foreign.path, 4242, 4242)
+    os.chown(foreign.path / ".git", 4242, 4242)
+    assert "safe.directory" in one_clear_line(sandbox.run("launch", "its-own", cwd=foreign.path), 5)
+
+
+def test_a_folder_that_is_gone(sandbox: Sandbox, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    program = "import os, sys; from gremlins.cli.main import run; os.rmdir(os.getcwd()); sys.exit(run(sys.argv[1:]))"
+    words = [sys.executable, "-c", program, "launch", "local", "task"]
+    done = subprocess.run(words, cwd=gone, env=sandbox.env, capture_output=True, text=True, timeout=DEADLINE)
+    assert "the current folder is gone" in one_clear_line(Ran(done.returncode, done.stdout, done.stderr), 5)
 
 
 def test_a_base_ref_that_is_not_there(sandbox: Sandbox) -> None:
@@ -175,3 +194,40 @@ def test_wrong_usage_is_2(sandbox: Sandbox) -> None:
         ran = sandbox.run(*words)
         assert ran.code == 2, words
         assert ran.err.startswith("error: ")
+
+
+@pytest.mark.parametrize("task", ["- [ ] a box to tick", "--- a line", "-x y"])
+def test_a_task_that_begins_with_a_dash_is_a_task(sandbox: Sandbox, task: str) -> None:
+    sandbox.pipeline("mine", GOOD)
+    sandbox.ok("launch", "mine", task, "--id", "g")
+    assert sandbox.peek("g")["task"] == task
+    assert sandbox.run("launch", "mine", "--mood", "live").code == 2
+    assert sandbox.run("launch", "mine", "-x").code == 2
+    bead = sandbox.ok("bead", "create", task, "-d", "- described", "--silent").strip()
+    shown = sandbox.run("bead", "show", bead, "--json").json()
+    assert (shown["title"], shown["description"]) == (task, "- described")
+
+
+def test_text_that_is_not_utf8_is_taken_as_far_as_it_can_be_read(sandbox: Sandbox) -> None:
+    sandbox.pipeline("mine", GOOD)
+    text = os.fsdecode(b"caf\xe9")
+    sandbox.ok("launch", "mine", text, "--id", "g")
+    assert sandbox.peek("g")["task"] == "caf\ufffd"
+    assert "caf" in sandbox.ok("bead", "create", text, "--json")
+
+
+def test_a_repository_whose_path_is_not_utf8_is_refused(sandbox: Sandbox, tmp_path: Path) -> None:
+    repo = make_repo(tmp_path / os.fsdecode(b"caf\xe9"))
+    repo.commit({"f": ""})
+    for words in (("launch", "local", "task"), ("bead", "list")):
+        assert "is not UTF-8" in one_clear_line(sandbox.run(*words, cwd=repo.path), 5)
+
+
+def test_a_launch_says_that_uncommitted_work_is_not_seen(sandbox: Sandbox) -> None:
+    sandbox.pipeline("mine", GOOD)
+    assert sandbox.run("launch", "mine").err == ""
+    sandbox.repo.write({"tests/test_orchard.py": "changed\n", "new/one": "", "new/two": ""})
+    ran = sandbox.run("launch", "mine", "--id", "g")
+    assert (ran.code, ran.out) == (0, "g\n")
+    assert ran.err.startswith("note: g does not see uncommitted work")
+    assert ran.err.endswith(": new/, tests/test_orchard.py\n")
