@@ -9,8 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
+DEV_LOCK := requirements-dev.txt
 
-.PHONY: help demo test check format bench soak sdk-check live-check clean
+.PHONY: help demo test check format dist lock bench soak sdk-check live-check clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,11 +25,14 @@ $(STAMP): pyproject.toml $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-$(DEV_STAMP): $(STAMP)
+$(DEV_STAMP): $(STAMP) $(DEV_LOCK)
 	@echo "installing the test tools into $(VENV) …"
-	@$(BIN)/python -c 'import tomllib; print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"]))' > $(VENV)/dev-requirements.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $(VENV)/dev-requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(DEV_LOCK)
 	@touch $@
+
+lock: $(STAMP) ## the versions and hashes of the test tools, anew
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip compile --quiet --group dev --universal --generate-hashes --python-version 3.11 --no-header --no-annotate --upgrade --output-file $(DEV_LOCK)
 
 demo: $(STAMP) ## a whole pipeline in batch mode against the built-in simulator, no key needed
 	@$(BIN)/gremlins demo
@@ -41,10 +45,19 @@ KEEP := -o tmp_path_retention_policy=failed
 test: $(DEV_STAMP) ## the test suite
 	@$(SCRATCH) $(BIN)/python -m pytest -n 3 --dist worksteal $(KEEP)
 
-check: $(DEV_STAMP) ## format, lint, strict types
+check: $(DEV_STAMP) ## format, lint, strict types, known faults of dependencies
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/pip-audit --path $(VENV)/lib/python*/site-packages --skip-editable --progress-spinner off --timeout 5 > $(VENV)/audit 2>&1 \
+		|| { ! grep -q "^Found" $(VENV)/audit || { cat $(VENV)/audit; exit 1; }; echo "no audit of the dependencies: the service does not answer"; }
+
+dist: $(DEV_STAMP) ## wheel, source archive, and the list of what an installation holds (SBOM)
+	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	@"$(PYTHON)" -m venv --clear build/installed
+	@build/installed/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	@build/installed/bin/python -m pip uninstall --quiet --yes pip setuptools
+	@$(BIN)/pip-audit --path build/installed/lib/python*/site-packages --progress-spinner off --format cyclonedx-json --output dist/sbom.json
 
 format: $(DEV_STAMP) ## rewrite the source in the house format
 	@$(BIN)/ruff format .
@@ -68,7 +81,8 @@ live-check: $(DEV_STAMP) ## the providers against their real binaries, which it 
 	@command -v npm > /dev/null || { echo "error: no npm on PATH"; echo "hint: install Node.js 20 or newer"; exit 1; } >&2
 	@npm install --prefix "$(LIVE)" --no-audit --no-fund --loglevel=error $(LIVE_PACKAGES)
 	@test -x "$(LIVE)/venv/bin/python" || "$(BIN)/python" -m venv "$(LIVE)/venv"
-	@"$(LIVE)/venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement $(VENV)/dev-requirements.txt --editable '.[openai]'
+	@"$(LIVE)/venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement $(DEV_LOCK)
+	@"$(LIVE)/venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[openai]'
 	@LIVE_BINARIES="$(LIVE)/node_modules/.bin" "$(LIVE)/venv/bin/python" -m pytest -m "" tests/live tests/clients/providers/test_openai.py tests/clients/test_conformance.py
 
 clean: ## remove what the targets above have made
