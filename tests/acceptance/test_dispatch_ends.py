@@ -123,17 +123,35 @@ def test_ctrl_c_drains_and_gremlins_at_work_go_on(project: Sandbox) -> None:
     assert [row["bead"] for row in once(project)["closed"]] == [bead_id]
 
 
-def test_a_landing_that_is_refused_is_a_failure_with_the_conflict_as_reason(project: Sandbox) -> None:
+def test_a_refused_landing_holds_its_bead_until_the_tree_allows_it(project: Sandbox) -> None:
+    """A dirty tree bought one finished change four times."""
+    bead_id = create(project, "Waits to land")
+    gremlin = once(project, "--pipeline", "changes")["spawned"][0]["gremlin"]
+    project.until(gremlin, "finished")
+    project.repo.write({"README.md": "half written\n"})
+    report = once(project, "--pipeline", "changes", "--land")
+    assert [row["bead"] for row in report["held"]] == [bead_id]
+    assert once(project, "--pipeline", "changes", "--land")["spawned"] == []
+    failure = ours(project, bead_id)["failure"]
+    assert failure["class"] == "landing"
+    assert "README.md" in failure["reason"]
+    assert (ours(project, bead_id)["attempts"], ours(project, bead_id)["spawns"]) == (0, 1)
+    project.repo.commit({}, "written")
+    assert [row["bead"] for row in once(project, "--pipeline", "changes", "--land")["closed"]] == [bead_id]
+    assert project.life(gremlin) == "landed"
+
+
+def test_a_conflict_waits_for_a_person_and_lands_once_it_is_resolved(project: Sandbox) -> None:
     bead_id = create(project, "Conflicts")
     gremlin = once(project, "--pipeline", "changes")["spawned"][0]["gremlin"]
     project.until(gremlin, "finished")
     project.repo.commit({"new.txt": "another's\n"}, "a conflict")
-    report = once(project, "--pipeline", "changes", "--land", "--retry-cap", "1")
-    assert [row["bead"] for row in report["failed"]] == [bead_id]
-    failure = ours(project, bead_id)["failure"]
-    assert failure["class"] == "task"
-    assert "new.txt" in failure["reason"]
+    once(project, "--pipeline", "changes", "--land")
+    assert "new.txt" in ours(project, bead_id)["failure"]["reason"]
     assert project.repo.read("new.txt") == "another's\n"
+    project.repo.git("rm", "-q", "new.txt")
+    project.repo.commit({}, "out of its way")
+    assert [row["bead"] for row in once(project, "--pipeline", "changes", "--land")["closed"]] == [bead_id]
 
 
 def test_work_that_the_branch_has_already_closes_its_bead_without_a_landing(project: Sandbox) -> None:

@@ -128,6 +128,11 @@ class Work:
         return self.status in TERMINAL
 
     @property
+    def to_land(self) -> bool:
+        """True if its work is done and landing it was refused."""
+        return self.hold is not None and self.hold.kind == "to_land" and self.unsettled is not None
+
+    @property
     def current(self) -> tuple[Attempt, ...]:
         """The attempts of this retry epoch."""
         return tuple(a for a in self.attempts if a.epoch == self.epoch) if self.attempts else ()

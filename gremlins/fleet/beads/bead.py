@@ -104,7 +104,8 @@ class Issue(BaseModel):
         return () if value is None else value
 
 
-HoldKind = Literal["person", "stopped", "spawn_cap", "host", "imported"]
+HoldKind = Literal["person", "stopped", "spawn_cap", "host", "imported", "to_land"]
+"""to_land: its work is done, and landing it was refused. The loop lands it when the tree allows."""
 
 
 @dataclass(frozen=True)

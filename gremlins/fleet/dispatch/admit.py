@@ -78,7 +78,7 @@ def _under_way(work: Work, attempt: Attempt, world: World) -> Admit | Standing:
     """A bead with an unsettled attempt: its gremlin works, has ended, or needs a process."""
     judgement = judge(attempt, world.seen.get(attempt.gremlin_id), world.now, world.policy)
     if work.terminal or not isinstance(judgement, Respawn | Reattach):
-        return _terminal(work, world) or _at_work(attempt, judgement, world)
+        return _terminal(work, world) or _at_work(work, attempt, judgement, world)
     how: How = "respawn" if isinstance(judgement, Respawn) else "reattach"
     # An outstanding batch is paid for, so a blocker no longer matters.
     checks = (_held, _blocked, _breaker, _paused) if how == "respawn" else (_held, _spawn_cap, _breaker, _paused)
@@ -90,9 +90,12 @@ def _under_way(work: Work, attempt: Attempt, world: World) -> Admit | Standing:
     return Admit(how, attempt.gremlin_id, probe_for)
 
 
-def _at_work(attempt: Attempt, judgement: Judgement, world: World) -> Standing:
+def _at_work(work: Work, attempt: Attempt, judgement: Judgement, world: World) -> Standing:
     seen = world.seen.get(attempt.gremlin_id)
     who = f"gremlin {attempt.gremlin_id}"
+    if work.to_land and work.hold is not None and (seen is None or not seen.alive):
+        then = f"the loop lands it when the tree allows; `gremlins land {attempt.gremlin_id}` tries at once"
+        return Standing("held", work.hold.reason, then)
     if seen is None or not seen.alive:
         if isinstance(judgement, Watch):
             return Standing("held", f"{who}: {judgement.reason}", "a person looks at it (`gremlins doctor`)")

@@ -32,7 +32,7 @@ from gremlins.paths import Home
 from gremlins.processes.children import holders, signal_process
 from gremlins.processes.ending import wait_for_end
 from gremlins.processes.locks import GremlinLock, holder_of
-from gremlins.repository.git import HostGitError
+from gremlins.repository.git import Git, HostGitError
 from gremlins.repository.landing import NothingToLand
 from gremlins.repository.worktree import branch_name, remove
 
@@ -40,6 +40,8 @@ MACHINE_TROUBLE = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EROFS, errno.EIO}
 )
 WHO = "dispatch"
+TREE_KEPT = 0.2
+"""Seconds for which the state of the tree is cached, so that many beads of one tick cost one look."""
 
 
 @dataclass
@@ -53,6 +55,7 @@ class LocalFleet:
     readiness: Readiness
     observer: Observer
     interrupt_fd: int | None = None
+    _tree: tuple[float, tuple[object, ...]] | None = None
 
     def observe(self, gremlin_id: str) -> Observation | None:
         return self.observer.observe(gremlin_id)
@@ -115,6 +118,15 @@ class LocalFleet:
         pids = [holder.pid] if holder is not None and holder.role == "runner" and holder.pid else []
         for pid in [*pids, *holders(paths.work_lock)]:
             signal_process(pid, signal.SIGKILL)
+
+    def landing_state(self, gremlin_id: str) -> object:
+        git, now = Git(self.project), self.clock.monotonic()
+        try:
+            if self._tree is None or now - self._tree[0] > TREE_KEPT:
+                self._tree = (now, (git.branch(), git.try_commit("HEAD"), tuple(git.dirty_paths())))
+            return (*self._tree[1], git.try_commit(f"refs/heads/{branch_name(gremlin_id)}"))
+        except (GremlinsError, OSError):
+            return None
 
     def land(self, gremlin_id: str) -> str:
         if holder_of(self.home.gremlin(gremlin_id).lock) is not None:

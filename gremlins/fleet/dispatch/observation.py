@@ -126,6 +126,9 @@ class Fleet(ReadOnlyFleet, Protocol):
     def kill(self, gremlin_id: str) -> None:
         """Send SIGKILL to its process group."""
 
+    def landing_state(self, gremlin_id: str) -> object:
+        """Changes whenever a refused landing may succeed: HEAD, the uncommitted paths, and the gremlin's branch."""
+
     def land(self, gremlin_id: str) -> str:
         """Land a finished gremlin and return one line about it. Raises LandingRefused, LandingBusy."""
 

@@ -79,6 +79,8 @@ def settle_attempt(home: Home, gremlin_id: str, clock: Clock) -> None:
             work = store.work(attempt.project, attempt.bead_id)
             if work is not None:
                 end = plan.settlement_of(work, judge(attempt, seen, now, Policy()), now)
+                if work.to_land:
+                    end = Settlement(now, "canceled", "its gremlin was removed before its work landed")
                 if end is None or store.commit(*plan.settle_changes(work, attempt, end)):
                     return
 
@@ -89,6 +91,11 @@ def settle_for_retry(
     """Changes that settle the attempt of a bead that `who` retries. Raises Conflict while its gremlin runs."""
     attempt = work.unsettled
     assert attempt is not None
+    if work.to_land:
+        raise Conflict(
+            f"{work.id}: gremlin {attempt.gremlin_id} has done it, and its work waits to land",
+            hint=f"`gremlins land {attempt.gremlin_id}` lands it; `gremlins rm --force {attempt.gremlin_id}` gives it up",
+        )
     seen = observe(attempt.gremlin_id)
     if seen is not None and (seen.alive or seen.state == "unreadable"):
         raise Conflict(

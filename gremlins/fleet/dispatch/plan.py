@@ -81,6 +81,16 @@ def settle_changes(work: Work, attempt: Attempt, end: Settlement) -> tuple[Store
             return (*changes, MoveBead(work, "open", text_of(end.at), hold=work.hold), *told)
 
 
+def hold_to_land(work: Work, attempt: Attempt, why: str, at: float) -> tuple[StoreChange, ...]:
+    """Hold a bead whose finished work may not land now. A person's hold stays, and so does the same reason."""
+    reason = f"to land: gremlin {attempt.gremlin_id} has finished, and landing it is refused: {why}"
+    hold = work.hold
+    if hold is not None and (hold.kind != "to_land" or hold.reason == reason):
+        return ()
+    changes = _move(work, "in_progress", at, reason, Hold("to_land", reason, LOOP, at))
+    return changes if hold is None else changes[:-1]  # a person is told once
+
+
 def _move(work: Work, status: BeadStatus, at: float, reason: str, hold: Hold | None = None) -> tuple[StoreChange, ...]:
     """Close, fail or hold a bead, with the event and the notice."""
     kind = "held" if hold is not None else status

@@ -80,6 +80,8 @@ class Dispatcher:
     draining: Callable[[], bool] = lambda: False
     _asked: set[str] = field(default_factory=set)
     """Attempts whose process was asked to end."""
+    _refused: dict[str, object] = field(default_factory=dict)
+    """State of branch, tree and work when landing an attempt was refused."""
     _next_deferred: float | None = None
 
     def tick(self, *, everything: bool = False) -> TickReport:
@@ -115,11 +117,8 @@ class Dispatcher:
     def _follow(self, work: Work, attempt: Attempt, judgement: Judgement, report: TickReport) -> None:
         """Apply the judgement on one attempt."""
         end = plan.settlement_of(work, judgement, report.now)
-        if isinstance(judgement, Land):
-            try:
-                end = self._land(attempt, judgement.settlement)
-            except LandingBusy:
-                return
+        if isinstance(judgement, Land) and (end := self._land(work, attempt, judgement.settlement, report)) is None:
+            return
         if end is not None:
             if self._commit(plan.settle_changes(work, attempt, end), report):
                 report.settled.append((attempt, end))
@@ -137,12 +136,24 @@ class Dispatcher:
         self._asked.add(attempt.key)
         self.fleet.terminate(attempt.gremlin_id, reason)
 
-    def _land(self, attempt: Attempt, settlement: Settlement) -> Settlement:
+    def _land(self, work: Work, attempt: Attempt, done: Settlement, report: TickReport) -> Settlement | None:
+        """Land finished work. None: another process is at it, or the tree does not allow it: the bead is held.
+
+        After a refusal it is tried again once the branch, the tree or the work has changed, and by another loop.
+        """
+        state = self.fleet.landing_state(attempt.gremlin_id)
+        if work.terminal or (work.to_land and self._refused.get(attempt.key) == state):
+            return done if work.terminal else None
         try:
             text = self.fleet.land(attempt.gremlin_id)
+        except LandingBusy:
+            return None
         except LandingRefused as error:
-            return replace(settlement, failure="task", reason=f"landing was refused: {error}")
-        return replace(settlement, reason=text)
+            self._refused[attempt.key] = state
+            self._commit(plan.hold_to_land(work, attempt, str(error), report.now), report)
+            return None
+        self._refused.pop(attempt.key, None)
+        return replace(done, reason=text)
 
     def _breakers(self, policy: Policy, report: TickReport) -> None:
         episodes = self.store.episodes(self.project)

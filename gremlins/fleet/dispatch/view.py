@@ -106,7 +106,7 @@ def _ours(placed: Placed) -> dict[str, Any]:
         "epoch": bead.epoch,
         "next_eligible_at": _next_eligible(work, where, world),
         "hold": _hold(bead, where),
-        "failure": _failure(failure),
+        "failure": _to_land(work) or _failure(failure),
         "gremlin_id": latest.gremlin_id if latest is not None else None,
         "bucket": where.bucket,
         "bucket_reason": where.reason,
@@ -133,6 +133,15 @@ def _hold(bead: Bead, where: Standing) -> dict[str, Any] | None:
     if where.hold is not None:
         return {"kind": where.hold, "reason": where.reason, "by": "dispatch", "since": None}
     return None
+
+
+def _to_land(work: Work) -> dict[str, Any] | None:
+    """The refusal of a landing: its attempt goes on, so it is no failed one."""
+    attempt, hold = work.unsettled, work.hold
+    if attempt is None or hold is None or not work.to_land:
+        return None
+    told = {"class": "landing", "reason": hold.reason, "gremlin_id": attempt.gremlin_id}
+    return told | {"exit_code": None, "at": text_of(hold.at)}
 
 
 def _failure(attempt: Attempt | None) -> dict[str, Any] | None:

@@ -66,6 +66,10 @@ class FakeFleet:
     """Called before each call acts; may raise, to crash the loop there."""
     after: Callable[[str, str], None] = lambda verb, who: None
     """Called after each call has acted."""
+    dirty: bool = False
+    """The tree has uncommitted changes: nothing lands."""
+    landings: Counter[str] = field(default_factory=Counter)
+    """Tries to land, by gremlin."""
     preflights: int = 0
     first_call: float = 1.0
     orders: dict[str, SpawnOrder] = field(default_factory=dict)
@@ -151,11 +155,16 @@ class FakeFleet:
         if gremlin.alive:
             self.end(gremlin, "detached" if gremlin.outstanding else "dead", reason="killed")
 
+    def landing_state(self, gremlin_id: str) -> object:
+        return self.dirty, self.table[gremlin_id].land_refused
+
     def land(self, gremlin_id: str) -> str:
         self.watch("land", gremlin_id)
         gremlin = self.table[gremlin_id]
-        if gremlin.land_refused is not None:
-            raise LandingRefused(gremlin.land_refused)
+        self.landings[gremlin_id] += 1
+        refused = "uncommitted changes" if self.dirty else gremlin.land_refused
+        if refused is not None:
+            raise LandingRefused(refused)
         gremlin.state = "landed"
         self.after("land", gremlin_id)
         return f"landed gremlin {gremlin_id}"

@@ -35,7 +35,7 @@ from tests.fleet.dispatch.fake_fleet import COMMITS, FakeGremlin
 from tests.fleet.project import PROJECT, Project
 from tests.kill_points import Killed
 
-CAPS = Policy(retry_cap=3, spawn_cap=6, host_cap=4, max_running=2, max_parked=3, deadline=7200)
+CAPS = Policy(retry_cap=3, spawn_cap=6, host_cap=4, max_running=2, max_parked=3, deadline=7200, land=True)
 LATE: tuple[FailureClass | None, ...] = (None, "task", "config")
 ENDS = ("task", "unknown", "capacity", "host", "config", "died", "lie")
 WAITING_FOR_A_PERSON = {"held", "blocked", "deferred"}
@@ -350,6 +350,11 @@ class Dispatching(RuleBasedStateMachine):
     def the_clock_jumps(self, seconds: int) -> None:
         self.project.clock.jump(seconds)
 
+    @rule(dirty=st.booleans())
+    def the_tree_is_dirty_or_clean(self, dirty: bool) -> None:
+        """A refused landing is charged to no bead and buys nothing."""
+        self.project.fleet.dirty = dirty
+
     @rule(there=st.booleans())
     def credentials_come_and_go(self, there: bool) -> None:
         self.project.fleet.ready = None if there else Missing("no key")
@@ -549,6 +554,7 @@ class Dispatching(RuleBasedStateMachine):
         """Without faults, each bead closes, fails, or waits for a person with a reason."""
         fleet = self.project.fleet
         fleet.ready = fleet.start_error = None
+        fleet.dirty = False
         fleet.on_start = fleet.finish
         self.project.store.commit(SetPaused(PROJECT, None))
         for _ in range(400):
