@@ -101,6 +101,10 @@ class DispatchSettings(Section):
     start_window: Delay = Field(
         20.0, description="a death within so many seconds, with no sign of work, is a start failure"
     )
+    start_from: Literal["branch", "landed"] = Field(
+        "branch",
+        description="where a bead starts whose blockers are closed and not landed: on their branches, or later",
+    )
     deadline: Seconds = Field(14_400.0, description="seconds an attempt may work, parked time not counted")
 
 

@@ -56,6 +56,8 @@ class LaunchRequest:
     client: str | None = None
     base_ref: str | None = None
     """None: HEAD at the start."""
+    builds_on: tuple[str, ...] = ()
+    """Gremlins whose branches `base_ref` holds."""
     bead_id: str | None = None
 
 
@@ -245,6 +247,7 @@ def _make(prepared: Prepared, gremlin_id: str, home: Home, store: RunStore, lock
         task=request.task or (request.plan or ""),
         title=_title(request),
         bead_id=request.bead_id,
+        builds_on=request.builds_on,
         project=str(prepared.project),
         checkout="" if prepared.repo == prepared.project else str(prepared.repo),
         branch=branch,

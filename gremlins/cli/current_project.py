@@ -19,6 +19,7 @@ from gremlins.fleet.dispatch.observer import Observer
 from gremlins.fleet.dispatch.ownership import settle_for_retry
 from gremlins.fleet.dispatch.policy import CurrentSettings, Policy
 from gremlins.fleet.dispatch.spending import Spending
+from gremlins.fleet.start_point import StartPoint
 from gremlins.paths import Home
 from gremlins.repository.project import find_project, main_tree
 
@@ -73,6 +74,9 @@ class Here:
         if not any(e.open and ":" in e.scope for e in self.store.episodes(self.project)):
             return ()
         return self.readiness(lambda: self.policy).scopes()
+
+    def start_point(self, gremlin_ids: tuple[str, ...]) -> StartPoint:
+        return self.observer.start_point(gremlin_ids)
 
     def spending(self) -> Spending:
         return self.observer.spending()

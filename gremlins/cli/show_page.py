@@ -86,6 +86,8 @@ def _head(found: History) -> Iterator[Line]:
     bead = f", bead {glance.bead_id}" if glance.bead_id else ""
     yield f"  pipeline {glance.pipeline}{bead}, in {glance.project}", DIM, True
     yield f"  branch {glance.branch}, worktree {glance.worktree}", DIM, True
+    if found.record.builds_on:
+        yield f"  starts from the work of {', '.join(found.record.builds_on)}", DIM, True
     began = _moment(found.record.created_at, "%Y-%m-%d %H:%M:%S")
     parked = f", {ago(found.parked_seconds)} of it parked" if found.parked_seconds >= 1 else ""
     spawns = f", {found.record.spawn} processes" if found.record.spawn > 1 else ""

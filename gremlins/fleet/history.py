@@ -61,6 +61,7 @@ class History:
         return {
             **as_json(self.row),
             "base": self.record.base,
+            "builds_on": list(self.record.builds_on),
             "spawns": self.record.spawn,
             "seconds": round(self.seconds, 3),
             "parked_seconds": round(self.parked_seconds, 3),

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from gremlins.clock import Clock
 from gremlins.errors import Conflict, GremlinsError
+from gremlins.fleet.start_point import refuse_before
 from gremlins.fleet.status import look
 from gremlins.paths import GremlinPaths, Home
 from gremlins.processes.locks import GremlinLock
@@ -56,6 +57,7 @@ def land(
     store, paths = RunStore(home, clock), home.gremlin(gremlin_id)
     with GremlinLock.acquire(paths.lock, "keeper", clock=clock) as lock:
         record = _finished(store, gremlin_id)
+        refuse_before(home, record)
         done = land_branch(
             _landing_place(record, into),
             record.branch,

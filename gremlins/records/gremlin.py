@@ -232,6 +232,8 @@ class Gremlin(Record, frozen=True):
     """None: unknown, as in a record of an earlier version."""
     answers: tuple[Answered, ...] = ()
     revisions: tuple[Revision, ...] = ()
+    builds_on: tuple[str, ...] = ()
+    """Gremlins whose branches, not landed then, its base commit holds."""
     schema: int = SCHEMA
 
     @property

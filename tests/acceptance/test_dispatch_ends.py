@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -152,6 +153,24 @@ def test_a_conflict_waits_for_a_person_and_lands_once_it_is_resolved(project: Sa
     project.repo.git("rm", "-q", "new.txt")
     project.repo.commit({}, "out of its way")
     assert [row["bead"] for row in once(project, "--pipeline", "changes", "--land")["closed"]] == [bead_id]
+
+
+def test_a_dependent_has_its_blockers_code(project: Sandbox) -> None:
+    blocker = create(project, "First")
+    first = once(project, "--pipeline", "changes")["spawned"][0]["gremlin"]
+    project.until(first, "finished")
+    bead_id = create(project, "Second", "--deps", blocker)
+    project.ok("dispatch", "pause")
+    once(project)  # closes the first; its branch has not landed
+    project.ok("dispatch", "resume")
+    explained = project.ok("dispatch", "--explain", bead_id)
+    assert f"from the work of {first}" in explained
+    assert f"starts from the work of {first}" in project.ok("bead", "show", bead_id)
+    landed = {"GREMLINS_DISPATCH__START_FROM": "landed"}
+    assert "ready when landed" in project.ok("dispatch", "--explain", bead_id, env=landed)
+    second = next(row["gremlin"] for row in once(project)["spawned"])
+    assert (project.home / "worktrees" / second / "new.txt").read_text() == "new\n"
+    assert json.loads(project.ok("show", second, "--json"))["builds_on"] == [first]
 
 
 def test_work_that_the_branch_has_already_closes_its_bead_without_a_landing(project: Sandbox) -> None:

@@ -74,6 +74,8 @@ def page(placed: Placed, events: Iterable[Event], dependents: Sequence[tuple[str
     ]
     lines += [f"  needs {dep.depends_on_id} ({dep.type})" for dep in issue.dependencies]
     lines += [f"  is needed by {other} ({kind})" for other, kind in dependents]
+    start = placed.world.starts.get(placed.work.id)
+    lines += [f"  starts from the work of {other}" for other in (start.unlanded if start is not None else ())]
     for heading, text in (
         ("description", issue.description),
         ("design", issue.design),

@@ -18,7 +18,7 @@ from gremlins.fleet.beads.attempts import FLEET, RESET
 from gremlins.fleet.beads.bead import task_of
 from gremlins.fleet.beads.store.interface import PutEpisode, SetPaused, StoreChange
 from gremlins.fleet.dispatch import breaker, locks
-from gremlins.fleet.dispatch.admit import Admit, Standing, admit, standing
+from gremlins.fleet.dispatch.admit import Admit, Standing, admit, standing, start_words
 from gremlins.fleet.dispatch.local_fleet import LocalFleet
 from gremlins.fleet.dispatch.loop import Loop
 from gremlins.fleet.dispatch.observation import Missing
@@ -224,8 +224,9 @@ def _explain(here: Here, policy: Policy, name: str, json: bool) -> int:
     if isinstance(where, Admit):
         how = {"fresh": "a fresh gremlin", "rescue": f"gremlin {where.gremlin_id} again"}
         what = how.get(where.how, f"gremlin {where.gremlin_id}, re-attached")
+        code = start_words(work, world) if where.how == "fresh" else ""
         probe = ", as the one probe of a breaker" if where.probe_for else ""
-        reason, then, bucket, until = f"admitted: the next tick starts {what}{probe}", "", "ready", None
+        reason, then, bucket, until = f"admitted: the next tick starts {what}{code}{probe}", "", "ready", None
     else:
         where = explained(here.store, work, where)
         reason, then, bucket, until = where.reason, where.next, where.bucket, where.until

@@ -153,6 +153,21 @@ def _blocked(work: Work, world: World) -> Standing | None:
     )
 
 
+def waits_for_code(work: Work, world: World) -> Standing | None:
+    """Its blockers are closed, and their work cannot be started from yet."""
+    start = world.starts.get(work.id)
+    if start is None:
+        return None
+    if start.conflict is not None:
+        then = "it goes on by itself once they have landed or can be merged"
+        return Standing("held", start.conflict, then, hold="start")
+    if start.unlanded and world.policy.start_from == "landed":
+        names = ", ".join(start.unlanded)
+        then = f"ready when landed: `gremlins land {start.unlanded[0]}`"
+        return Standing("blocked", f"needs the work of {names}, which has not landed (dispatch.start_from)", then)
+    return None
+
+
 def _rescued(work: Work, world: World) -> Standing | None:
     latest = work.latest
     seen = world.seen.get(latest.gremlin_id) if latest is not None else None
@@ -239,9 +254,15 @@ def _would_start(work: Work, world: World, why: str) -> Standing:
 
 
 _CHECKS: tuple[Callable[[Work, World], Standing | None], ...] = (
-    _terminal, _held, _claimed, _rescued, _deferred, _blocked, _retry_cap, _spawn_cap, _money,
+    _terminal, _held, _claimed, _rescued, _deferred, _blocked, waits_for_code, _retry_cap, _spawn_cap, _money,
     _breaker, _backing_off, _paused, _slots,
 )  # fmt: skip
+
+
+def start_words(work: Work, world: World) -> str:
+    """From what it starts, if that is not simply HEAD."""
+    start = world.starts.get(work.id)
+    return f", from the work of {', '.join(start.unlanded)}" if start is not None and start.unlanded else ""
 
 
 def _probe_for(world: World) -> tuple[Episode, ...]:
@@ -263,7 +284,7 @@ def standing(work: Work, world: World) -> Standing:
         case Admit("rescue"):
             return Standing("ready", "nothing is in the way", f"gremlin {decision.gremlin_id} is rescued")
         case Admit("fresh"):
-            return Standing("ready", "nothing is in the way", "a gremlin is started for it")
+            return Standing("ready", "nothing is in the way", f"a gremlin is started for it{start_words(work, world)}")
         case Admit():
             raise AssertionError(decision.how)
         case _:

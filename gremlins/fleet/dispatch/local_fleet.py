@@ -25,6 +25,7 @@ from gremlins.fleet.dispatch.preflight import Readiness
 from gremlins.fleet.dispatch.spending import Spending
 from gremlins.fleet.land import land
 from gremlins.fleet.rescue import rescue
+from gremlins.fleet.start_point import StartPoint
 from gremlins.fleet.stop import request_stop
 from gremlins.launcher import start
 from gremlins.outcome import FailureClass
@@ -62,6 +63,9 @@ class LocalFleet:
 
     def scopes(self) -> tuple[str, ...]:
         return self.readiness.scopes()
+
+    def start_point(self, gremlin_ids: tuple[str, ...]) -> StartPoint:
+        return self.observer.start_point(gremlin_ids)
 
     def spending(self) -> Spending:
         return self.observer.spending()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from gremlins.fleet.dispatch.spending import Spending
+from gremlins.fleet.start_point import StartPoint
 from gremlins.outcome import FailureClass, SpendingCap
 from gremlins.records.gremlin import Evidence
 
@@ -64,6 +65,7 @@ class SpawnOrder:
     mode: str | None
     title: str
     task: str
+    start: StartPoint = field(default_factory=StartPoint)
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,9 @@ class ReadOnlyFleet(Protocol):
 
     def scopes(self) -> tuple[str, ...]:
         """Names of the credentials that the pipeline uses. Each key has its own name, from its fingerprint."""
+
+    def start_point(self, gremlin_ids: tuple[str, ...]) -> StartPoint:
+        """Where a gremlin starts that needs the work of these."""
 
     def spending(self) -> Spending:
         """Spending of the state root now."""

@@ -10,6 +10,7 @@ from gremlins.clock import Clock
 from gremlins.errors import CorruptRecord, GremlinsError, NotFound
 from gremlins.fleet.dispatch.observation import Observation, ObservedState
 from gremlins.fleet.dispatch.spending import Spending
+from gremlins.fleet.start_point import StartPoint, start_point
 from gremlins.fleet.status import Row, look
 from gremlins.paths import GremlinPaths, Home
 from gremlins.processes.children import age_of, uptime
@@ -44,6 +45,13 @@ class Observer:
     _calls: dict[Path, tuple[Hashable, bool]] = field(default_factory=dict)
     _kept: dict[tuple[str, str], tuple[Hashable, float]] = field(default_factory=dict)
     _totals: Totals | None = None
+
+    def start_point(self, gremlin_ids: tuple[str, ...]) -> StartPoint:
+        """Where a gremlin starts that needs the work of these."""
+        try:
+            return start_point(self.home, gremlin_ids)
+        except (GremlinsError, OSError) as error:
+            return StartPoint(conflict=str(error))
 
     def spending(self) -> Spending:
         """Spending of the state root now: the sums over its call records."""

@@ -94,7 +94,7 @@ def settle_for_retry(
     if work.to_land:
         raise Conflict(
             f"{work.id}: gremlin {attempt.gremlin_id} has done it, and its work waits to land",
-            hint=f"`gremlins land {attempt.gremlin_id}` lands it; `gremlins rm --force {attempt.gremlin_id}` gives it up",
+            hint=f"`gremlins land {attempt.gremlin_id}` lands it, `gremlins rm --force {attempt.gremlin_id}` drops it",
         )
     seen = observe(attempt.gremlin_id)
     if seen is not None and (seen.alive or seen.state == "unreadable"):

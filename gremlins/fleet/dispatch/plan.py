@@ -28,7 +28,7 @@ from gremlins.fleet.beads.store.interface import (
     StoreChange,
 )
 from gremlins.fleet.dispatch import breaker
-from gremlins.fleet.dispatch.admit import Admit, Standing, admit, was_rescued
+from gremlins.fleet.dispatch.admit import Admit, Standing, admit, start_words, was_rescued
 from gremlins.fleet.dispatch.judge import End, Judgement, Kill, Land, Reattach, Respawn, Settle, Watch, never_started
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.policy import Policy
@@ -330,7 +330,7 @@ def _claim(work: Work, admitted: Admit, world: World) -> Spawn:
         base_cost_usd=seen.cost_usd if seen else 0.0,
     )
     attempt = _with_base(attempt, seen)
-    how = f"gremlin {gremlin_id} is rescued" if seen else f"gremlin {gremlin_id} is started"
+    how = f"gremlin {gremlin_id} is " + ("rescued" if seen else f"started{start_words(work, world)}")
     probe = " as a probe" if attempt.probe else ""
     changes: tuple[StoreChange, ...] = (
         MoveBead(work, "in_progress", text_of(world.now)),

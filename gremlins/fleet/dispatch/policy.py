@@ -28,6 +28,7 @@ class Policy:
     max_parked: int = 200
     interval: float = 5.0
     start_window: float = 20.0
+    start_from: str = "branch"
     deadline: float = 14_400.0
     kill_after: float = 30.0
     """Seconds between SIGTERM and SIGKILL of hung work."""

@@ -70,7 +70,13 @@ class Readiness:
         if found is None or (found.request.pipeline, found.request.mode) != (order.pipeline, order.mode):
             found = self._prepare(order.pipeline, order.mode)
         request = replace(
-            found.request, task=order.task, title=order.title, gremlin_id=order.gremlin_id, bead_id=order.bead_id
+            found.request,
+            task=order.task,
+            title=order.title,
+            gremlin_id=order.gremlin_id,
+            bead_id=order.bead_id,
+            base_ref=order.start.commit,
+            builds_on=order.start.unlanded,
         )
         return replace(found, request=request)
 

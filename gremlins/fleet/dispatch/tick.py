@@ -15,7 +15,7 @@ from gremlins.errors import GremlinsError
 from gremlins.fleet.beads.attempts import Attempt, Ending, Episode, Settlement, Work
 from gremlins.fleet.beads.store.interface import BeadStore, ChangeAttempt, Event, Notice, StoreChange
 from gremlins.fleet.dispatch import plan
-from gremlins.fleet.dispatch.admit import Standing
+from gremlins.fleet.dispatch.admit import Standing, waits_for_code
 from gremlins.fleet.dispatch.breaker import WINDOW
 from gremlins.fleet.dispatch.judge import End, Judgement, Kill, Land, judge, never_started
 from gremlins.fleet.dispatch.observation import (
@@ -178,16 +178,20 @@ class Dispatcher:
 
     def _look(self, policy: Policy, report: TickReport, *, everything: bool) -> tuple[World, tuple[Work, ...]]:
         """The world now, and the beads to decide on."""
-        now = self._now()
-        view = self.store.view(self.project, now, fresh=policy.max_running)
-        works = view.works
-        if everything:
-            known = {work.id for work in works}
-            works += tuple(work for work in self.store.works(self.project).works if work.id not in known)
-        since = min((a.settled.seq for w in works for a in w.current if a.settled), default=0)
+        now, fresh, waiting = self._now(), 0, 0
+        while fresh < policy.max_running + waiting:  # those that wait for code keep no other from being looked at
+            fresh = policy.max_running + waiting
+            view = self.store.view(self.project, now, fresh=fresh)
+            works = view.works
+            if everything:
+                known = {work.id for work in works}
+                works += tuple(work for work in self.store.works(self.project).works if work.id not in known)
+            since = min((a.settled.seq for w in works for a in w.current if a.settled), default=0)
+            world = world_of(self.store, self.fleet, self.project, policy, works, now, since)
+            waiting = sum(not work.attempts and waits_for_code(work, world) is not None for work in view.works)
         report.bad = tuple(dict.fromkeys((*report.bad, *view.bad)))
         self._next_deferred = view.next_deferred
-        return world_of(self.store, self.fleet, self.project, policy, works, now, since), works
+        return world, works
 
     def _spawn(
         self, policy: Policy, report: TickReport, world: World, works: tuple[Work, ...], *, everything: bool
@@ -242,8 +246,12 @@ class Dispatcher:
         if attempt.kind != "fresh" or attempt.spawns != 1 or self.fleet.observe(attempt.gremlin_id) is not None:
             return None
         title, text = self.task(attempt.bead_id)
+        needed = self.store.done_by(self.project, [attempt.bead_id]).get(attempt.bead_id, ())
+        start = self.fleet.start_point(needed)
+        if start.conflict is not None:
+            raise GremlinsError(start.conflict)
         return SpawnOrder(
-            attempt.gremlin_id, attempt.bead_id, attempt.number, attempt.pipeline, attempt.mode, title, text
+            attempt.gremlin_id, attempt.bead_id, attempt.number, attempt.pipeline, attempt.mode, title, text, start
         )
 
     def _start(self, spawn: plan.Spawn, order: SpawnOrder | None, report: TickReport) -> None:

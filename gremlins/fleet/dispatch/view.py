@@ -72,6 +72,8 @@ def explained(store: BeadStore, work: Work, where: Standing) -> Standing:
 
 def blocked_by(bead_id: str, where: Standing, blockers: Sequence[tuple[str, str, str]]) -> Standing:
     """A blocked standing that names its blockers. blockers: (id, status, the bead or ancestor that it blocks)."""
+    if not blockers:  # they are closed, and their work has not landed
+        return where
     told, failed = [], []
     for blocker, status, whom in blockers:
         via = "" if whom == bead_id else f" (blocks its parent {whom})"
@@ -80,7 +82,7 @@ def blocked_by(bead_id: str, where: Standing, blockers: Sequence[tuple[str, str,
     then = where.next
     if failed:
         then = f"nothing before a person retries or closes {', '.join(failed)}"
-    return Standing("blocked", "blocked by " + "; ".join(told or ["an unknown bead"]), then)
+    return Standing("blocked", "blocked by " + "; ".join(told), then)
 
 
 def bead_json(placed: Placed) -> dict[str, Any]:
@@ -108,6 +110,7 @@ def _ours(placed: Placed) -> dict[str, Any]:
         "hold": _hold(bead, where),
         "failure": _to_land(work) or _failure(failure),
         "gremlin_id": latest.gremlin_id if latest is not None else None,
+        "starts_from": list(start.unlanded) if (start := world.starts.get(work.id)) is not None else [],
         "bucket": where.bucket,
         "bucket_reason": where.reason,
         "next": where.next,

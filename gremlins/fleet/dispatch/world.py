@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gremlins.fleet.beads.attempts import Episode, Work
+from gremlins.fleet.beads.attempts import Episode, Work, gremlin_to_rescue
 from gremlins.fleet.beads.store.interface import BeadStore
 from gremlins.fleet.dispatch.observation import Observation, ReadOnlyFleet
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.spending import DayLedger, day_ledger, expected_usd
+from gremlins.fleet.start_point import StartPoint
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class World:
     day: DayLedger = field(default_factory=DayLedger)
     expected_usd: float = 0.0
     """What the next attempt is expected to cost."""
+    starts: Mapping[str, StartPoint] = field(default_factory=dict)
+    """Where a bead starts that had blockers; every other one starts at HEAD."""
 
 
 def world_now(
@@ -71,7 +74,21 @@ def world_of(
         parked=parked,
         day=day_ledger(fleet.spending(), store.unsettled_attempts(), over),
         expected_usd=expected_usd(policy, average, first_call),
+        starts=_starts(store, fleet, project, works),
     )
+
+
+def _starts(store: BeadStore, fleet: ReadOnlyFleet, project: str, works: Sequence[Work]) -> dict[str, StartPoint]:
+    """Where the beads start that may begin with a new gremlin."""
+    fresh = [
+        work.id
+        for work in works
+        if not work.blocked
+        and work.hold is None
+        and work.status in ("open", "deferred")
+        and not gremlin_to_rescue(work)
+    ]
+    return {bead_id: fleet.start_point(found) for bead_id, found in store.done_by(project, fresh).items()}
 
 
 def _is_parked(seen: Observation | None) -> bool:

@@ -16,6 +16,7 @@ from gremlins.fleet.dispatch.observation import (
     SpawnOrder,
 )
 from gremlins.fleet.dispatch.spending import Spending
+from gremlins.fleet.start_point import StartPoint
 from gremlins.fleet.times import day_of
 from gremlins.outcome import FailureClass
 from gremlins.records.gremlin import Evidence
@@ -66,6 +67,8 @@ class FakeFleet:
     """Called before each call acts; may raise, to crash the loop there."""
     after: Callable[[str, str], None] = lambda verb, who: None
     """Called after each call has acted."""
+    branches_conflict: bool = False
+    """Several branches cannot be merged."""
     dirty: bool = False
     """The tree has uncommitted changes: nothing lands."""
     landings: Counter[str] = field(default_factory=Counter)
@@ -99,6 +102,13 @@ class FakeFleet:
 
     def scopes(self) -> tuple[str, ...]:
         return (self.credential,)
+
+    def start_point(self, gremlin_ids: tuple[str, ...]) -> StartPoint:
+        """On the branches of those that have not landed."""
+        there = (self.table[gremlin_id] for gremlin_id in gremlin_ids if gremlin_id in self.table)
+        unlanded = tuple(gremlin.id for gremlin in there if gremlin.state == "finished")
+        conflict = "they touch one line" if self.branches_conflict and len(unlanded) > 1 else None
+        return StartPoint("+".join(unlanded) or None, unlanded, conflict)
 
     def spending(self) -> Spending:
         """A gremlin's cost is of the day of its end."""

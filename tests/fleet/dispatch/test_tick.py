@@ -397,6 +397,71 @@ def test_a_bead_closes_when_a_person_lands_what_was_refused(project: Project) ->
     assert moved(project.tick(), "closed") == ["a-1"]
 
 
+# ── dependents start from their blockers' work ────────────────────────────────────────────────────────────────────
+
+
+def closed_and_not_landed(project: Project, *bead_ids: str) -> tuple[str, ...]:
+    project.add(*bead_ids)
+    project.tick()
+    for bead_id in bead_ids:
+        project.fleet.finish(project.fleet.of(bead_id))
+    project.tick()
+    return tuple(project.fleet.of(bead_id).id for bead_id in bead_ids)
+
+
+def test_a_dependent_starts_from_the_branches_of_its_blockers(project: Project) -> None:
+    one, two = closed_and_not_landed(project, "a-1", "a-2")
+    project.add("b-1", needs=("a-1", "a-2"))
+    project.tick()
+    order = project.fleet.orders[project.fleet.of("b-1").id]
+    assert order.start.unlanded == (one, two)
+    claimed = [event.text for event in project.store.events(PROJECT, "b-1") if event.kind == "claimed"]
+    assert f"from the work of {one}, {two}" in claimed[0]
+
+
+def test_what_has_landed_is_in_head(project: Project) -> None:
+    closed_and_not_landed(project, "a-1")
+    project.fleet.of("a-1").state = "landed"
+    project.add("b-1", needs=("a-1",))
+    project.tick()
+    assert project.fleet.orders[project.fleet.of("b-1").id].start.unlanded == ()
+
+
+def test_a_part_starts_from_what_its_whole_needed(project: Project) -> None:
+    (one,) = closed_and_not_landed(project, "a-1")
+    project.add("whole", needs=("a-1",), status="deferred")
+    parent = {"issue_id": "part", "depends_on_id": "whole", "type": "parent-child"}
+    project.add("part", dependencies=[parent])
+    project.tick()
+    assert project.fleet.orders[project.fleet.of("part").id].start.unlanded == (one,)
+
+
+def test_start_from_landed_waits_and_keeps_no_other_bead_waiting(project: Project) -> None:
+    (one,) = closed_and_not_landed(project, "a-1")
+    project.policy = replace(project.policy, start_from="landed", max_running=1)
+    project.add("b-1", "b-2", needs=("a-1",), priority=0)
+    project.add("c-1", priority=4)
+    report = project.tick(everything=True)
+    assert [bead for bead, _ in report.spawned] == ["c-1"]
+    assert report.denied["b-1"].bucket == "blocked"
+    assert one in report.denied["b-1"].reason
+    assert report.denied["b-1"].next == f"ready when landed: `gremlins land {one}`"
+    project.fleet.finish(project.fleet.of("c-1"))
+    project.fleet.of("a-1").state = "landed"
+    assert [bead for bead, _ in project.tick().spawned] == ["b-1"]
+
+
+def test_branches_that_conflict_hold_the_dependent_until_they_merge(project: Project) -> None:
+    closed_and_not_landed(project, "a-1", "a-2")
+    project.fleet.branches_conflict = True
+    project.add("b-1", needs=("a-1", "a-2"))
+    report = project.tick(everything=True)
+    assert report.spawned == []
+    assert (report.denied["b-1"].bucket, report.denied["b-1"].hold) == ("held", "start")
+    project.fleet.of("a-1").state = "landed"
+    assert [bead for bead, _ in project.tick().spawned] == ["b-1"]
+
+
 def test_nothing_is_spawned_while_paused(project: Project) -> None:
     from gremlins.fleet.beads.store.interface import SetPaused
 

@@ -47,6 +47,20 @@ _BLOCKERS = f"""
     CROSS JOIN deps d ON d.project = :project AND d.issue_id = up.id AND d.type IN ({_BLOCKING})
     CROSS JOIN beads b ON b.project = d.project AND b.id = d.depends_on_id AND b.status != 'closed'
     ORDER BY up.id != :id, b.id"""
+
+_DONE_BY = f"""
+    WITH RECURSIVE up(id) AS (
+        SELECT :id
+        UNION
+        SELECT d.depends_on_id FROM up
+        CROSS JOIN deps d ON d.project = :project AND d.issue_id = up.id AND d.type = '{PARENT}'
+    )
+    SELECT DISTINCT a.gremlin_id FROM up
+    CROSS JOIN deps d ON d.project = :project AND d.issue_id = up.id AND d.type IN ({_BLOCKING})
+    CROSS JOIN beads b ON b.project = d.project AND b.id = d.depends_on_id AND b.status = 'closed'
+    CROSS JOIN attempts a ON a.project = d.project AND a.bead_id = d.depends_on_id AND a.number = b.tried
+    WHERE a.settled_seq IS NOT NULL AND a.failure IS NULL
+    ORDER BY a.settled_seq"""
 # Without CROSS JOIN and INDEXED BY, SQLite scans all dependencies of a project.
 
 
@@ -69,6 +83,15 @@ def refresh(db: Database, project: str, touched: Iterable[str]) -> None:
 def blockers(db: Database, project: str, bead_id: str) -> list[tuple[str, str, str]]:
     """The unclosed blockers of a bead and of its unclosed ancestors: (blocker, status, the bead or ancestor)."""
     return [(row[0], row[1], row[2]) for row in db.rows(_BLOCKERS, {"project": project, "id": bead_id})]
+
+
+def done_by(db: Database, project: str, ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The gremlins that did the closed blockers of beads, in the order in which they were done."""
+    found = {}
+    for bead_id in ids:
+        if rows := db.rows(_DONE_BY, {"project": project, "id": bead_id}):
+            found[bead_id] = tuple(row[0] for row in rows)
+    return found
 
 
 def all_blockers(db: Database, project: str) -> dict[str, list[tuple[str, str, str]]]:

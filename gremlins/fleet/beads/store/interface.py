@@ -212,6 +212,10 @@ class BeadStore(Protocol):
     def all_blockers(self, project: str) -> dict[str, list[tuple[str, str, str]]]:
         """`blockers` of every blocked bead."""
 
+    def done_by(self, project: str, ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """For each of these beads with closed blockers, its own or of a bead it is part of: the gremlins that did
+        them."""
+
     def dependents(self, project: str, bead_id: str) -> list[tuple[str, str]]:
         """Beads that depend on this one: (id, type)."""
 

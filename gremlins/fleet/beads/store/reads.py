@@ -113,6 +113,10 @@ class Reader:
         with self.db.reading():
             return blocking.all_blockers(self.db, project)
 
+    def done_by(self, project: str, ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        with self.db.reading():
+            return blocking.done_by(self.db, project, ids)
+
     def dependents(self, project: str, bead_id: str) -> list[tuple[str, str]]:
         sql = "SELECT issue_id, type FROM deps INDEXED BY deps_backwards WHERE project = ? AND depends_on_id = ?"
         with self.db.reading():
