@@ -31,11 +31,12 @@ from gremlins.processes.sandbox import check_sandbox, why_not
 from gremlins.processes.spawn import spawn_runner
 from gremlins.records.gremlin import DiffCount, Gremlin, Mode, Queued, RunStore, StageRun
 from gremlins.records.journal import Journal
+from gremlins.repository.folder import create, remove
 from gremlins.repository.git import Git, find_root
 from gremlins.repository.github import GitHub
 from gremlins.repository.project import find_project, refuse_gremlins_own
 from gremlins.repository.trust import check_trust
-from gremlins.repository.worktree import branch_name, create, remove
+from gremlins.repository.worktree import Worktree, branch_name
 from gremlins.stages.spec import AgentStage, Exec, Handoff, Implement, OpenPr, Plan, Verify, WaitCi, WaitReview, walk
 
 ANTHROPIC = frozenset({"claude", "anthropic"})
@@ -282,6 +283,7 @@ def _undo(prepared: Prepared, gremlin_id: str, home: Home, lock: GremlinLock) ->
         branch = branch_name(gremlin_id)
         git = Git(prepared.repo)
         base, tip = git.try_commit(prepared.request.base_ref or "HEAD"), git.try_commit(f"refs/heads/{branch}")
-        remove(prepared.repo, home.worktree(gremlin_id), branch, delete_branch=tip == base)
+        if tip is not None and tip == base:  # otherwise nothing was made, or it was there before
+            remove(Worktree(prepared.repo, home.worktree(gremlin_id), branch, tip), delete_branch=True)
     shutil.rmtree(home.gremlin(gremlin_id).root, ignore_errors=True)
     lock.release()

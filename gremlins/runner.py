@@ -57,9 +57,10 @@ from gremlins.records.persons_words import write_words
 from gremlins.records.prices import worst_case
 from gremlins.records.stop_request import clear_stop, read_stop
 from gremlins.redaction import Redactor
+from gremlins.repository.folder import restore
 from gremlins.repository.git import Git
 from gremlins.repository.interrupted import undo_killed_commands
-from gremlins.repository.worktree import Worktree, clear_stale_locks, quiet_env, restore, tree_differs
+from gremlins.repository.worktree import Worktree, clear_stale_locks, quiet_env, tree_differs
 from gremlins.retry import RETRY_AFTER_CEILING, seconds_until
 from gremlins.stages.base import StageContext
 from gremlins.stages.revision import round_name, round_stages
@@ -346,7 +347,8 @@ class Run:
         record = self.record
         worktree = Worktree(Path(record.project), Path(record.worktree), record.branch, record.base)
         if record.branch:
-            restore(worktree)
+            if (found := restore(worktree)) is not None:
+                self.log(f"files of its incomplete worktree are kept as {found}")
             clear_stale_locks(worktree, clock=self.clock)
             if (kept := undo_killed_commands(worktree)) is not None:
                 self.log(f"commands were killed; their changes are kept as {kept}")

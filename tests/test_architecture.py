@@ -39,7 +39,8 @@ LAYER_OF = {name: height for height, names in enumerate(LAYERS) for name in name
 
 INSIDE: dict[str, list[set[str]]] = {
     "processes": [{"children", "interrupt", "locks"}, {"ending", "notify", "sandbox", "spawn"}],
-    "repository": [{"git"}, {"github", "landing"}, {"worktree"}, {"interrupted", "project"}, {"trust"}],
+    "repository": [{"git"}, {"github", "merging", "persons_tree"}, {"landing", "worktree"},
+                   {"folder", "interrupted", "project"}, {"trust"}],
     "records": [{"claims", "format", "journal", "prices"}, {"gremlin", "stop_request", "wait"},
                 {"calls", "ending_event", "liveness", "persons_words"}, {"spend"}, {"totals"}, {"caps"}],
     "clients": [{"route"}, {"account", "agent_env", "base", "exchange"}, {"transport"}, {"key_proof", "next_step"},

@@ -22,10 +22,12 @@ def clean(
     home, clock = Home.from_env(), SystemClock()
     settle_bead = partial(settle_attempt, home, clock=clock)
     removed, problems = sweep(home, older_than=_seconds(older_than), clock=clock, settle_bead=settle_bead)
-    for name in removed:
+    for name, kept in removed.items():
         say(f"{name}: removed")
+        for ref in kept:
+            note(f"kept: {ref} (`git update-ref -d {ref}` drops it)")
     for error in problems:
-        note(f"warning: {error.message}")
+        note(f"warning: not removed: {error.message}")
     if not removed:
         say("nothing to clean")
     return 0

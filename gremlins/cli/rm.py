@@ -9,7 +9,7 @@ import typer
 
 from gremlins.cli.completion import complete_ids
 from gremlins.cli.named import named
-from gremlins.cli.out import say
+from gremlins.cli.out import note, say
 from gremlins.clock import SystemClock
 from gremlins.paths import Home
 
@@ -27,6 +27,8 @@ def rm(
     wait = load_settings(None, home, env).settings.batch.stop_wait
     for name in named(home, gremlin_id, False):
         settle_bead = partial(settle_attempt, home, clock=clock)
-        remove_gremlin(home, name, force=force, clock=clock, env=env, settle_bead=settle_bead, stop_wait=wait)
+        kept = remove_gremlin(home, name, force=force, clock=clock, env=env, settle_bead=settle_bead, stop_wait=wait)
         say(f"{name}: removed")
+        for ref in kept:
+            note(f"kept: {ref} (`git update-ref -d {ref}` drops it)")
     return 0

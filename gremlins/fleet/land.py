@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import Literal
 
@@ -18,29 +19,30 @@ from gremlins.paths import GremlinPaths, Home
 from gremlins.processes.locks import GremlinLock
 from gremlins.records.gremlin import Finished, Gremlin, Landed, RunStore
 from gremlins.records.journal import Journal
+from gremlins.repository.folder import refuse_lost, remove
 from gremlins.repository.git import Git
 from gremlins.repository.github import GitHub, PullRequest, remote_of
+from gremlins.repository.landing import LandedCommit, try_landing
 from gremlins.repository.landing import land as land_branch
 from gremlins.repository.project import find_project
-from gremlins.repository.worktree import (
-    Worktree,
-    has_uncommitted,
-    interrupted_ref,
-    refuse_lost,
-    remove,
-    save_interrupted,
-)
+from gremlins.repository.worktree import Worktree
 from gremlins.stages.pull_request import PULL_REQUEST, find_ours
 
 
 @dataclass(frozen=True)
 class Landing:
-    """A landing. `sha` is the commit on `target`."""
+    """A landing. `sha` is the commit on `target`; with `by_hand` a person had merged it already.
+
+    kept: the ref that holds files of its worktree which were in no commit. left: what could not be cleared away.
+    """
 
     id: str
     sha: str
     target: str
     files_changed: int
+    by_hand: bool = False
+    kept: str | None = None
+    left: tuple[str, ...] = ()
 
 
 def land(
@@ -63,25 +65,47 @@ def land(
             record.branch,
             record.base,
             message=_message(record),
-            token=f"{record.id}/{record.uid}",
+            token=_token(record),
             mode=mode,
             into=into,
         )
-        _landed(store, record, lock, done.sha, done.target_branch, keep=keep)
-    return Landing(gremlin_id, done.sha, done.target_branch, done.files_changed)
+        return _landed(store, record, lock, _landing(record, done), keep=keep)
+
+
+def try_to_land(
+    home: Home,
+    gremlin_id: str,
+    *,
+    clock: Clock,
+    mode: Literal["squash", "ff"] = "squash",
+    into: str | None = None,
+) -> Landing:
+    """What `land` would do, with nothing changed. Raises what `land` raises."""
+    _refuse_unless_finished(home, gremlin_id, clock)
+    record = _finished(RunStore(home, clock), gremlin_id)
+    place = _landing_place(record, into)
+    return _landing(record, try_landing(place, record.branch, record.base, token=_token(record), mode=mode, into=into))
+
+
+def _token(record: Gremlin) -> str:
+    return f"{record.id}/{record.uid}"
+
+
+def _landing(record: Gremlin, done: LandedCommit) -> Landing:
+    return Landing(record.id, done.sha, done.target_branch, done.files_changed, done.by_hand, left=done.left)
 
 
 def _landing_place(record: Gremlin, into: str | None) -> Path:
     """The working tree it was launched from; where a branch is named, any place of the repository."""
     project = Path(record.project)
     refuse_lost(Worktree(project, Path(record.worktree), record.branch, record.base))
-    if into is not None or not record.checkout:
-        return project
     try:
         if find_project(record.tree) == project:
             return record.tree
     except GremlinsError:
         pass  # it is gone
+    if into is not None:
+        return project
     raise Conflict(
         f"{record.tree}, from which it was launched, is not a working tree of {project} any more",
         hint=f"name a branch: `gremlins land {record.id} --into BRANCH`",
@@ -104,8 +128,7 @@ def land_pr(
         sha = merged.merge_commit or merged.head
         worktree = Worktree(Path(record.project), Path(record.worktree), record.branch, record.base)
         files = len(Git(worktree.repo).changed_paths(record.base, worktree.tip()))
-        _landed(store, record, lock, sha, merged.base, keep=keep)
-    return Landing(gremlin_id, sha, merged.base, files)
+        return _landed(store, record, lock, Landing(gremlin_id, sha, merged.base, files), keep=keep)
 
 
 def _merge(record: Gremlin, paths: GremlinPaths, clock: Clock, env: Mapping[str, str], patience: float) -> PullRequest:
@@ -189,33 +212,33 @@ def _finished(store: RunStore, gremlin_id: str) -> Gremlin:
     return record
 
 
-def _landed(store: RunStore, record: Gremlin, lock: GremlinLock, sha: str, target: str, *, keep: bool) -> None:
-    """On record first, then nothing of it is needed any more."""
+def _landed(store: RunStore, record: Gremlin, lock: GremlinLock, landing: Landing, *, keep: bool) -> Landing:
+    """On record first, then nothing of it is needed any more. It has landed, so what fails here is only told."""
     assert isinstance(record.status, Finished)
-    now = store.clock.now()
-    tip = Git(Path(record.project)).try_commit(f"refs/heads/{record.branch}")
-    status = Landed(since=now, sha=sha, target=target, evidence=record.status.evidence, tip=tip)
-    record = store.write(replace(record, status=status, ended_at=now), lock)
-    journal = Journal(store.paths(record.id).log, store.clock)
-    journal(f"landed on {target} as {sha[:12]}")
-    if not keep:
-        _clear_away(record, journal)
+    now, (sha, target) = store.clock.now(), (landing.sha, landing.target)
+    try:
+        tip = Git(Path(record.project)).try_commit(f"refs/heads/{record.branch}")
+        status = Landed(since=now, sha=sha, target=target, evidence=record.status.evidence, tip=tip)
+        record = store.write(replace(record, status=status, ended_at=now), lock)
+        journal = Journal(store.paths(record.id).log, store.clock)
+        journal(f"landed on {target} as {sha[:12]}")
+    except (GremlinsError, OSError) as error:
+        left = f"its record could not be written ({error}): `gremlins land {record.id}` again writes it"
+        return changed(landing, left=(*landing.left, left))
+    return landing if keep else _clear_away(record, journal, landing)
 
 
-def _clear_away(record: Gremlin, journal: Journal) -> None:
+def _clear_away(record: Gremlin, journal: Journal, landing: Landing) -> Landing:
     """Worktree and branch, now that what they held is safe."""
     worktree = Worktree(Path(record.project), Path(record.worktree), record.branch, record.base)
-    if has_uncommitted(worktree):
-        ref = interrupted_ref(worktree)
-        save_interrupted(worktree, ref)
-        journal(f"uncommitted changes of its worktree are kept as {ref}")
     try:
-        remove(Path(record.project), Path(record.worktree), record.branch, delete_branch=True)
-    except OSError as error:
-        raise GremlinsError(
-            f"{record.id} has landed, but its worktree could not be removed: {error}",
-            hint=f"`gremlins rm {record.id}` tries again",
-        ) from error
+        kept = remove(worktree, delete_branch=True)
+        if kept is not None:
+            journal(f"files of its worktree that were in no commit are kept as {kept}")
+        return changed(landing, kept=kept)
+    except (GremlinsError, OSError) as error:
+        left = f"its worktree could not be removed ({error}): `gremlins rm {record.id}` tries again"
+        return changed(landing, left=(*landing.left, left))
 
 
 def _message(record: Gremlin) -> str:

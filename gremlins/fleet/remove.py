@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 from gremlins.clock import Clock
-from gremlins.errors import Conflict, CorruptRecord, GremlinsError
-from gremlins.fleet.status import Row, look
+from gremlins.errors import Conflict, GremlinsError
+from gremlins.fleet.status import look
 from gremlins.fleet.stop import await_stop, request_stop
 from gremlins.paths import Home
 from gremlins.processes.ending import end_worktree_processes
 from gremlins.processes.locks import GremlinLock
-from gremlins.records.gremlin import Gremlin, Landed, RunStore
+from gremlins.records.gremlin import Finished, Gremlin, Landed, RunStore
 from gremlins.records.spend import archive
-from gremlins.repository.git import Git
-from gremlins.repository.worktree import SIDE, Worktree, has_uncommitted, remove, side_worktrees
+from gremlins.repository.folder import is_whole, refuse_to_remove, remove, unsaved
+from gremlins.repository.git import Git, Sha, some_of
+from gremlins.repository.merging import holds
+from gremlins.repository.worktree import BRANCH_PREFIX, SIDE, Worktree, side_worktrees
 
 GRAVE = ".{}.removed"
 """Move a gremlin's folder aside first, so that it is gone at once however long deleting takes."""
+
+
+class NotLanded(Conflict):
+    """The gremlin has commits that no branch of a person holds."""
 
 
 def remove_gremlin(
@@ -32,8 +38,10 @@ def remove_gremlin(
     env: Mapping[str, str],
     settle_bead: Callable[[str], None],
     stop_wait: float = 30.0,
-) -> None:
+) -> tuple[str, ...]:
     """Remove a gremlin, its worktree and branch. Raises Conflict when something of it would be lost, unless forced.
+
+    Returns the refs that still keep interrupted work.
 
     settle_bead: records what the gremlin did for its bead, before its record is removed.
     """
@@ -50,9 +58,9 @@ def remove_gremlin(
     with GremlinLock.acquire(home.gremlin(gremlin_id).lock, "keeper", clock=clock):
         record = store.read(gremlin_id)
         if not force:
-            refuse_to_lose_commits(record)
+            refuse_to_lose(record)
         end_worktree_processes(home.gremlin(gremlin_id), clock)
-        _remove(home, record, settle_bead, delete_branch=True)
+        return _remove(home, record, settle_bead, force=force)
 
 
 def _stop_first(home: Home, gremlin_id: str, clock: Clock, env: Mapping[str, str], wait: float) -> None:
@@ -66,83 +74,148 @@ def _stop_first(home: Home, gremlin_id: str, clock: Clock, env: Mapping[str, str
         )
 
 
-def refuse_to_lose_commits(record: Gremlin) -> None:
-    """Raises Conflict when the branch holds changes that are in no other branch."""
-    count = unlanded_commits(record)
-    if count:
+def refuse_to_lose(record: Gremlin) -> None:
+    """Raises Conflict when something would be lost with the gremlin, or nothing tells whether it would.
+
+    NotLanded: its branch holds changes that are in no other branch.
+    """
+    git = _repository(record)
+    if git is None:
         raise Conflict(
+            f"its repository is not at {record.project}, so what {record.id} has there cannot be looked at",
+            hint=f"if it was moved, go to where it is now and say `gremlins relocate {record.project}`; "
+            f"`gremlins rm --force {record.id}` removes what is here",
+        )
+    count = _unlanded_commits(git, record)
+    if count:
+        raise NotLanded(
             f"{record.id} has {count} commit{'s' if count > 1 else ''} that have not landed",
             hint=f"`gremlins land {record.id}`, or `gremlins rm --force {record.id}` to throw them away",
         )
+    for worktree in _worktrees(record):
+        found = unsaved(worktree)
+        if names := (*found.files, *found.repositories):
+            raise Conflict(
+                f"files in the worktree of {record.id} are in no commit: {some_of(names)} (in {worktree.path})",
+                hint=f"commit them or move them away, or `gremlins rm --force {record.id}` to throw them away",
+            )
 
 
-def unlanded_commits(record: Gremlin) -> int:
-    """Number of the branch's commits that have not landed. 0 if repository or branch is gone."""
+def _repository(record: Gremlin) -> Git | None:
+    """The repository that the gremlin was made in; None if it is not there any more, or another is."""
     repo = Path(record.project)
-    if not repo.is_dir():
-        return 0
-    git = Git(repo)
-    tip = git.try_commit(f"refs/heads/{record.branch}")
+    if not repo.is_dir() or Git(repo).in_repository("--git-dir") is None:
+        return None
+    return Git(repo) if Git(repo).try_commit(record.base) is not None else None
+
+
+def _unlanded_commits(git: Git, record: Gremlin) -> int:
+    """Number of the gremlin's commits that are in no branch of a person. Raises Conflict if its branch is gone."""
+    own = _worktree(record)
+    tip, start = git.try_commit(own.ref), record.base
+    tips = [tip, *(git.try_commit(side.ref) for side in side_worktrees(own))]
+    if is_whole(own) and own.git.branch() is None:  # HEAD is detached: no branch has what was committed there
+        tips.append(own.git.head())
     if isinstance(record.status, Landed):
-        return _count(git, [tip], record.status.tip)
-    sides = [git.try_commit(side.ref) for side in side_worktrees(_worktree(record))]
-    return _count(git, [tip, *sides], record.base)
+        start = record.status.tip or record.base
+        tips = tips if record.status.tip else []
+    elif tip is None:
+        tips.append(_known_tip(git, record))
+    made = list(filter(None, tips))
+    count = int(git.text("rev-list", "--count", *made, f"^{start}")) if made else 0
+    return 0 if count and all(_is_held(git, each, Sha(record.base)) for each in made) else count
 
 
-def _count(git: Git, tips: Sequence[str | None], start: str | None) -> int:
-    if tips[0] is None or start is None or git.try_commit(start) is None:
-        return 0
-    return int(git.text("rev-list", "--count", *filter(None, tips), f"^{start}"))
+def _known_tip(git: Git, record: Gremlin) -> Sha:
+    """The last commit of a branch that is gone, by its record. Raises Conflict if nothing tells it."""
+    tip = record.status.evidence.tip if isinstance(record.status, Finished) else None
+    found = None if tip is None else git.try_commit(tip)
+    if found is None:
+        raise Conflict(
+            f"the branch {record.branch} is not in {record.project}, so nothing tells what {record.id} had committed",
+            hint=f"is it a clone of the repository? `gremlins rm --force {record.id}` removes what is here",
+        )
+    return found
+
+
+def _is_held(git: Git, tip: Sha, base: Sha) -> bool:
+    """True if a person's branch has all that `base..tip` changes, by a merge or a squash merge."""
+    theirs = [
+        name
+        for name in git.text("for-each-ref", "--format=%(refname)", f"--contains={tip}", *_THEIRS).split()
+        if f"/{BRANCH_PREFIX}" not in name
+    ]
+    if theirs:
+        return True
+    checked_out = [f"refs/heads/{place.branch}" for place in git.checkouts() if place.branch]
+    known = git.text(
+        "for-each-ref", "--format=%(refname)", "refs/remotes/*/HEAD", "refs/heads/main", "refs/heads/master"
+    )
+    likely = dict.fromkeys(name for name in (*checked_out, *known.split()) if f"/{BRANCH_PREFIX}" not in name)
+    return any(holds(git, git.commit(name), tip, base) for name in likely)
+
+
+_THEIRS = ("refs/heads", "refs/remotes", "refs/tags")
 
 
 def _worktree(record: Gremlin) -> Worktree:
     return Worktree(Path(record.project), Path(record.worktree), record.branch, record.base)
 
 
-def is_clutter(row: Row, record: Gremlin) -> bool:
-    """Gremlins that `clean` takes: landed, or over without commits and without uncommitted changes."""
-    if not row.record.over() or row.seen.holder is not None or unlanded_commits(record):
-        return False
-    return not has_uncommitted(_worktree(record))
+def _worktrees(record: Gremlin) -> list[Worktree]:
+    """Those of its parallel branches, and its own."""
+    own = _worktree(record)
+    return [*side_worktrees(own), own]
 
 
 def clean(
     home: Home, *, older_than: float, clock: Clock, settle_bead: Callable[[str], None]
-) -> tuple[list[str], list[GremlinsError]]:
-    """Remove clutter that ended more than so many seconds ago. Returns the ids, and what could not be removed."""
+) -> tuple[dict[str, tuple[str, ...]], list[GremlinsError]]:
+    """Remove what ended more than so many seconds ago and has landed, by hand or not, or is over without commits.
+
+    Returns the ids, each with the refs that still keep interrupted work; and what was not removed, and why.
+    """
     from gremlins.fleet.observe import ids
 
-    store, removed, problems = RunStore(home, clock), [], []
+    store, removed, problems = RunStore(home, clock), dict[str, tuple[str, ...]](), []
     _sweep_graves(home)
     for gremlin_id in sorted(ids(home)):
         try:
             row = look(home, gremlin_id, clock)
             ended = row.record.ended_at or row.record.updated_at
-            record = store.read(gremlin_id)
-            if (clock.now() - ended).total_seconds() >= older_than and is_clutter(row, record):
-                with GremlinLock.acquire(home.gremlin(gremlin_id).lock, "keeper", clock=clock):
-                    _remove(home, record, settle_bead, delete_branch=True)
-                removed.append(gremlin_id)
-        except (CorruptRecord, Conflict, GremlinsError) as error:
+            old = (clock.now() - ended).total_seconds() >= older_than
+            if not old or not row.record.over() or row.seen.holder is not None:
+                continue
+            with GremlinLock.acquire(home.gremlin(gremlin_id).lock, "keeper", clock=clock):
+                record = store.read(gremlin_id)
+                refuse_to_lose(record)
+                removed[gremlin_id] = _remove(home, record, settle_bead)
+        except NotLanded:
+            continue
+        except GremlinsError as error:
+            error.message = error.message if gremlin_id in error.message else f"{gremlin_id}: {error.message}"
             problems.append(error)
     return removed, problems
 
 
-def _remove(home: Home, record: Gremlin, settle_bead: Callable[[str], None], *, delete_branch: bool) -> None:
+def _remove(home: Home, record: Gremlin, settle_bead: Callable[[str], None], *, force: bool = False) -> tuple[str, ...]:
     """Its bead and costs first, then worktree and branch, the record last: a crash in between can be removed again."""
-    paths = home.gremlin(record.id)
+    paths, git = home.gremlin(record.id), _repository(record)
+    worktrees = _worktrees(record) if git is not None else []
+    for worktree in worktrees:
+        refuse_to_remove(worktree)
     settle_bead(record.id)
     archive(home, record)
-    if Path(record.project).is_dir():
-        for side in side_worktrees(_worktree(record)):
-            remove(side.repo, side.path, side.branch, delete_branch=delete_branch)
-        remove(Path(record.project), Path(record.worktree), record.branch, delete_branch=delete_branch)
-        _drop_refs(record)
-    shutil.rmtree(record.worktree, ignore_errors=True)
+    for worktree in worktrees:
+        remove(worktree, delete_branch=True, force=force)
+    kept = () if git is None else _drop_refs(git, record, all_of_them=force)
+    if git is None:
+        shutil.rmtree(record.worktree, ignore_errors=True)
     _sweep_graves(home)
     grave = paths.root.with_name(GRAVE.format(record.id))
     paths.root.rename(grave)
     shutil.rmtree(grave, ignore_errors=True)  # another removal may be sweeping it
+    return kept
 
 
 def _sweep_graves(home: Home) -> None:
@@ -151,10 +224,14 @@ def _sweep_graves(home: Home) -> None:
         shutil.rmtree(grave, ignore_errors=True)
 
 
-def _drop_refs(record: Gremlin) -> None:
-    """The gremlin's own refs (starts of stages, interrupted work)."""
-    git = Git(Path(record.project))
-    own = f"refs/gremlins/{record.id}"
+def _drop_refs(git: Git, record: Gremlin, *, all_of_them: bool) -> tuple[str, ...]:
+    """Delete the gremlin's own refs. Those of interrupted work stay unless told: they may hold a person's files."""
+    kept, own = [], f"refs/gremlins/{record.id}"
     for ref in git.text("for-each-ref", "--format=%(refname)", "refs/gremlins/").split():
-        if ref.startswith((f"{own}/", f"{own}{SIDE}")):
+        if not ref.startswith((f"{own}/", f"{own}{SIDE}")):
+            continue
+        if "/interrupted-" in ref and not all_of_them:
+            kept.append(ref)
+        else:
             git.delete_ref(ref)
+    return tuple(kept)

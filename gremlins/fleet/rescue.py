@@ -30,8 +30,9 @@ from gremlins.records.calls import BatchCall, Intent, Ledger
 from gremlins.records.gremlin import Bailed, FailedGremlin, Gremlin, Queued, RunStore, StageRun
 from gremlins.records.liveness import RESCUABLE
 from gremlins.records.stop_request import StopRequest, clear_stop, read_stop, write_stop
+from gremlins.repository.folder import refuse_lost, remove
 from gremlins.repository.git import Git
-from gremlins.repository.worktree import SIDE, Worktree, refuse_lost, remove, side_worktrees
+from gremlins.repository.worktree import SIDE, Worktree, side_worktrees
 from gremlins.stages.revision import round_name
 from gremlins.stages.spec import children
 
@@ -224,7 +225,7 @@ def _forget_starts(record: Gremlin, names: list[str]) -> None:
         if (tip := git.try_commit(side.ref)) is not None:
             kept = f"{own}/before/spawn-{record.spawn}/{side.branch.rpartition(SIDE)[2]}"
             git.update_ref(kept, tip, reason="gremlins: a branch that was started again")
-        remove(side.repo, side.path, side.branch, delete_branch=True)
+        remove(side, delete_branch=True)
     for ref in git.text("for-each-ref", "--format=%(refname)", "refs/gremlins/").split():
         label = ref.removeprefix(f"{own}/start/") if ref.startswith(f"{own}/start/") else ""
         ours = any(label == name or label.startswith((f"{name}=", f"{name}+")) for name in names)

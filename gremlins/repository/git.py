@@ -28,6 +28,14 @@ OPERATIONS = {
 }
 """Files in a git directory while an operation waits for a person."""
 
+HEAD_NAMES = {
+    "rebase-merge/head-name": "rebase",
+    "rebase-merge/update-refs": "rebase",
+    "rebase-apply/head-name": "rebase",
+    "BISECT_START": "bisect",
+}
+"""Files in a git directory that name the branches which an operation will set or return to."""
+
 QUIET = {
     "core.hooksPath": "/dev/null",
     "core.fsmonitor": "false",  # would start a daemon that outlives us
@@ -41,9 +49,13 @@ QUIET = {
     "gc.auto": "0",  # would run in the background
     "maintenance.auto": "false",
     "submodule.recurse": "false",
+    "core.safecrlf": "false",  # would refuse an agent's line ends
     "advice.detachedHead": "false",
 }
 """Turns off a person's hooks, signing, daemons and background work."""
+
+MOST_IN_ARGV = 50_000
+"""Characters of file names that are handed to git as arguments; with more, everything is listed."""
 
 _KEPT = re.compile(r"GIT_(CONFIG_(?!PARAMETERS).*|SSH.*|ASKPASS|EXEC_PATH|SSL_.*|PROXY_COMMAND|ALLOW_PROTOCOL)")
 """The `GIT_*` variables that locate git and its settings, not a repository."""
@@ -53,6 +65,12 @@ _HOST_TROUBLE = re.compile(
     r"|Cannot allocate memory|Resource temporarily unavailable|Input/output error|Read-only file system",
     re.IGNORECASE,
 )
+
+
+_FILTER_TROUBLE = re.compile(r"^(?:fatal|error): (.+: (?:clean|smudge) filter .+ failed)$", re.MULTILINE)
+
+_ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class HostGitError(GitError):
@@ -84,6 +102,14 @@ class TreeEntry:
 
 
 @dataclass(frozen=True)
+class InUse:
+    """An operation in a worktree that will set a branch when it ends: a `rebase` or `bisect`."""
+
+    operation: str
+    path: Path
+
+
+@dataclass(frozen=True)
 class Checkout:
     """A worktree of the repository. `branch` is None if its HEAD is detached."""
 
@@ -102,8 +128,12 @@ def git_env(base: Mapping[str, str] | None = None) -> dict[str, str]:
 class Git:
     """git in one directory. Every method raises GitError; HostGitError if the cause is the machine."""
 
-    def __init__(self, path: Path, *, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, path: Path, *, env: Mapping[str, str] | None = None, told: Mapping[str, str] | None = None
+    ) -> None:
+        """told: `GIT_*` variables that tell every call where its files are, in place of what git would find."""
         self.path = path
+        self.told = told or {}
         self._base = env
 
     def attempt(
@@ -122,7 +152,7 @@ class Git:
             return run(
                 ["git", *options, *args],
                 cwd=self.path,
-                env={**git_env(self._base), **(env or {})},
+                env={**git_env(self._base), **self.told, **(env or {})},
                 input=input,
                 pass_fds=pass_fds,
                 shielded=shielded,
@@ -239,7 +269,23 @@ class Git:
             if "worktree" in lines:
                 branch = lines.get("branch", "").removeprefix("refs/heads/") or None
                 found.append(Checkout(Path(lines["worktree"]), branch, "bare" in lines))
+        if found and not found[0].bare and self.git_dir().resolve() == self.common_dir():
+            # git takes the folder of the git directory for the main worktree, which may be elsewhere.
+            top = self.attempt("rev-parse", "--show-toplevel")
+            if top.returncode == 0:
+                found[0] = Checkout(Path(os.fsdecode(top.stdout_bytes.rstrip(b"\n"))), found[0].branch)
         return found
+
+    def in_use(self, branch: str) -> InUse | None:
+        """The rebase or bisect, in any worktree, that will set or return to a branch when it ends."""
+        common = self.common_dir()
+        for git_dir in (common, *sorted((common / "worktrees").glob("*"))):
+            for name, operation in HEAD_NAMES.items():
+                named = (_text_of(git_dir / name) or "").split()
+                if branch in (word.removeprefix("refs/heads/") for word in named):
+                    own = _text_of(git_dir / "gitdir")
+                    return InUse(operation, Path(own.strip()).parent if own else self.checkouts()[0].path)
+        return None
 
     def identity(self) -> Identity:
         """The configured identity, else `gremlins <gremlins@localhost>`; never git's guess from the host name."""
@@ -283,12 +329,15 @@ class Git:
 
     def ls_tree(self, ref: str, paths: Iterable[str] = ()) -> dict[str, TreeEntry]:
         """The files of a commit or tree by path: all, or those among `paths` (literal names)."""
-        listed = self.raw("ls-tree", "-r", "-z", "--full-tree", ref, "--", *paths, env={"GIT_LITERAL_PATHSPECS": "1"})
+        wanted = set(paths)
+        few = wanted if sum(map(len, wanted)) < MOST_IN_ARGV else ()
+        listed = self.raw("ls-tree", "-r", "-z", "--full-tree", ref, "--", *few, env={"GIT_LITERAL_PATHSPECS": "1"})
         found = {}
         for line in split_names(listed):
             meta, _, path = line.partition("\t")
             mode, _, sha = meta.split()
-            found[path] = TreeEntry(mode, Sha(sha), path)
+            if few or not wanted or path in wanted:
+                found[path] = TreeEntry(mode, Sha(sha), path)
         return found
 
     def changed_paths(self, old: str, new: str) -> list[str]:
@@ -350,7 +399,7 @@ class Git:
             "GIT_COMMITTER_NAME": who.name, "GIT_COMMITTER_EMAIL": who.email,
         }  # fmt: skip
         args = [part for parent in parents for part in ("-p", parent)]
-        return Sha(self.text("commit-tree", tree, *args, input=message.rstrip("\n") + "\n", env=env))
+        return Sha(self.text("commit-tree", tree, *args, input=plain_text(message).rstrip("\n") + "\n", env=env))
 
     def update_ref(self, ref: str, new: str, old: str | None = None, *, reason: str = "gremlins") -> None:
         """Set a ref. With `old`, only if it still has that value (40 zeros: only if it does not exist)."""
@@ -377,21 +426,41 @@ class Git:
     def write_tree(self, env: Mapping[str, str]) -> Sha:
         return Sha(self.text("write-tree", env=env))
 
-    def store(self, content: bytes, path: str | None = None) -> Sha:
-        """Write a blob. With a path, convert the content as git does for that path (line ends, filters)."""
-        where = ["--no-filters"] if path is None else [f"--path={path}"]
-        return Sha(self.text("hash-object", "-w", "--stdin", *where, input=content))
-
 
 def error_of(args: Sequence[str], done: Completed) -> GitError:
-    """The error of a git that failed. Its message is git's `fatal:` or `error:` line."""
+    """The error of a git that failed. Its message is git's `fatal:` or `error:` line, or a filter's own words."""
     kind = HostGitError if _HOST_TROUBLE.search(done.stderr) else GitError
     error = kind(["git", *args], done.returncode, done.output)
-    said = next((line for line in done.stderr.splitlines() if line.startswith(("fatal: ", "error: "))), None)
+    lines = done.stderr.splitlines()
+    said = next((line for line in lines if line.startswith(("fatal: ", "error: "))), None)
+    if (filtered := _FILTER_TROUBLE.search(done.stderr)) is not None:
+        own = [line for line in lines if not line.startswith(("fatal: ", "error: ", "warning: "))]
+        said = f"fatal: {filtered[1]}" + (f": {own[0].strip()}" if own else "")
+        error.hint = "install or unlock what the filter needs; `git config --get-regexp ^filter` shows its commands"
     if said:
         error.message = f"git {args[0]}: {said.partition(': ')[2]}"
         error.args = (error.message,)
     return error
+
+
+def plain_text(text: str) -> str:
+    """A text without what would move a cursor, hide or reorder words, or cannot be encoded."""
+    text = _ESCAPE_SEQUENCE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return _CONTROL.sub("", text).encode(errors="replace").decode()
+
+
+def _text_of(path: Path) -> str | None:
+    """None if there is no such file."""
+    try:
+        return path.read_text(errors="surrogateescape")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def some_of(paths: Sequence[str]) -> str:
+    """The first few names of a list, for a message."""
+    shown = ", ".join(os.fsencode(path).decode(errors="replace") for path in paths[:5])
+    return shown + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
 
 
 def split_names(raw: bytes) -> list[str]:

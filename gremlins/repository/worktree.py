@@ -1,4 +1,4 @@
-"""A gremlin's worktree: creates and removes it, and commits edits and agents' changes.
+"""A gremlin's worktree, and its commits: of edits, and of an agent's changes.
 
 Every commit is built in a temporary index and carries a trailer that names its model call. Then the branch moves, then
 the files. Called again after a crash, a function finds the trailer, commits nothing twice and finishes the rest.
@@ -6,37 +6,43 @@ the files. Called again after a crash, a function finds the trailer, commits not
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import shutil
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from gremlins.clock import Clock, SystemClock
-from gremlins.errors import Conflict
-from gremlins.files import make_private_dir, write_atomic
-from gremlins.repository.git import QUIET, Git, Sha, error_of
-from gremlins.repository.landing import merge_aside
+from gremlins.files import write_atomic
+from gremlins.repository.git import QUIET, Git, Sha, error_of, split_names
+from gremlins.repository.merging import merge_aside
 
 BRANCH_PREFIX = "gremlins/"
 CALL_TRAILER = "Gremlins-Call"
 
-_TOOL_FILES = re.compile(
+MADE_AGAIN = re.compile(
     r"""(^|/)(
         __pycache__ | \.pytest_cache | \.mypy_cache | \.ruff_cache | \.hypothesis | \.tox | \.nox | \.eggs
       | node_modules | \.venv | \.cache | \.gradle | [^/]+\.egg-info
       )/
-      | \.(pyc|pyo|swp|orig|rej)$
-      | (^|/)(\.DS_Store | \.coverage | nohup\.out | core\.\d+)$
+      | \.(pyc|pyo)$
+      | (^|/)(\.DS_Store | \.coverage)$
+    """,
+    re.VERBOSE,
+)
+"""Files that tools make again. They are never committed nor kept, even if the project does not ignore them."""
+
+_TOOL_FILES = re.compile(
+    rf"""{MADE_AGAIN.pattern}
+      | \.(swp|orig|rej)$
+      | (^|/)(nohup\.out | core\.\d+)$
       | ^\.claude/settings\.local\.json$
     """,
     re.VERBOSE,
 )
-"""Files that tools drop into a tree. They are never committed, even if the project does not ignore them."""
+"""Those, and what tools leave behind of a person's or an agent's text. They are never committed."""
 
 
 @dataclass(frozen=True)
@@ -78,70 +84,7 @@ def trailer_of(call_key: str) -> str:
     return f"{CALL_TRAILER}: {call_key}"
 
 
-# --- making and removing
-
-
-def create(repo: Path, path: Path, branch: str, commit: str) -> Worktree:
-    """Make the worktree on a new branch at `commit`, or finish one after a crash.
-
-    Raises Conflict if the branch exists with commits of its own, UnknownRef if `commit` names none.
-    """
-    git = Git(repo)
-    base = git.commit(commit)
-    made = Worktree(repo, path, branch, base)
-    found = git.try_commit(f"refs/heads/{branch}")
-    if found is not None and found != base:
-        raise Conflict(
-            f"the branch {branch} exists already",
-            hint=f"take another id, or remove it: git -C {repo} branch -D {branch}",
-        )
-    if found is None or not is_whole(made):
-        _check_out(git, path, branch, None if found else base)
-    return made
-
-
-def refuse_lost(worktree: Worktree) -> None:
-    """Raises Conflict if the repository is not at its path, or has no such branch: nothing can go on there."""
-    repo, git = worktree.repo, Git(worktree.repo)
-    moved = f"if it was moved, go to where it is now and say `gremlins relocate {repo}`"
-    if not repo.is_dir() or git.in_repository("--git-dir") is None:
-        raise Conflict(f"its repository is not at {repo} any more", hint=moved)
-    if git.try_commit(worktree.ref) is None:
-        raise Conflict(
-            f"the branch {worktree.branch} is gone from {repo}",
-            hint=f"`git -C {repo} reflog --all` may still know it; if the repository there is another one, {moved[3:]}",
-        )
-
-
-def restore(worktree: Worktree) -> None:
-    """Check out a worktree again that is gone or incomplete. Raises Conflict if repository or branch is gone."""
-    refuse_lost(worktree)
-    git = Git(worktree.repo)
-    if not is_whole(worktree):
-        _check_out(git, worktree.path, worktree.branch, None)
-
-
-def is_whole(worktree: Worktree) -> bool:
-    """True if git knows the worktree and its checkout was completed."""
-    if not (worktree.path / ".git").is_file():
-        return False
-    lines = (Git(worktree.path).in_repository("--show-toplevel", "--absolute-git-dir") or b"").splitlines()
-    if len(lines) < 2 or Path(os.fsdecode(lines[0])).resolve() != worktree.path.resolve():
-        return False
-    # `git worktree add` holds this lock while it fills the folder.
-    lock = Path(os.fsdecode(lines[1])) / "locked"
-    return not (lock.is_file() and "initializing" in lock.read_text(errors="replace"))
-
-
-def _check_out(git: Git, path: Path, branch: str, new_at: str | None) -> None:
-    make_private_dir(path.parent)
-    if new_at is not None and not path.exists() and not path.is_symlink():
-        # Forced twice: git may still know a folder of this name that is gone, and may have locked it.
-        args = ["--force", "--force", "--no-track", "-b", branch, str(path), new_at]
-    else:
-        _discard(git, path)
-        args = ["--no-track", "-b", branch, str(path), new_at] if new_at else [str(path), branch]
-    git.raw("worktree", "add", "--quiet", *args)
+# --- its git
 
 
 def quiet_env(worktree: Worktree, base: Mapping[str, str]) -> dict[str, str]:
@@ -164,44 +107,6 @@ def quiet_env(worktree: Worktree, base: Mapping[str, str]) -> dict[str, str]:
         f"GIT_CONFIG_KEY_{number}": f"includeIf.gitdir:{pattern}.path",
         f"GIT_CONFIG_VALUE_{number}": str(settings),
     }
-
-
-def remove(repo: Path, path: Path, branch: str, *, delete_branch: bool = False) -> None:
-    """Remove a worktree, complete or not; a missing one is no error. The branch stays unless `delete_branch`."""
-    git = Git(repo)
-    if not repo.is_dir() or git.in_repository("--git-dir") is None:
-        _remove_folder(path)  # the repository itself is gone
-        return
-    _discard(git, path)
-    if delete_branch:
-        elsewhere = next((place.path for place in git.checkouts() if place.branch == branch), None)
-        if elsewhere is not None:
-            raise Conflict(f"the branch {branch} is checked out in {elsewhere}", hint="switch to another branch there")
-        git.delete_ref(f"refs/heads/{branch}")
-
-
-def _discard(git: Git, path: Path) -> None:
-    """Remove the folder, then git's entry for it. Not `worktree prune`, which would also drop entries of a person's
-    worktrees on a disk that is not mounted now.
-    """
-    _remove_folder(path)
-    args = ("worktree", "remove", "--force", "--force", str(path))
-    done = git.attempt(*args)
-    if done.returncode and "is not a working tree" not in done.stderr:
-        raise error_of(args, done)
-
-
-def _remove_folder(path: Path) -> None:
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
-    try:
-        shutil.rmtree(path)
-    except PermissionError:  # tools leave read-only folders behind, Go's module cache for one
-        for folder, _, _ in os.walk(path):
-            with contextlib.suppress(OSError):
-                os.chmod(folder, stat.S_IRWXU)
-        shutil.rmtree(path)
 
 
 def clear_stale_locks(worktree: Worktree, *, clock: Clock | None = None, patience: float = 10.0) -> list[Path]:
@@ -291,7 +196,7 @@ def tree_differs(worktree: Worktree) -> bool:
 def commit_aside(worktree: Worktree, changes: Sequence[FileChange], *, message: str, trailer: str) -> Sha | None:
     """Commit exactly these files on the branch and write them into the worktree. None: they change nothing.
 
-    The caller has checked the paths: relative, inside the worktree, through no symbolic link.
+    The caller has checked the paths: relative, inside the worktree, through no symbolic link, not ignored.
     """
     git = worktree.git
     done = find_trailer(worktree, trailer)
@@ -310,20 +215,46 @@ def commit_aside(worktree: Worktree, changes: Sequence[FileChange], *, message: 
 
 
 def _tree_with(git: Git, head: Sha, changes: Sequence[FileChange]) -> Sha:
+    """The tree of `head` with the changes, each blob as `git add` would make it: by the line ends in the index."""
     known = git.ls_tree(head, [change.path for change in changes])
-    removed, written = [], []
-    for change in changes:
-        if change.content is None:
-            removed.append(f"0 {'0' * len(head)}\t{change.path}")
-            continue
-        old = known.get(change.path)
-        regular = old is not None and old.mode in ("100644", "100755")
-        mode = old.mode if old and regular else _mode_of_new(git.path / change.path, change.content)
-        written.append(f"{mode} {git.store(change.content, change.path)}\t{change.path}")
-    with git.scratch_index(head) as env:
+    gone = [change.path for change in changes if change.content is None]
+    written = {change.path: change.content for change in changes if change.content is not None}
+    with git.scratch_index(head) as env, TemporaryDirectory(prefix="gremlins-edits-") as folder:
         # Removals first: a folder may take the name of a removed file.
-        git.raw("update-index", "-z", "--index-info", input=_nul([*removed, *written]), env=env)
+        git.raw("update-index", "-z", "--force-remove", "--stdin", input=_nul(gone), env=env)
+        for path, content in written.items():
+            place = Path(folder) / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+        aside = Git(Path(folder), told={"GIT_DIR": str(git.git_dir()), "GIT_WORK_TREE": folder, **env})
+        aside.raw("update-index", "-z", "--add", "--replace", "--stdin", input=_nul(written))
+        lines = []
+        for path, made in git.ls_tree(git.write_tree(env), written).items() if written else ():
+            old = known.get(path)
+            regular = old is not None and old.mode in ("100644", "100755")
+            mode = old.mode if old and regular else _mode_of_new(git.path / path, written[path])
+            lines.append(f"{mode} {made.sha}\t{path}")
+        git.raw("update-index", "-z", "--index-info", input=_nul(lines), env=env)
         return git.write_tree(env)
+
+
+def ignored(worktree: Worktree, changes: Sequence[FileChange]) -> list[str]:
+    """The new files among the changes that the project ignores, by its rules as the changes leave them."""
+    git, head = worktree.git, worktree.tip()
+    rules = [change.path for change in changes if Path(change.path).name == ".gitignore"]
+    with git.scratch_index(head) as env, TemporaryDirectory(prefix="gremlins-edits-") as folder:
+        named = git.names("ls-files", "-z", "--", ":(glob)**/.gitignore", env=env)
+        git.raw("checkout-index", f"--prefix={folder}/", "-z", "--stdin", input=_nul(named), env=env)
+        for change in changes:
+            if change.path in rules:
+                place = Path(folder) / change.path
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(change.content or b"")
+        aside = Git(Path(folder), told={"GIT_DIR": str(git.git_dir()), "GIT_WORK_TREE": folder, **env})
+        done = aside.attempt("check-ignore", "-z", "--stdin", input=_nul(change.path for change in changes))
+        if done.returncode > 1:  # 1: none
+            raise error_of(("check-ignore",), done)
+        return split_names(done.stdout_bytes)
 
 
 def _mode_of_new(path: Path, content: bytes) -> str:
@@ -334,15 +265,14 @@ def _mode_of_new(path: Path, content: bytes) -> str:
 
 def _move_files(git: Git, commit: Sha, paths: Sequence[str]) -> None:
     """Make only these paths in index and worktree as in `commit`. Idempotent."""
-    present = git.ls_tree(commit, paths)
+    present = git.ls_tree(commit, paths) if paths else {}
     gone = [path for path in paths if path not in present]
-    if gone:
-        git.raw("update-index", "-z", "--force-remove", "--stdin", input=_nul(gone))
-        for path in gone:
-            _remove_file(git.path, path)
-    if present:
-        git.raw("checkout", "--quiet", commit, "--pathspec-from-file=-", "--pathspec-file-nul",
-                input=_nul(list(present)), env={"GIT_LITERAL_PATHSPECS": "1"})  # fmt: skip
+    git.raw("update-index", "-z", "--force-remove", "--stdin", input=_nul(gone))
+    for path in gone:
+        _remove_file(git.path, path)
+    lines = [f"{entry.mode} {entry.sha}\t{path}" for path, entry in present.items()]
+    git.raw("update-index", "-z", "--index-info", input=_nul(lines))
+    git.raw("checkout-index", "--force", "--index", "--quiet", "-z", "--stdin", input=_nul(present))
 
 
 def _remove_file(root: Path, name: str) -> None:
@@ -411,23 +341,33 @@ def _end_rebase(git: Git) -> None:
         git.raw("rebase", "--quit")
 
 
-def tree_of_files(git: Git, start: Sha) -> Sha:
+def tree_of_files(git: Git, start: Sha, *, leave_out: re.Pattern[str] = _TOOL_FILES) -> Sha:
     """The worktree's files as a tree: those tracked in `start` or added since, and new files that are not ignored.
 
     A repository inside the worktree is left out, because it would become an empty link.
     """
-    forced = git.names("diff", "--cached", "--name-only", "--diff-filter=A", "--no-renames", "-z", start)
     with git.scratch_index(start) as env:
-        git.answer("update-index", "-q", "--refresh", env=env)  # 1: some differ
-        shown = git.names("diff-files", "--name-status", "-z", "--no-renames", "--ignore-submodules=all", env=env)
-        changed = dict(zip(shown[1::2], shown[::2], strict=True))
-        new = [path for path in git.untracked(env=env) if not path.endswith("/") and not _TOOL_FILES.search(path)]
-        gone = [path for path, status in changed.items() if status == "D"]
-        kept = [path for path in {**changed, **dict.fromkeys([*forced, *new])} if path not in set(gone)]
-        files = [path for path in kept if os.path.lexists(git.path / path) and not _is_folder(git.path / path)]
+        gone, files = changed_files(git, start, env, leave_out=leave_out)
         git.raw("update-index", "-z", "--force-remove", "--stdin", input=_nul(gone), env=env)
         git.raw("update-index", "-z", "--add", "--replace", "--stdin", input=_nul(files), env=env)
         return git.write_tree(env)
+
+
+def changed_files(
+    git: Git, start: Sha, env: Mapping[str, str], *, leave_out: re.Pattern[str] = _TOOL_FILES
+) -> tuple[list[str], list[str]]:
+    """What the worktree has otherwise than `start`: tracked files that are gone, and files that changed or are new.
+
+    env: a scratch index of `start`.
+    """
+    forced = git.names("diff", "--cached", "--name-only", "--diff-filter=A", "--no-renames", "-z", start)
+    git.answer("update-index", "-q", "--refresh", env=env)  # 1: some differ
+    shown = git.names("diff-files", "--name-status", "-z", "--no-renames", "--ignore-submodules=all", env=env)
+    changed = dict(zip(shown[1::2], shown[::2], strict=True))
+    new = [path for path in git.untracked(env=env) if not path.endswith("/") and not leave_out.search(path)]
+    gone = [path for path, status in changed.items() if status == "D"]
+    kept = [path for path in {**changed, **dict.fromkeys([*forced, *new])} if path not in set(gone)]
+    return gone, [path for path in kept if os.path.lexists(git.path / path) and not _is_folder(git.path / path)]
 
 
 def _is_folder(path: Path) -> bool:
@@ -453,15 +393,10 @@ def save_interrupted(worktree: Worktree, ref: str, *, to: str | None = None) -> 
     return saved
 
 
-def has_uncommitted(worktree: Worktree) -> bool:
-    """True if tracked files have uncommitted changes. New files do not count."""
-    return is_whole(worktree) and bool(worktree.git.dirty_paths())
-
-
 def interrupted_ref(worktree: Worktree) -> str:
     """The next free name for `save_interrupted`: `refs/gremlins/ID/interrupted-N`."""
     prefix = f"refs/gremlins/{worktree.branch.removeprefix(BRANCH_PREFIX)}/interrupted-"
-    taken = worktree.git.text("for-each-ref", "--format=%(refname)", f"{prefix}*").split()
+    taken = Git(worktree.repo).text("for-each-ref", "--format=%(refname)", f"{prefix}*").split()
     numbers = [int(name.removeprefix(prefix)) for name in taken if name.removeprefix(prefix).isdigit()]
     return f"{prefix}{max(numbers, default=0) + 1}"
 

@@ -12,15 +12,13 @@ from typing import Any
 from gremlins.errors import Conflict
 from gremlins.files import make_private_dir, write_json
 from gremlins.outcome import Bail, Failed
+from gremlins.repository.folder import create, remove, restore
 from gremlins.repository.interrupted import undo_killed_commands
 from gremlins.repository.worktree import (
     Worktree,
     clear_stale_locks,
-    create,
     merge_branch,
     quiet_env,
-    remove,
-    restore,
     side_worktree,
 )
 from gremlins.stages.base import StageContext
@@ -77,12 +75,13 @@ def _make_whole(branch: Branch, own: Worktree, fork: str, context: StageContext)
         # Of an earlier round, never merged: a person accepted its conflict.
         kept = start_ref(own, branch.path).replace("/start/", "/before/")
         git.update_ref(kept, tip, reason="gremlins: never merged")
-        remove(own.repo, own.path, own.branch, delete_branch=True)
+        _remove(own, context)
         tip = None
     if not begun and tip is None:
         create(own.repo, own.path, own.branch, fork)
         return
-    restore(own)  # raises where a person removed a branch that held work
+    if (found := restore(own)) is not None:  # raises where a person removed a branch that held work
+        context.log(f"{branch.path}: files of its incomplete worktree are kept as {found}")
     clear_stale_locks(own, clock=context.clock)
     if (aside := undo_killed_commands(own)) is not None:
         context.log(f"{branch.path}: what commands had half made when they were cut short was kept as {aside}")
@@ -151,8 +150,18 @@ def merge_branches(branches: Sequence[Branch], context: StageContext) -> Bail | 
     write_json(_merged_file(context.path.rpartition("/")[2], context), _this_attempt(context))
     for branch in branches:
         if branch.own is not None:
-            remove(branch.own.repo, branch.own.path, branch.own.branch, delete_branch=True)
+            _remove(branch.own, context)
     return None
+
+
+def _remove(own: Worktree, context: StageContext) -> None:
+    try:
+        kept = remove(own, delete_branch=True)
+    except Conflict as conflict:  # a person's: locked, in use, or with a repository of its own in it
+        context.log(f"{own.path} stays: {conflict.message}")
+        return
+    if kept is not None:
+        context.log(f"what {own.path} had in no commit is kept as {kept}")
 
 
 def publish_artifacts(branches: Sequence[Branch], context: StageContext) -> None:

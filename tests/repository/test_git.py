@@ -11,6 +11,7 @@ from gremlins.repository.git import (
     Git,
     HostGitError,
     Identity,
+    Sha,
     UnknownRef,
     find_root,
     refuse_operation,
@@ -168,7 +169,7 @@ def test_a_commit_that_is_undone_is_no_difference(repo: Repo) -> None:
 def test_a_commit_can_be_built_without_touching_anything(repo: Repo) -> None:
     git, head = Git(repo.path), repo.head()
     with git.scratch_index(head) as env:
-        blob = git.store(b"new\n")
+        blob = Sha(git.text("hash-object", "-w", "--stdin", input=b"new\n"))
         git.raw("update-index", "--add", "--cacheinfo", f"100644,{blob},n", env=env)
         made = git.commit_tree(git.write_tree(env), [head], "aside")
     assert git.changed_paths(head, made) == ["n"]

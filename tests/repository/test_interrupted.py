@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from gremlins.repository.folder import create
 from gremlins.repository.interrupted import snapshot_around_commands, undo_killed_commands
-from gremlins.repository.worktree import Worktree, create
+from gremlins.repository.worktree import Worktree
 from tests.conftest import Repo
 from tests.kill_points import killed_at, steps
 

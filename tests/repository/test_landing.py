@@ -220,9 +220,23 @@ def test_nothing_to_land_is_refused(repo: Repo, base: str) -> None:
     refused(repo, base, "nothing to land")
 
 
-def test_what_is_there_already_is_nothing_to_land(repo: Repo, base: str) -> None:
-    do_land(repo, base)
-    refused(repo, base, "nothing to land: main has all of it", token="another")
+@pytest.mark.parametrize("how", ["merge", "squash", "squash, and gone on"])
+@pytest.mark.parametrize("mode", ["squash", "ff"])
+def test_what_a_person_merged_by_hand_has_landed(repo: Repo, base: str, how: str, mode: Any) -> None:
+    repo.commit({"README.md": "went on\n"})
+    if how == "merge":
+        repo.git("merge", "--quiet", "--no-edit", BRANCH)
+    else:
+        repo.git("merge", "--quiet", "--squash", BRANCH)
+        repo.git("commit", "--quiet", "-m", "squashed by hand")
+    by_hand = repo.head()
+    if how.endswith("gone on"):
+        repo.commit({"calc.py": "went on\n"})
+    before = snapshot(repo)
+    landed = do_land(repo, base, mode=mode)
+    assert landed.by_hand or (mode, how) == ("ff", "merge")
+    assert landed.sha == (repo.git("rev-parse", BRANCH) if how == "merge" else by_hand)
+    assert snapshot(repo) == before
 
 
 def test_winding_forward_is_refused_where_the_target_went_on(repo: Repo, base: str) -> None:
@@ -253,8 +267,21 @@ def test_another_landing_is_not_disturbed(repo: Repo, base: str) -> None:
         refused(repo, base, "another landing is at work")
 
 
-def test_after_a_failure_of_git_nothing_has_changed(repo: Repo, base: str) -> None:
-    repo.git("config", "filter.broken.smudge", "false")
+def test_a_filter_that_fails_is_found_before_and_its_words_are_shown(repo: Repo, base: str) -> None:
+    repo.git("config", "filter.broken.smudge", "echo the key is missing >&2; false")
+    repo.git("config", "filter.broken.clean", "false")
+    repo.git("config", "filter.broken.required", "true")
+    repo.write({".git/info/attributes": "b.py filter=broken\n"})
+    error = refused(repo, base, r"new/b\.py: smudge filter broken failed: the key is missing")
+    assert "filter" in (error.hint or "")
+
+
+def test_after_a_failure_of_git_nothing_has_changed(repo: Repo, base: str, tmp_path: Path) -> None:
+    repo.git("config", "filter.broken.smudge", f"test -e '{tmp_path}/tried' || touch '{tmp_path}/tried'; exit $?")
+    once = tmp_path / "once"
+    once.write_text(f"#!/bin/sh\n[ ! -e '{tmp_path}/tried' ] || exit 1\ntouch '{tmp_path}/tried'\ncat\n")
+    once.chmod(0o755)
+    repo.git("config", "filter.broken.smudge", f"'{once}'")
     repo.git("config", "filter.broken.required", "true")
     repo.write({".git/info/attributes": "b.py filter=broken\n"})
     refused(repo, base, "git would not move main")
@@ -316,7 +343,8 @@ def test_killed_at_any_step_it_lands_once_when_tried_again(repo: Repo, base: str
 def half_moved(repo: Repo, base: str, tmp_path: Path) -> str:
     """A tree in which git itself was killed, together with its parent, while it wrote the files. Returns the base."""
     bomb = tmp_path / "bomb"
-    bomb.write_text("#!/bin/sh\nkill -9 $LANDER\nkill -9 0\n")  # the landing process, then all of git's group
+    second = f"[ -e '{tmp_path}/tried' ] || {{ touch '{tmp_path}/tried'; exec cat; }}\n"  # tried aside first
+    bomb.write_text(f"#!/bin/sh\n{second}kill -9 $LANDER\nkill -9 0\n")  # the landing process, then git's group
     bomb.chmod(0o755)
     repo.git("config", "filter.bomb.smudge", f"'{bomb}'")
     repo.write({".git/info/attributes": "b.py filter=bomb\n"})
@@ -343,7 +371,8 @@ def test_a_half_written_file_of_ours_is_set_right(repo: Repo, half_moved: str) -
 
 def test_a_killed_landings_git_is_let_finish(repo: Repo, base: str, tmp_path: Path) -> None:
     slow = tmp_path / "slow"
-    slow.write_text("#!/bin/sh\nkill -9 $LANDER\nsleep 0.5\ncat\n")
+    second = f"[ -e '{tmp_path}/tried' ] || {{ touch '{tmp_path}/tried'; exec cat; }}\n"  # tried aside first
+    slow.write_text(f"#!/bin/sh\n{second}kill -9 $LANDER\nsleep 0.5\ncat\n")
     slow.chmod(0o755)
     repo.git("config", "filter.slow.smudge", f"'{slow}'")
     repo.write({".git/info/attributes": "b.py filter=slow\n"})
@@ -357,7 +386,7 @@ def test_another_gremlins_landing_sets_it_right_too(repo: Repo, half_moved: str)
     repo.git("branch", "gremlins/g-2", half_moved)
     tree = Git(repo.path)
     with tree.scratch_index(half_moved) as env:
-        blob = tree.store(b"x\n")
+        blob = tree.text("hash-object", "-w", "--stdin", input=b"x\n")
         tree.raw("update-index", "--add", "--cacheinfo", f"100644,{blob},other.txt", env=env)
         tree.update_ref("refs/heads/gremlins/g-2", tree.commit_tree(tree.write_tree(env), [half_moved], "m"))
     land(repo.path, "gremlins/g-2", half_moved, message="m", token="g-2/1")

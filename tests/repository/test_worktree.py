@@ -9,6 +9,7 @@ import pytest
 
 from gremlins.clock import FakeClock
 from gremlins.errors import Conflict, GremlinsError
+from gremlins.repository import folder
 from gremlins.repository import worktree as wt
 from gremlins.repository.git import Git, HostGitError, UnknownRef
 from gremlins.repository.worktree import FileChange, Worktree
@@ -20,7 +21,7 @@ TRAILER = wt.trailer_of("implement/1/1/1")
 
 @pytest.fixture
 def made(repo: Repo, tmp_path: Path) -> Worktree:
-    return wt.create(repo.path, tmp_path / "home dir" / "worktrees" / "g-1", "gremlins/g-1", repo.head())
+    return folder.create(repo.path, tmp_path / "home dir" / "worktrees" / "g-1", "gremlins/g-1", repo.head())
 
 
 def inside(made: Worktree) -> Repo:
@@ -47,14 +48,14 @@ def test_the_branch_has_no_upstream_and_no_hook_ran(repo: Repo, tmp_path: Path) 
     hook = repo.path / ".git/hooks/post-checkout"
     hook.write_text(f"#!/bin/sh\ntouch '{tmp_path}/ran'\n")
     hook.chmod(0o755)
-    wt.create(repo.path, tmp_path / "w", "gremlins/g", "main")
+    folder.create(repo.path, tmp_path / "w", "gremlins/g", "main")
     assert repo.git("for-each-ref", "--format=%(upstream)", "refs/heads/gremlins/g") == ""
     assert not (tmp_path / "ran").exists()
 
 
 def test_an_unknown_base_is_refused_with_nothing_made(repo: Repo, tmp_path: Path) -> None:
     with pytest.raises(UnknownRef):
-        wt.create(repo.path, tmp_path / "w", "gremlins/g", "nope")
+        folder.create(repo.path, tmp_path / "w", "gremlins/g", "nope")
     assert not (tmp_path / "w").exists()
 
 
@@ -63,13 +64,13 @@ def test_a_branch_with_commits_of_its_own_is_not_taken_over(repo: Repo, tmp_path
     repo.git("branch", "gremlins/g")
     repo.commit({"x": "1"})
     with pytest.raises(Conflict, match="exists already"):
-        wt.create(repo.path, tmp_path / "w", "gremlins/g", "main")
+        folder.create(repo.path, tmp_path / "w", "gremlins/g", "main")
     assert repo.git("rev-parse", "gremlins/g") == first
 
 
 def test_making_it_again_keeps_what_is_in_it(repo: Repo, made: Worktree) -> None:
     inside(made).write({"half.py": "x\n"})
-    assert wt.create(repo.path, made.path, made.branch, made.base) == made
+    assert folder.create(repo.path, made.path, made.branch, made.base) == made
     assert (made.path / "half.py").exists()
 
 
@@ -79,47 +80,47 @@ def test_making_it_again_keeps_what_is_in_it(repo: Repo, made: Worktree) -> None
 def test_an_incomplete_worktree_is_completed(repo: Repo, made: Worktree, what: str) -> None:
     admin = Git(made.path).git_dir()
     if what == "branch only":
-        wt.remove(repo.path, made.path, made.branch)
+        folder.remove(made)
     if what == "folder and branch gone":
-        wt._remove_folder(made.path)
+        folder._remove_folder(made.path)
         repo.git("update-ref", "-d", made.ref)
         (admin / "locked").write_text("initializing\n")
     if what in ("empty folder", "folder gone", "no .git"):
         (made.path / ".git").unlink()
     if what in ("empty folder", "folder gone"):
-        wt._remove_folder(made.path)
+        folder._remove_folder(made.path)
     if what == "empty folder":
         made.path.mkdir()
     if what == "still locked":
         (admin / "locked").write_text("initializing\n")
         (made.path / "calc.py").unlink()
-    again = wt.create(repo.path, made.path, made.branch, made.base)
-    assert wt.is_whole(again)
+    again = folder.create(repo.path, made.path, made.branch, made.base)
+    assert folder.is_whole(again)
     assert status(again) == ""
     assert inside(again).head() == repo.head()
 
 
 def test_a_lost_worktree_comes_back_with_its_commits(repo: Repo, made: Worktree) -> None:
     new = inside(made).commit({"x": "1"})
-    wt._remove_folder(made.path)
-    wt.restore(made)
+    folder._remove_folder(made.path)
+    folder.restore(made)
     assert inside(made).head() == new
     assert status(made) == ""
 
 
 def test_a_lost_branch_cannot_be_brought_back(repo: Repo, made: Worktree) -> None:
-    wt.remove(repo.path, made.path, made.branch, delete_branch=True)
+    folder.remove(made, delete_branch=True)
     with pytest.raises(GremlinsError, match=r"branch gremlins/g-1 is gone"):
-        wt.restore(made)
+        folder.restore(made)
 
 
 def test_removing_keeps_the_branch_unless_told(repo: Repo, made: Worktree) -> None:
     for _ in range(2):
-        wt.remove(repo.path, made.path, made.branch)
+        folder.remove(made)
         assert not made.path.exists()
         assert Git(repo.path).branch_exists(made.branch)
     for _ in range(2):
-        wt.remove(repo.path, made.path, made.branch, delete_branch=True)
+        folder.remove(made, delete_branch=True)
         assert not Git(repo.path).branch_exists(made.branch)
     assert len(Git(repo.path).checkouts()) == 1
 
@@ -127,7 +128,7 @@ def test_removing_keeps_the_branch_unless_told(repo: Repo, made: Worktree) -> No
 def test_removing_forgets_no_other_worktree(repo: Repo, made: Worktree, tmp_path: Path) -> None:
     repo.git("worktree", "add", "--quiet", "-b", "mine", str(tmp_path / "usb/mine"))
     (tmp_path / "usb").rename(tmp_path / "not mounted")
-    wt.remove(repo.path, made.path, made.branch)
+    folder.remove(made)
     (tmp_path / "not mounted").rename(tmp_path / "usb")
     assert Repo(tmp_path / "usb/mine").git("status", "--porcelain") == ""
 
@@ -136,20 +137,23 @@ def test_read_only_folders_are_removed_too(repo: Repo, made: Worktree) -> None:
     inside(made).write({"mod/pkg/file": "x"})
     (made.path / "mod/pkg").chmod(0o555)
     (made.path / "mod").chmod(0o555)
-    wt.remove(repo.path, made.path, made.branch)
+    folder.remove(made)
     assert not made.path.exists()
 
 
 def test_a_branch_checked_out_elsewhere_is_not_deleted(repo: Repo, made: Worktree) -> None:
-    wt.remove(repo.path, made.path, made.branch)
+    folder.remove(made)
     repo.git("checkout", "--quiet", made.branch)
     with pytest.raises(Conflict, match="is checked out in"):
-        wt.remove(repo.path, made.path, made.branch, delete_branch=True)
+        folder.remove(made, delete_branch=True)
 
 
 def test_a_worktree_whose_repository_is_gone_can_be_removed(repo: Repo, made: Worktree) -> None:
-    wt._remove_folder(repo.path)
-    wt.remove(repo.path, made.path, made.branch, delete_branch=True)
+    folder._remove_folder(repo.path)
+    with pytest.raises(GremlinsError):
+        folder.remove(made, delete_branch=True)
+    assert made.path.exists()
+    folder.remove(made, delete_branch=True, force=True)
     assert not made.path.exists()
 
 
@@ -218,7 +222,7 @@ def test_executable_bits_line_ends_and_bytes_are_kept(repo: Repo, tmp_path: Path
     (repo.path / "run.sh").chmod(0o755)
     os.symlink("calc.py", repo.path / "link")
     repo.commit({})
-    made = wt.create(repo.path, tmp_path / "w", "gremlins/g", "main")
+    made = folder.create(repo.path, tmp_path / "w", "gremlins/g", "main")
     changes = {
         "run.sh": b"#!/bin/sh\nexit 1\n",
         "dos.txt": b"a\r\nc\r\n",
@@ -365,7 +369,7 @@ def test_a_repository_cloned_into_the_worktree_is_left_alone(made: Worktree) -> 
 def test_a_folder_may_become_a_link_or_a_file_a_folder(made: Worktree) -> None:
     work = inside(made)
     work.commit({"d/one": "1", "f": "f"})
-    wt._remove_folder(made.path / "d")
+    folder._remove_folder(made.path / "d")
     os.symlink("tests", made.path / "d")
     (made.path / "f").unlink()
     work.write({"f/inner": "i"})
@@ -447,11 +451,14 @@ def test_a_crash_at_any_step_of_a_commit_commits_once(made: Worktree, commit: Ca
 @pytest.mark.soak
 def test_a_crash_at_any_step_of_making_a_worktree_is_made_good(repo: Repo, tmp_path: Path) -> None:
     for point in steps(3, 300):
-        killed = killed_at(point, lambda: wt.create(repo.path, tmp_path / "w", "gremlins/w", "main"))
-        made = wt.create(repo.path, tmp_path / "w", "gremlins/w", "main")
+        killed = killed_at(point, lambda: folder.create(repo.path, tmp_path / "w", "gremlins/w", "main"))
+        made = folder.create(repo.path, tmp_path / "w", "gremlins/w", "main")
         assert status(made) == ""
-        killed |= killed_at(point, lambda: wt.remove(repo.path, tmp_path / "w", "gremlins/w", delete_branch=True))
-        wt.remove(repo.path, made.path, made.branch, delete_branch=True)
+        killed |= killed_at(
+            point,
+            lambda: folder.remove(Worktree(repo.path, tmp_path / "w", "gremlins/w", repo.head()), delete_branch=True),
+        )
+        folder.remove(made, delete_branch=True)
         assert len(Git(repo.path).checkouts()) == 1
         if not killed:
             return

@@ -12,7 +12,7 @@ import pytest
 
 from gremlins.clients.base import Wait
 from gremlins.errors import Conflict
-from gremlins.fleet.remove import refuse_to_lose_commits
+from gremlins.fleet.remove import refuse_to_lose
 from gremlins.fleet.status import as_json, look
 from gremlins.processes.locks import GremlinLock
 from gremlins.records.calls import CallFailed
@@ -113,7 +113,7 @@ def test_two_branches_that_touch_one_line_bail_and_lose_nothing(scripted: MakeSc
     assert "calc.py" in record.status.detail
     assert len(sides(it)) == 2
     with pytest.raises(Conflict):
-        refuse_to_lose_commits(record)
+        refuse_to_lose(record)
 
 
 def test_a_conflict_that_a_person_merged_is_over(scripted: MakeScripted) -> None:

@@ -33,9 +33,10 @@ from gremlins.paths import Home
 from gremlins.processes.children import holders, signal_process
 from gremlins.processes.ending import wait_for_end
 from gremlins.processes.locks import GremlinLock, holder_of
+from gremlins.repository.folder import remove
 from gremlins.repository.git import Git, HostGitError
 from gremlins.repository.landing import NothingToLand
-from gremlins.repository.worktree import branch_name, remove
+from gremlins.repository.worktree import Worktree, branch_name
 
 MACHINE_TROUBLE = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EROFS, errno.EIO}
@@ -93,7 +94,9 @@ class LocalFleet:
             return True
         # Its launcher died before it wrote the record, so no process has run.
         with GremlinLock.acquire(paths.lock, "keeper", clock=self.clock):
-            remove(self.project, self.home.worktree(gremlin_id), branch_name(gremlin_id), delete_branch=True)
+            branch = branch_name(gremlin_id)
+            if (tip := Git(self.project).try_commit(f"refs/heads/{branch}")) is not None:
+                remove(Worktree(self.project, self.home.worktree(gremlin_id), branch, tip), delete_branch=True)
             shutil.rmtree(paths.root)
         return False
 

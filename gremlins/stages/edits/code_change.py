@@ -16,6 +16,7 @@ from gremlins.repository.worktree import (
     commit_all,
     commit_aside,
     find_trailer,
+    ignored,
     interrupted_ref,
     save_interrupted,
     trailer_of,
@@ -62,12 +63,12 @@ def _by_edits(
     spec: AgentStage, context: StageContext, prompt: Callable[[], Prompt], label: str, subject: str
 ) -> Change | Failed:
     answer = context.ask(spec, prompt, label=label)
-    result = _use(answer, context.worktree, subject)
+    result = _use(answer, context, subject)
     if isinstance(result, _SendBack):
         context.log(f"{label}: {result.reason}; sent back once")
         correction, first = result.correction, answer
         answer = context.ask(spec, lambda: corrected(first, correction), label=label, revision=1)
-        result = _use(answer, context.worktree, subject)
+        result = _use(answer, context, subject)
     if isinstance(result, _SendBack):
         return Failed("task", f"the edits cannot be applied, and sending them back did not help: {result.reason}")
     return result
@@ -79,8 +80,12 @@ def corrected(answer: Answer, correction: str) -> Prompt:
     return replace(asked, followups=(*asked.followups, (answer.text, correction)))
 
 
-def _use(answer: Answer, worktree: Worktree, subject: str) -> Change | Failed | _SendBack:
-    """Apply a reply's edits, all or none. What an earlier process applied already is only finished."""
+def _use(answer: Answer, context: StageContext, subject: str) -> Change | Failed | _SendBack:
+    """Apply a reply's edits, all or none, but not of ignored files: those would be in the way of a person's own.
+
+    What an earlier process applied already is only finished.
+    """
+    worktree = context.worktree
     try:
         reply = parse_reply(answer.text)
     except UnreadableReply as error:
@@ -100,9 +105,15 @@ def _use(answer: Answer, worktree: Worktree, subject: str) -> Change | Failed | 
             first = checked.mismatches[0]
             return _SendBack(render_mismatches(checked.mismatches), f"{first.path}: {first.reason}")
         case EditsReady():
-            message = _message(reply.summary, subject)
-            sha = commit_aside(worktree, checked.changes, message=message, trailer=trailer) if checked.changes else None
-            return Change(sha is not None, reply.summary, verdict)
+            left_out = ignored(worktree, checked.changes) if checked.changes else []
+            note = f"left out, because git ignores them: {', '.join(left_out)}" if left_out else ""
+            if note:
+                context.log(f"{answer.record.key.stage}: {note}")
+            changes = [change for change in checked.changes if change.path not in left_out]
+            text = f"{reply.summary}\n\n{note}".strip()
+            message = _message(text, subject)
+            sha = commit_aside(worktree, changes, message=message, trailer=trailer) if changes else None
+            return Change(sha is not None, text, verdict)
 
 
 # ── live ──────────────────────────────────────────────────────────────────────────────────────────────────────────
