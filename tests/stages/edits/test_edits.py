@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gremlins.outcome import Bail
-from gremlins.repository import worktree
+from gremlins.repository import folder, worktree
 from gremlins.stages.edits.answer import (
     FORMAT,
     Delete,
@@ -470,7 +470,7 @@ def test_a_large_file_is_searched_to_its_end(repo: Repo) -> None:
 
 
 def test_a_reply_goes_all_the_way_to_a_commit(repo: Repo, tmp_path: Path) -> None:
-    made = worktree.create(repo.path, tmp_path / "w", "gremlins/g", "main")
+    made = folder.create(repo.path, tmp_path / "w", "gremlins/g", "main")
     text = json.dumps({"edits": [{"path": "calc.py", "old": "a - b", "new": "a + b"}], "summary": "Add, not subtract"})
     reply = parse_reply(text)
     checked = check_edits(made.path, reply.edits)
