@@ -10,7 +10,7 @@ from gremlins.errors import Conflict, NotFound
 from gremlins.paths import Home
 from gremlins.records.gremlin import Gremlin, Landed, read_record
 from gremlins.repository.git import Git
-from gremlins.repository.landing import merge_aside
+from gremlins.repository.merging import merge_aside
 
 
 @dataclass(frozen=True)
