@@ -29,10 +29,15 @@ class Sum:
     saved_usd: float = 0.0
     wasted_usd: float = 0.0
     unpriced_calls: int = 0
+    unknown_calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
 
     def add(self, line: SpendLine) -> None:
+        if line.unknown:  # its tokens are only the most it can have been
+            self.unknown_calls += 1
+            self.calls += not line.send
+            return
         self.calls += not line.wasted
         self.input_tokens += line.input_tokens
         self.output_tokens += line.output_tokens
@@ -90,6 +95,9 @@ def cost(
         say(line)
     if total.unpriced_calls:
         say(f"? {total.unpriced_calls} of the calls have no known price; what they cost comes on top")
+    if total.unknown_calls:
+        sends = f"{total.unknown_calls} send{'s' if total.unknown_calls > 1 else ''}"
+        say(f"? {sends} may have been billed and cannot be looked up; the Anthropic Console lists them")
     return 0
 
 
@@ -110,7 +118,7 @@ def table(rows: Iterable[Sum], by: str) -> list[str]:
     cells = [
         (
             row.key,
-            dollars(row.total_usd, row.unpriced_calls),
+            dollars(row.total_usd, row.unpriced_calls + row.unknown_calls),
             dollars(row.batch_usd),
             dollars(row.live_usd),
             dollars(row.saved_usd),

@@ -76,7 +76,8 @@ def task_of(row: Row) -> str:
 
 
 def cost_of(row: Row) -> str:
-    return dollars(row.record.cost.total_usd, row.record.cost.unpriced_calls)
+    cost = row.record.cost
+    return dollars(cost.total_usd, cost.unpriced_calls + cost.unknown_calls)
 
 
 def diff_of(row: Row) -> str | None:
@@ -171,7 +172,7 @@ def _summary(rows: Sequence[Row]) -> Text:
     from rich.text import Text  # only on a terminal
 
     costs = [row.record.cost for row in rows]
-    spent = dollars(sum(c.total_usd for c in costs), sum(c.unpriced_calls for c in costs))
+    spent = dollars(sum(c.total_usd for c in costs), sum(c.unpriced_calls + c.unknown_calls for c in costs))
     saved = sum(c.saved_usd for c in costs)
     what = f"{len(rows)} gremlin{'s' if len(rows) != 1 else ''}: {_counts(rows)}"
     return Text(f"{what} · {spent}" + (f", saved {dollars(saved)}" if saved else ""), style="bold")

@@ -94,7 +94,7 @@ def columns(rows: Iterable[Sequence[str]], header: Sequence[str]) -> list[str]:
 
 
 def dollars(usd: float, unpriced: int = 0) -> str:
-    """`$0.0105`, `$12.30`; with `+?` where calls have no known price."""
+    """`$0.0105`, `$12.30`; with `+?` where calls have no known price or cost."""
     text = f"${usd:.2f}" if usd >= 10 else f"${usd:.4f}"
     return text + ("+?" if unpriced else "")
 

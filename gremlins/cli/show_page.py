@@ -96,6 +96,7 @@ def _head(found: History) -> Iterator[Line]:
     parts = [f"cost {cost_of(found.row)}"]
     parts += [f"saved {dollars(cost.saved_usd)}"] if cost.saved_usd else []
     parts += [f"{cost.unpriced_calls} calls of unknown price"] if cost.unpriced_calls else []
+    parts += [f"{cost.unknown_calls} of unknown cost, which may have been billed"] if cost.unknown_calls else []
     wasted = found.record.cost.wasted_usd
     parts += [f"{dollars(wasted)} of it for a second batch"] if wasted else []
     yield f"  {', '.join(parts)}", "", True

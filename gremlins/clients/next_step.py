@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, assert_never
@@ -21,6 +21,8 @@ INTERRUPTED = "interrupted"
 UNSENT = "unsent"
 REFUSAL = "refusal"
 """Kinds of failure of our own."""
+UNKNOWN_COST = "unknown_cost"
+"""The class of the bail where only a person can decide, because asking again may pay twice."""
 RESUBMIT = frozenset({"overloaded_error", "api_error", "timeout_error", "rate_limit_error"})
 """Error kinds that say nothing about the request. Not billed; asked again."""
 MAX_RESUBMITS = 2
@@ -66,7 +68,14 @@ class Stop:
     outcome: Failed | Bail
 
 
-BatchStep = Give | Ask | AskLive | Stop
+@dataclass(frozen=True)
+class LookAgain:
+    """After a rescue: look once more for a call that may have been billed, before a person decides anew."""
+
+    record: BatchCall
+
+
+BatchStep = Give | Ask | AskLive | LookAgain | Stop
 
 
 @dataclass(frozen=True)
@@ -105,14 +114,29 @@ def _after_reply(records: Sequence[BatchCall], status: Collected) -> BatchStep:
         case "pause_turn":
             if last.key.turn >= MAX_TURNS:
                 return Stop(Failed("task", f"the model paused its turn {MAX_TURNS} times without an end"))
-            blocks = [dict(block) for block in status.reply.blocks]
-            messages = [*last.request["messages"], {"role": "assistant", "content": blocks}]
+            blocks = [dict(block) for block in status.reply.blocks if not is_blank(block)]
+            turn = [{"role": "assistant", "content": blocks}] if blocks else []
+            messages = [*last.request["messages"], *turn]
             key = CallKey(stage=last.key.stage, attempt=last.key.attempt, turn=last.key.turn + 1)
             return Ask(key, {**last.request, "messages": messages}, why="the model paused; its next turn")
-        case "max_tokens" | "model_context_window_exceeded":
+        case "max_tokens":
             return _after_cut(records, last)
-        case _:
+        case "end_turn" | "stop_sequence":
             return Give(last, replace(status.reply, text="".join(_texts(records))))
+        case other:
+            return Stop(Failed("task", f"{unfinished(other)}; its text is kept in the call record"))
+
+
+def unfinished(stop_reason: str | None) -> str:
+    """Why a reply with this stop reason is no answer."""
+    if stop_reason == "model_context_window_exceeded":
+        return "prompt and reply together are more than the model's context window holds"
+    return f"the reply did not come to its end (its stop_reason is {stop_reason or 'null'})"
+
+
+def is_blank(block: Mapping[str, Any]) -> bool:
+    """True for a text block without text: the API takes none back."""
+    return block.get("type") == "text" and not str(block.get("text") or "").strip()
 
 
 def _after_cut(records: Sequence[BatchCall], last: BatchCall) -> BatchStep:
@@ -130,6 +154,8 @@ def _after_failure(records: Sequence[BatchCall], failed: CallFailed, policy: Ret
     last = records[-1]
     if failed.kind == "canceled":  # by us, for a stop; asking again ends that wish
         return Ask(_next_try(last), last.request, anew=True, why="it had been stopped; asked again")
+    if failed.undecided:
+        return LookAgain(last) if last.spawn < policy.spawn else Stop(Bail(UNKNOWN_COST, failed.message))
     if last.spawn < policy.spawn and failed.failure in KEEPS_ATTEMPT:
         if failed.kind == "expired" and _on_expired(policy) == "live":
             return AskLive(last)

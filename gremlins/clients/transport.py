@@ -78,10 +78,16 @@ class HttpReply:
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
-            is_page = _is_page(self.body, self.headers)
-            what = "an HTML page" if is_page else "something that is not a JSON object"
-            raise ApiFailure(f"the server answered with {what}", phase="ambiguous", is_page=is_page)
+            raise self.unexpected("a JSON object")
         return value
+
+    def unexpected(self, what: str) -> ApiFailure:
+        """The failure of a success whose body is not `what`. It carries the status: the server did answer."""
+        is_page = _is_page(self.body, self.headers)
+        message = "the server answered with " + ("an HTML page" if is_page else f"something that is not {what}")
+        return ApiFailure(
+            message, phase="ambiguous", status=self.status, server_time=self.server_time, is_page=is_page
+        )
 
 
 class Transport(Protocol):

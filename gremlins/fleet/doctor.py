@@ -33,7 +33,7 @@ from gremlins.pipeline.freezing import read_frozen
 from gremlins.processes import children as proc
 from gremlins.processes.locks import GremlinLock, holder_of
 from gremlins.processes.sandbox import why_not
-from gremlins.records.calls import Ledger
+from gremlins.records.calls import Ledger, summarize
 from gremlins.records.gremlin import read_record
 from gremlins.records.spend import unreadable_lines
 from gremlins.repository.git import Git, find_root
@@ -46,6 +46,9 @@ ANTHROPIC = frozenset({"claude", "anthropic"})
 OLDEST_GIT = (2, 31)
 LITTLE_SPACE = 500_000_000
 TOO_LITTLE_SPACE = 20_000_000
+CONSOLE = (
+    "the Anthropic Console lists the batches of a workspace, each with its custom_id; `gremlins show` has them too"
+)
 MOST_NAMED = 20
 """Unreadable files that are named one by one."""
 
@@ -314,12 +317,16 @@ def _space(folder: Path) -> Iterator[Check]:
 
 def _records(home: Home) -> Iterator[Check]:
     names = sorted(ids(home))
-    calls = 0
+    calls = unknown = 0
+    of_unknown: list[str] = []
     wrong: list[CorruptRecord] = []
     for name in names:
         paths = home.gremlin(name)
         found, unreadable = Ledger(paths).readable()
         calls += len(found)
+        if lost := summarize(found).unknown_calls:
+            unknown += lost
+            of_unknown.append(name)
         wrong += [*_own_files(paths), *unreadable]
     wrong += unreadable_lines(home)
     for error in wrong[:MOST_NAMED]:
@@ -330,6 +337,9 @@ def _records(home: Home) -> Iterator[Check]:
         yield Check("record", "problem", f"and {len(wrong) - MOST_NAMED} more that cannot be read")
     counted = f"{len(names)} gremlin{'s' if len(names) != 1 else ''}, {calls} call{'s' if calls != 1 else ''}"
     yield Check("records", "ok", counted + (" that can be read" if wrong else ", all readable"))
+    if unknown:
+        detail = f"{unknown} send{'s' if unknown > 1 else ''} may have been billed and cannot be looked up"
+        yield Check("unknown cost", "warning", f"{detail} ({', '.join(of_unknown[:MOST_NAMED])})", CONSOLE)
     yield from _beads(home)
     yield from _orphans(home, frozenset(names))
 

@@ -26,7 +26,7 @@ from gremlins.pipeline.freezing import FrozenLaunch, read_frozen
 from gremlins.processes.ending import end_worktree_processes
 from gremlins.processes.locks import GremlinLock
 from gremlins.processes.spawn import spawn_runner
-from gremlins.records.calls import BatchCall, Intent, Ledger
+from gremlins.records.calls import BatchCall, CallFailed, Intent, Ledger
 from gremlins.records.gremlin import Bailed, FailedGremlin, Gremlin, Queued, RunStore, StageRun
 from gremlins.records.liveness import RESCUABLE
 from gremlins.records.stop_request import StopRequest, clear_stop, read_stop, write_stop
@@ -120,7 +120,7 @@ def _revive(
             write_stop(paths, stop)
         detail = f"starting again from {from_stage}"
     else:
-        record = _next_attempt(record, open_calls)
+        record = _next_attempt(record, ledger.batch_calls())
     _keep_or_clear_stop(paths, open_calls)
     record = replace(record, spawn=record.spawn + 1, status=Queued(since=clock.now()), ended_at=None)
     store.write(record, lock)
@@ -162,10 +162,11 @@ def _prove_key(open_calls: list[BatchCall], env: Mapping[str, str], frozen: Froz
             see_batch(account, call.batch.batch_id, timeout=frozen.settings.batch.http_timeout)
 
 
-def _next_attempt(record: Gremlin, open_calls: list[BatchCall]) -> Gremlin:
+def _next_attempt(record: Gremlin, calls: list[BatchCall]) -> Gremlin:
     """Another attempt of the stage begins only after a bail or a failure of class task, with nothing outstanding.
 
-    So does one of every other branch that did not end well at its side.
+    So does one of every other branch that did not end well at its side. A call that may have been billed keeps its
+    attempt: it is looked for once more, and never asked anew by a plain rescue.
     """
     match record.status:
         case Bailed(stage=stage):
@@ -174,11 +175,19 @@ def _next_attempt(record: Gremlin, open_calls: list[BatchCall]) -> Gremlin:
             pass
         case _:
             return record
-    if open_calls:
+    if any(not call.settled for call in calls):
         return record
+    undecided = [f"{call.key.stage}/" for call in calls if _is_undecided(call, record)]
     again = dict.fromkeys((stage, *record.broken_stages()))
-    raised = {path: record.attempt_of(path) + 1 for path in again}
+    kept = {path for path in again if any(label.startswith(f"{path}/") for label in undecided)}
+    raised = {path: record.attempt_of(path) + 1 for path in again if path not in kept}
     return replace(record, attempts={**record.attempts, **raised})
+
+
+def _is_undecided(call: BatchCall, record: Gremlin) -> bool:
+    """True if the present attempt ended because this call may have been billed."""
+    now = call.key.attempt == record.attempt_of(call.key.stage)
+    return now and isinstance(call.status, CallFailed) and call.status.undecided
 
 
 def restart_from(record: Gremlin, frozen: FrozenLaunch, stage: str, clock: Clock) -> Gremlin:

@@ -116,6 +116,7 @@ def as_json(row: Row) -> dict[str, Any]:
             "live_usd": record.cost.live_usd,
             "saved_usd": record.cost.saved_usd,
             "unpriced_calls": record.cost.unpriced_calls,
+            "unknown_calls": record.cost.unknown_calls,
         },
         "created_at": rfc3339(record.created_at),
         "updated_at": rfc3339(record.updated_at),

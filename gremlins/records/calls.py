@@ -63,6 +63,8 @@ class Send(Record, frozen=True):
     outcome: Literal["accepted", "unsent", "refused", "ambiguous", "absent"] | None = None
     """unsent: never reached the server; refused: the server said no; ambiguous: the reply was lost; absent: the
     account was searched, and no batch of it found."""
+    answered: bool = False
+    """The server said that it took the call, in words that name no batch."""
     detail: str = ""
 
 
@@ -115,6 +117,16 @@ class CallFailed(CallStatusBase, tag="failed", frozen=True):
     message: str
     retry_at: Moment | None = None
 
+    @property
+    def undecided(self) -> bool:
+        """True if it may have been made and billed, and a person must decide: asking again may pay twice."""
+        return self.kind in _UNDECIDED
+
+
+UNDECIDED = "undecided"
+_UNDECIDED = frozenset({UNDECIDED, "results_unreadable", "results_gone", "result_missing"})
+"""The kind of today, and those that older versions wrote."""
+
 
 CallStatus = Intent | Submitted | Ended | Collected | CallFailed
 
@@ -124,6 +136,11 @@ class Cost(Record, frozen=True):
 
     usd: float | None
     live_usd: float | None = None
+    unknown: bool = False
+    """It may have been billed, and no reply says for how many tokens."""
+
+
+UNKNOWN = Cost(usd=None, unknown=True)
 
 
 class Usage(Record, frozen=True):
@@ -216,6 +233,8 @@ class BatchCall(CallBase, tag="batch", frozen=True):
     """Fingerprint of key and address, to notice another account."""
     newest_before: str | None = None
     """The account's newest batch when the intent was made."""
+    newest_before_at: Moment | None = None
+    """Its time of creation, as the API says."""
     sends: tuple[Send, ...] = ()
     batch: BatchRef | None = None
     looked_since: Moment | None = None
@@ -227,7 +246,7 @@ class BatchCall(CallBase, tag="batch", frozen=True):
     torn: tuple[str, ...] = ()
     """Batches whose results came incomplete, once for each time."""
     fetches: int = 0
-    """Failed fetches of the results."""
+    """Answers about its batch that decided nothing, since the last one that did."""
     cancel_requested: Moment | None = None
     """Our own request to cancel it. A batch canceled without one was canceled by another program."""
     waste: tuple[Waste, ...] = ()
@@ -251,6 +270,12 @@ class BatchCall(CallBase, tag="batch", frozen=True):
     def maybe_sent(self) -> bool:
         """True if a POST was begun that may have reached the server."""
         return any(send.outcome in (None, "ambiguous") for send in self.sends)
+
+    @property
+    def unknown_sends(self) -> int:
+        """Number of POSTs that may have made a batch which is billed and cannot be found."""
+        lost = (None, "ambiguous", "absent") if self.settled else ("absent",)
+        return sum(send.outcome in lost for send in self.sends)
 
     @property
     def was_resent(self) -> bool:
@@ -372,15 +397,17 @@ def outstanding(records: Iterable[CallRecord]) -> list[BatchCall]:
 
 
 def summarize(records: Iterable[CallRecord]) -> CostSummary:
-    """The summed cost of calls. Unpriced calls are counted, never taken as free."""
+    """The summed cost of calls. Unpriced and unknown ones are counted, never taken as free."""
     batch = live = saved = wasted = 0.0
-    unpriced = 0
+    unpriced = unknown = 0
     for record in records:
+        unknown += record.unknown_sends if isinstance(record, BatchCall) else 0
         for cost, is_waste in [(record.cost, False), *((w.cost, True) for w in record.second_batches)]:
             if cost is None:
                 continue
             if cost.usd is None:
-                unpriced += 1
+                unknown += cost.unknown
+                unpriced += not cost.unknown
                 continue
             if record.mode == "batch":
                 batch += cost.usd
@@ -395,6 +422,7 @@ def summarize(records: Iterable[CallRecord]) -> CostSummary:
         saved_usd=round(saved, 10),
         wasted_usd=round(wasted, 10),
         unpriced_calls=unpriced,
+        unknown_calls=unknown,
     )
 
 

@@ -47,6 +47,7 @@ class _Scope:
     what: str
     booked: float
     unpriced: int
+    unknown: int
     reserved: float
     until: datetime | None = None
 
@@ -88,6 +89,8 @@ def _decide(scopes: list[_Scope], worst: float, gremlin_id: str) -> Granted | Oc
 def _reason(scope: _Scope, worst: float, gremlin_id: str) -> str:
     calls = f"{scope.unpriced} call{'' if scope.unpriced == 1 else 's'}"
     unpriced = f", {calls} without a price counted as the dearest model's" if scope.unpriced else ""
+    sends = f"{scope.unknown} send{'' if scope.unknown == 1 else 's'}"
+    unpriced += f", {sends} of unknown cost counted at their worst" if scope.unknown else ""
     next_call = "" if scope.booked >= scope.limit else f"; the next call may cost up to ${worst:.4f}"
     return (
         f"{scope.cap} is ${scope.limit:g}, and {scope.what} has cost ${scope.booked:.4f}{unpriced}{next_call} "
@@ -120,7 +123,7 @@ def _scopes(totals: Totals, record: Gremlin, caps: SpendSettings, now: datetime)
 
 
 def _scope(cap: CapName, limit: float, what: str, day: Day, reserved: float, until: datetime | None = None) -> _Scope:
-    return _Scope(cap, limit, what, day.at_most, day.unpriced_calls, reserved, until)
+    return _Scope(cap, limit, what, day.at_most, day.unpriced_calls, day.unknown_calls, reserved, until)
 
 
 def _sum(days: Iterator[Day]) -> Day:

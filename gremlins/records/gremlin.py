@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -65,6 +66,15 @@ class Running(StatusBase, tag="running", frozen=True):
     waiting_for: str | None = None
     asleep: bool = False
     calls: tuple[ParkedCall, ...] = ()
+
+
+OVERDUE = timedelta(hours=1)
+"""After its expiry a batch has ended; one that has not by this much later is not waited for any more."""
+
+
+def is_overdue(expires_at: datetime | None, now: datetime) -> bool:
+    """True if a batch should have ended long ago."""
+    return expires_at is not None and now > expires_at + OVERDUE
 
 
 class Parked(StatusBase, tag="parked", frozen=True):
@@ -163,6 +173,8 @@ class CostSummary(Record, frozen=True):
     saved_usd: float = 0.0
     wasted_usd: float = 0.0
     unpriced_calls: int = 0
+    unknown_calls: int = 0
+    """Sends that may have been billed and cannot be looked up."""
 
 
 class DiffCount(Record, frozen=True):

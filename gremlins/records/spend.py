@@ -16,7 +16,7 @@ import msgspec
 from gremlins.errors import CorruptRecord, NotFound
 from gremlins.files import append_line, make_private_dir
 from gremlins.paths import GREMLIN_ID, Home
-from gremlins.records.calls import BatchCall, CallRecord, Collected, Cost, Ledger
+from gremlins.records.calls import UNKNOWN, BatchCall, CallRecord, Collected, Cost, Ledger
 from gremlins.records.format import Moment, Record, decoded
 from gremlins.records.gremlin import Gremlin, Mode, read_record
 
@@ -24,7 +24,8 @@ SCHEMA = 1
 
 
 class SpendLine(Record, frozen=True, omit_defaults=True):
-    """The cost of one call. `usd` is null if it is unknown: no price for the model, or an unreadable record."""
+    """The cost of one call, or of one send that may have been billed. `usd` is null if it is unknown: no price for the
+    model, nothing to look up, or an unreadable record."""
 
     gremlin_id: str
     uid: str
@@ -46,6 +47,10 @@ class SpendLine(Record, frozen=True, omit_defaults=True):
     """The same tokens at live prices."""
     wasted: bool = False
     """A second batch of the same call."""
+    unknown: bool = False
+    """It may have been billed, and no reply says for how many tokens."""
+    send: int = 0
+    """The number of the POST whose batch cannot be found, from 1; 0 is the call itself."""
     input_tokens: int = 0
     output_tokens: int = 0
     reserved_usd: float | None = None
@@ -53,8 +58,8 @@ class SpendLine(Record, frozen=True, omit_defaults=True):
     schema: int = SCHEMA
 
     @property
-    def identity(self) -> tuple[str, str, str | None, bool]:
-        return (self.uid, self.call, self.batch_id, self.wasted)
+    def identity(self) -> tuple[str, str, str | None, bool, int]:
+        return (self.uid, self.call, self.batch_id, self.wasted, self.send)
 
     @property
     def saved_usd(self) -> float:
@@ -127,6 +132,9 @@ def _lines_of(call: CallRecord, owner: Owner) -> Iterator[SpendLine]:
     for waste in call.second_batches:
         if waste.cost is not None:
             yield _line(call, owner, waste.cost, batch_id=waste.batch_id, wasted=True)
+    if isinstance(call, BatchCall):
+        for number in range(1, call.unknown_sends + 1):
+            yield _line(call, owner, UNKNOWN, batch_id=None, send=number)
 
 
 def _line(
@@ -136,6 +144,7 @@ def _line(
     *,
     batch_id: str | None,
     wasted: bool = False,
+    send: int = 0,
     input_tokens: int = 0,
     output_tokens: int = 0,
 ) -> SpendLine:
@@ -157,6 +166,8 @@ def _line(
         live_usd=cost.live_usd,
         reserved_usd=call.reserved_usd if cost.usd is None else None,
         wasted=wasted,
+        unknown=cost.unknown,
+        send=send,
         input_tokens=input_tokens,
         output_tokens=output_tokens,
     )
@@ -227,7 +238,7 @@ def archived(home: Home, problems: list[CorruptRecord]) -> Iterable[SpendLine]:
         rows = home.spend.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
-    found: dict[tuple[str, str, str | None, bool], SpendLine] = {}
+    found: dict[tuple[str, str, str | None, bool, int], SpendLine] = {}
     for number, row in enumerate(rows, 1):
         if not row.strip():
             continue

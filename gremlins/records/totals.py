@@ -29,11 +29,12 @@ TICK = 20_000_000
 
 
 class Day(msgspec.Struct, omit_defaults=True):
-    """Cost of one UTC day. `unpriced_usd` is what caps count for its unpriced calls, at most."""
+    """Cost of one UTC day. `unpriced_usd` is what caps count for its unpriced and unknown calls, at most."""
 
     usd: float = 0.0
     unpriced_calls: int = 0
     unpriced_usd: float = 0.0
+    unknown_calls: int = 0
 
     @property
     def at_most(self) -> float:
@@ -43,6 +44,7 @@ class Day(msgspec.Struct, omit_defaults=True):
         self.usd += other.usd
         self.unpriced_calls += other.unpriced_calls
         self.unpriced_usd += other.unpriced_usd
+        self.unknown_calls += other.unknown_calls
 
 
 class Total(msgspec.Struct, omit_defaults=True):
@@ -64,8 +66,9 @@ class Total(msgspec.Struct, omit_defaults=True):
         if line.usd is not None:
             day.usd += line.usd
         else:
-            day.unpriced_calls += 1
-            day.unpriced_usd += _at_most(line)
+            day.unpriced_calls += not line.unknown
+            day.unknown_calls += line.unknown
+            day.unpriced_usd += at_most(line)
 
 
 class _Cache(msgspec.Struct):
@@ -209,8 +212,10 @@ def midnight_after(now: datetime) -> datetime:
     return datetime.combine(now.astimezone(UTC).date(), datetime.min.time(), UTC) + timedelta(days=1)
 
 
-def _at_most(line: SpendLine) -> float:
-    """What an unpriced call may have cost: its tokens at the provider's dearest model, else its worst case."""
+def at_most(line: SpendLine) -> float:
+    """USD of a line, or what may have been billed for an unpriced or unknown one: its tokens at the provider's dearest model, else its worst case."""
+    if line.usd is not None:
+        return line.usd
     provider = line.client.partition(":")[0] or "claude"
     usage = {"input_tokens": line.input_tokens, "output_tokens": line.output_tokens}
     if line.input_tokens or line.output_tokens:

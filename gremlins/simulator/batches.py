@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import threading
@@ -125,7 +126,7 @@ class BatchStore:
             usual = options.latency + self._chance.random() * options.latency_spread
             takes = usual if latency is None else latency
             batch = SimulatedBatch(
-                id=self._ids.new("msgbatch"),
+                id=self._new_id(),
                 number=len(self._batches),
                 workspace=workspace,
                 key=key,
@@ -222,6 +223,10 @@ class BatchStore:
 
     # -- inside
 
+    def _new_id(self) -> str:
+        plain = self._ids.new("msgbatch")
+        return plain if self._options().batch_ids == "api" else base64.b64encode(f"{plain}=".encode()).decode()
+
     def _add(self, batch: SimulatedBatch) -> None:
         self._batches[batch.id] = batch
         self._by_workspace.setdefault(batch.workspace, []).append(batch)
@@ -270,12 +275,13 @@ class BatchStore:
         return now
 
     def _let_happen(self, batch: SimulatedBatch, now: datetime) -> None:
+        never = self._options().never_expires
         if batch.cancel_due_at is not None:
             if batch.cancel_due_at <= now:
                 self._settle(batch, batch.cancel_due_at, "canceled")
-        elif batch.due_at is not None and batch.due_at <= min(now, batch.expires_at):
+        elif batch.due_at is not None and batch.due_at <= (now if never else min(now, batch.expires_at)):
             self._settle(batch, batch.due_at, "processed")
-        elif batch.expires_at <= now:
+        elif batch.expires_at <= now and not never:
             self._settle(batch, batch.expires_at, "expired")
 
     def _settle(self, batch: SimulatedBatch, when: datetime, outcome: Outcome) -> None:
@@ -310,7 +316,7 @@ class BatchStore:
             "id": batch.id,
             "type": "message_batch",
             "processing_status": batch.status,
-            "request_counts": batch.counts(),
+            "request_counts": batch.counts() | dict(self._options().more_counts),
             "ended_at": batch.ended_at and timestamp(batch.ended_at),
             "created_at": timestamp(batch.created_at),
             "expires_at": timestamp(batch.expires_at),

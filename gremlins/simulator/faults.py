@@ -18,6 +18,7 @@ TRANSPORT_ACTIONS = {
     "hang": "never answer; the connection stays open",
     "truncate": "send the first `keep` part (0–1) of the answer's body, then close the connection",
     "garbage": "answer 200 with something that is no JSON",
+    "body": "answer 200 with `body`",
 }
 CREATE_ACTIONS = {
     "late": "the new batch shows up in the list only after `seconds`",
@@ -42,6 +43,7 @@ REPLY_ACTIONS = {
     "refusal": "the model refuses",
     "pause_turn": "a long turn is paused",
     "no_text": "an empty reply",
+    "stop_reason": "the reply ends with `stop_reason`, which may be null",
 }
 STREAM_ACTIONS = {
     "cut": "the stream ends after `events` events",
@@ -65,7 +67,8 @@ class Fault:
 
     `on` is a kind of request (`create`, `list`, `retrieve`, `cancel`, `results`, `delete`, `messages`, …), `outcome`
     for what becomes of one request inside a batch, or `*` for every kind of request. `when` matters for drop, error,
-    slow and hang: `before` means the request was never taken, `after` that it was, and only the answer is lost.
+    slow, hang, garbage and body: `before` means the request was never taken, `after` that it was, and only the answer
+    is lost.
     """
 
     on: str
@@ -85,6 +88,8 @@ class Fault:
     seconds: float = 1.0
     keep: float = 0.5
     events: int = 3
+    body: str = "{}"
+    stop_reason: str | None = None
 
     def __post_init__(self) -> None:
         known = ACTIONS.get(self.on) if self.on != "*" else TRANSPORT_ACTIONS

@@ -25,7 +25,7 @@ class ModelReply:
 
     text: str = ""
     blocks: tuple[Mapping[str, Any], ...] = ()
-    stop_reason: str = "end_turn"
+    stop_reason: str | None = "end_turn"
     usage: Mapping[str, Any] | None = None
     stop_details: Mapping[str, Any] | None = None
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gremlins.errors import ConfigError, GremlinsError, did_you_mean
 from gremlins.simulator.faults import Fault
@@ -51,6 +51,14 @@ class Options:
     """Requests a minute to all batch endpoints together, per workspace; 0 is no limit."""
     clock_offset: float = 0.0
     """Seconds that the simulator's clock is ahead of the machine's."""
+    date_offset: float = 0.0
+    """Seconds that the `Date` header is ahead of the simulator's clock, as behind a gateway with a clock of its own."""
+    batch_ids: Literal["api", "base64"] = "api"
+    """The form of batch ids: a gateway may encode them."""
+    more_counts: Mapping[str, int] = field(default_factory=dict)
+    """Further keys in the `request_counts` of every batch."""
+    never_expires: bool = False
+    """Batches are still in progress after their `expires_at`."""
     faults: tuple[Fault, ...] = ()
     model: Mapping[str, Any] = field(default_factory=lambda: {"kind": "rules"})
     """The scripted model, see `model_from_json`. A model given to `Simulator` comes first."""

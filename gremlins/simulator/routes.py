@@ -197,6 +197,8 @@ class Api:
                 return replace(proceed(), wait=fault.seconds)
             case "garbage":
                 return HttpAnswer(body=b"<html><body>Bad Gateway</body></html>", content_type="text/html")
+            case "body":
+                return HttpAnswer(body=fault.body.encode())
             case _:
                 return replace(proceed(), wire=fault)
 
@@ -395,7 +397,7 @@ class Api:
 
     def _headers(self, request_id: str) -> dict[str, str]:
         return {
-            "date": format_datetime(self.now(), usegmt=True),
+            "date": format_datetime(self.now() + timedelta(seconds=self.options.date_offset), usegmt=True),
             "request-id": request_id,
             "anthropic-organization-id": self.options.organization,
         }
@@ -475,6 +477,8 @@ def _bent(reply: ModelReply, fault: Fault) -> ModelReply:
             return ModelReply("", stop_reason="refusal", stop_details=details, usage=reply.usage)
         case "pause_turn":
             return replace(reply, stop_reason="pause_turn")
+        case "stop_reason":
+            return replace(reply, stop_reason=fault.stop_reason)
         case _:
             return ModelReply("", usage=reply.usage)
 

@@ -19,6 +19,7 @@ from gremlins.clients.next_step import (
     AskLive,
     BatchStep,
     Give,
+    LookAgain,
     RetryPolicy,
     Stop,
     after_batch,
@@ -60,7 +61,9 @@ def text_given(step: BatchStep) -> tuple[object, str]:
 
 
 def reply(text: str, stop_reason: str = "end_turn", **more: Any) -> BatchCall:
-    return record(Collected(reply=Reply(text=text, stop_reason=stop_reason, blocks=({"type": "text"},))), **more)
+    return record(
+        Collected(reply=Reply(text=text, stop_reason=stop_reason, blocks=({"type": "text", "text": text},))), **more
+    )
 
 
 def failed(kind: str, failure: FailureClass = "capacity", **more: Any) -> BatchCall:
@@ -86,9 +89,15 @@ def test_the_end_of_a_turn_is_the_reply() -> None:
     assert text_given(after_batch([done], policy())) == (done, "a plan")
 
 
-@pytest.mark.parametrize("stop_reason", ["stop_sequence", "tool_use", "of_next_year", None])
-def test_a_reply_that_ended_for_any_other_reason_is_a_reply(stop_reason: Any) -> None:
-    assert isinstance(after_batch([reply("a plan", stop_reason)], policy()), Give)
+def test_a_reply_that_ended_at_a_stop_sequence_is_a_reply() -> None:
+    assert isinstance(after_batch([reply("a plan", "stop_sequence")], policy()), Give)
+
+
+@pytest.mark.parametrize("stop_reason", ["tool_use", "compaction", "of_next_year", None])
+def test_a_reply_that_did_not_come_to_its_end_is_no_success(stop_reason: Any) -> None:
+    outcome = stopped(after_batch([reply("a plan", stop_reason)], policy()))
+    assert isinstance(outcome, Failed)
+    assert str(stop_reason or "null") in outcome.reason
 
 
 def test_a_refusal_bails_and_says_what_was_said() -> None:
@@ -115,13 +124,18 @@ def test_the_larger_try_keeps_its_size_when_it_has_to_be_sent_again() -> None:
 
 
 def test_a_full_context_window_is_no_reason_for_a_larger_try() -> None:
-    assert isinstance(stopped(after_batch([reply("x", "model_context_window_exceeded")], policy())), Failed)
+    outcome = stopped(after_batch([reply("x", "model_context_window_exceeded")], policy()))
+    assert isinstance(outcome, Failed)
+    assert "context window" in outcome.reason
 
 
 def test_a_paused_turn_goes_on_with_what_it_said_in_a_record_of_its_own() -> None:
     step = ask(after_batch([reply("first half, ", "pause_turn")], policy()))
     assert (step.key.turn, step.key.try_, step.larger) == (2, 1, False)
-    assert step.request["messages"][-1] == {"role": "assistant", "content": [{"type": "text"}]}
+    assert step.request["messages"][-1] == {"role": "assistant", "content": [{"type": "text", "text": "first half, "}]}
+
+    empty = ask(after_batch([reply(" ", "pause_turn")], policy()))
+    assert empty.request["messages"] == REQUEST["messages"]  # the API refuses an empty turn of the assistant
 
 
 def test_the_reply_of_a_paused_turn_is_the_text_of_all_its_turns() -> None:
@@ -223,6 +237,14 @@ def test_whatever_happened_something_follows_and_every_call_ends(
         assert isinstance(step, Stop)
     if isinstance(step, Ask):
         assert step.key not in {r.key for r in records}
+
+
+def test_a_call_that_may_have_been_billed_is_for_a_person_and_a_rescue_only_looks_again() -> None:
+    records = [failed("undecided", "unknown")]
+    outcome = stopped(after_batch(records, policy()))
+    assert isinstance(outcome, Bail)
+    assert outcome.kind == "unknown_cost"
+    assert after_batch(records, policy(spawn=2)) == LookAgain(records[0])
 
 
 @given(st.lists(st.sampled_from(sorted(RESUBMIT)), min_size=1, max_size=8))

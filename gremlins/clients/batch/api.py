@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,11 +20,14 @@ from gremlins.clients.transport import (
     sdk_client,
 )
 from gremlins.clock import parse_time
+from gremlins.records.calls import storable
 
 if TYPE_CHECKING:
     import anthropic
 
 BATCHES = "/v1/messages/batches"
+COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
+"""The keys of `request_counts`; a key of a later day may count anything."""
 PAGE_SIZE = 100
 LARGEST_PAGE = 1000
 PAGE_LIMIT = 100
@@ -34,7 +36,8 @@ PAGE_LIMIT = 100
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch as the API shows it. `requests`: how many it holds, or None where the counts are missing."""
+    """A batch as the API shows it. `requests`: how many it holds, or None where the counts are missing. `seen_at`: the
+    server's clock at that time, or None."""
 
     id: str
     status: str
@@ -43,6 +46,7 @@ class Batch:
     ended_at: datetime | None
     requests: int | None
     request_id: str | None = None
+    seen_at: datetime | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -122,7 +126,7 @@ class AnthropicBatchApi:
             raw = client.messages.batches.with_raw_response.create(
                 requests=[{"custom_id": custom_id, "params": params}]  # type: ignore[typeddict-item]
             )
-            request_id, body = raw.headers.get("request-id"), raw.http_response.content
+            reply = HttpReply(raw.http_response.status_code, raw.http_response.content, dict(raw.headers))
         except anthropic.APIStatusError as error:
             answer = error.response
             failure = failure_from_answer(answer.status_code, answer.content, dict(answer.headers))
@@ -134,7 +138,7 @@ class AnthropicBatchApi:
         finally:
             if self._http_client is None:
                 client.close()
-        return _batch(HttpReply(200, body, {}), request_id=request_id)
+        return _batch(reply)
 
     def _client(self) -> anthropic.Anthropic:
         """The SDK on the account of `wire`, even if the environment has changed.
@@ -161,8 +165,10 @@ class AnthropicBatchApi:
         reply = self.wire.call("GET", f"{BATCHES}?{urlencode(query)}")
         body = reply.json()
         rows = body.get("data")
-        batches = tuple(b for row in rows if (b := _batch_from(row))) if isinstance(rows, list) else ()
-        return Page(batches, bool(body.get("has_more")), reply.server_time)
+        batches = [_batch_from(row, reply) for row in rows] if isinstance(rows, list) else [None]
+        if not all(batches):  # an account without batches has an empty list
+            raise reply.unexpected("a list of batches")
+        return Page(tuple(filter(None, batches)), bool(body.get("has_more")), reply.server_time)
 
     def results(self, batch_id: str) -> bytes:
         """The result lines, from our own address: the body's `results_url` may name a stranger's host."""
@@ -189,32 +195,36 @@ def pages(api: BatchApi, *, limit: int = PAGE_SIZE) -> Iterator[Page]:
 
 
 def _path(batch_id: str) -> str:
-    return f"{BATCHES}/{quote(batch_id, safe='')}"
+    """A reply must not choose our path: an id of any form is quoted, one of dots only too."""
+    name = batch_id.replace(".", "%2E") if not batch_id.strip(".") else quote(batch_id, safe="")
+    return f"{BATCHES}/{name}"
 
 
-def _batch(reply: HttpReply, *, request_id: str | None = None) -> Batch:
-    batch = _batch_from(reply.json(), request_id=request_id)
+def _batch(reply: HttpReply) -> Batch:
+    batch = _batch_from(reply.json(), reply)
     if batch is None:
-        raise ApiFailure("the server answered with something that is not a batch", phase="ambiguous")
+        raise reply.unexpected("a batch")
     return batch
 
 
-def _batch_from(row: object, *, request_id: str | None = None) -> Batch | None:
-    """A batch out of an answer, or None when it is none. Only id and status must be there."""
+def _batch_from(row: object, reply: HttpReply) -> Batch | None:
+    """A batch out of an answer, or None when it is none. Only id and status must be there; the id has any form."""
     if not isinstance(row, dict) or not isinstance(row.get("id"), str) or not row["id"]:
         return None
-    if not re.fullmatch(r"[\w.:-]{1,200}", row["id"]):
-        return None  # never let a reply choose our path
+    if storable(row["id"]) != row["id"] or not isinstance(row.get("processing_status"), str):
+        return None
     counts = row.get("request_counts")
-    whole = isinstance(counts, dict) and all(isinstance(n, int) for n in counts.values())
+    known = [counts.get(name, 0) for name in COUNTS] if isinstance(counts, dict) else []
+    whole = all(isinstance(n, int) for n in known) and sum(known) > 0
     return Batch(
         id=row["id"],
-        status=str(row.get("processing_status", "")),
+        status=row["processing_status"],
         created_at=_time(row.get("created_at")),
         expires_at=_time(row.get("expires_at")),
         ended_at=_time(row.get("ended_at")),
-        requests=sum(counts.values()) if whole and counts else None,
-        request_id=request_id,
+        requests=sum(known) if whole else None,
+        request_id=reply.headers.get("request-id"),
+        seen_at=reply.server_time,
     )
 
 

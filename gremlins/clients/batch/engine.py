@@ -25,9 +25,9 @@ from gremlins.clients.base import (
 )
 from gremlins.clients.batch.api import Batch, BatchApi
 from gremlins.clients.batch.booking import Books
-from gremlins.clients.batch.lost import GONE, NO_ACCESS, Reconciler, Search, SecondBatches
+from gremlins.clients.batch.lost import NO_ACCESS, Reconciler, Search, SecondBatches
 from gremlins.clients.batch.results import NotThere, Succeeded, classify, classify_status, find_result, reply_of
-from gremlins.clients.next_step import Ask, AskLive, BatchStep, Give, RetryPolicy, Stop, after_batch
+from gremlins.clients.next_step import Ask, AskLive, BatchStep, Give, LookAgain, RetryPolicy, Stop, after_batch
 from gremlins.clients.transport import ApiFailure
 from gremlins.outcome import Failed, FailureClass
 from gremlins.records.calls import (
@@ -37,7 +37,6 @@ from gremlins.records.calls import (
     CallKey,
     CallRecord,
     Collected,
-    Cost,
     Ended,
     Intent,
     LiveCall,
@@ -48,6 +47,7 @@ from gremlins.records.calls import (
     hash_request,
     storable,
 )
+from gremlins.records.gremlin import is_overdue
 from gremlins.redaction import Redactor
 from gremlins.retry import (
     RETRY_AFTER_CEILING,
@@ -65,12 +65,19 @@ JITTER_ROOM = 1.2
 LARGER = 2
 MODEL_CEILING = 64_000
 """Output tokens every current model allows; asked of the API first, used where it does not say."""
-REFUSED_FETCHES = 12
-"""Fetches of results that may be refused with a 4xx: right after the end it may come too early."""
-TORN_FETCHES = 150
-"""Fetches of results that may come incomplete; about a day. They are paid for, and a proxy may answer with a page of
-its own for hours. A count, because a clock may jump.
+UNKNOWN_SENDS = 4
+"""POSTs of one call that may each have made a batch which cannot be found, before a person decides."""
+REFUSED_ANSWERS = 12
+"""Answers in a row that refuse to show a batch or its results, before a person decides; more than an hour. A gateway
+may answer 404 for a while, and right after the end it may come too early."""
+TORN_ANSWERS = 150
+"""The same of results that come incomplete, or with a 5xx; about a day. They are paid for, and a proxy may answer with
+a page of its own for hours. A count, because a clock may jump.
 """
+LIFETIME = timedelta(days=1)
+"""Of a batch, where its `expires_at` is missing."""
+RESULTS_KEPT = timedelta(days=28)
+"""From expiry until results cannot be fetched any more."""
 
 
 class BatchEngine:
@@ -152,10 +159,28 @@ class BatchEngine:
                 return None
             case AskLive():
                 return step
+            case LookAgain():
+                self._reopen(step.record)
+                return None
             case Stop():
                 raise CallUnsuccessful(step.outcome)
             case _:
                 assert_never(step)
+
+    def _reopen(self, record: BatchCall) -> None:
+        """Take a call that stayed undecided up again, with nothing sent: its batch, or the search for one."""
+        sends = tuple(replace(s, outcome="ambiguous") if s.outcome == "absent" else s for s in record.sends)
+        self.books.put(
+            record,
+            status=Intent() if record.batch is None else Submitted(),
+            sends=sends if record.batch is None else record.sends,
+            looked_since=None,
+            torn=(),
+            fetches=0,
+            cost=None,
+            ended_at=None,
+        )
+        self.session.log(f"{record.key.stage}: looking once more for what may have been paid for")
 
     # ── intent ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -216,6 +241,8 @@ class BatchEngine:
     def _submit(self, record: BatchCall) -> Wait | None:
         if record.maybe_sent:
             return self.reconciler.look(record)
+        if self._sent_enough(record):
+            return None
         now = self.session.clock.now()
         if (left := self._too_early(record, now)) > 0:
             return self._backoff(record, left)
@@ -228,20 +255,39 @@ class BatchEngine:
             page = self.api.page(limit=1)
         except ApiFailure as failure:
             return self._refused(record, failure)
-        newest = page.batches[0].id if page.batches else ""
+        newest = page.batches[0] if page.batches else None
+        if not record.was_resent:
+            # Else an earlier POST may yet turn out to have made a batch: the search for it must reach further back.
+            record = replace(
+                record,
+                newest_before=newest.id if newest else "",
+                newest_before_at=newest.created_at if newest else None,
+            )
         with self.session.room(record.request, record.client, batch=True) as room:
             if isinstance(room, Wait):
                 return room
             record = self.books.put(
                 record,
-                # An earlier POST may yet turn out to have made a batch: the search for it must reach further back.
-                newest_before=record.newest_before if record.was_resent else newest,
                 account=self.api.fingerprint,
                 sends=(*record.sends, Send(began=page.server_time or now, server_clock=page.server_time is not None)),
                 reserved_usd=room.worst_usd,
                 status=Intent(),
             )
         return self._create(record)
+
+    def _sent_enough(self, record: BatchCall) -> bool:
+        """Fail a call whose POSTs may have made batches that cannot be found: each may be billed, so their number is
+        bounded, over all rescues and tries. One that the server said it took is never sent again."""
+        every = self.session.ledger.of_call(record.key.stage, record.key.attempt)
+        tries = [other for other in every if isinstance(other, BatchCall) and other.unknown_sends]
+        lost = sum(other.unknown_sends for other in tries)
+        answered = any(send.answered and send.outcome != "accepted" for other in tries for send in other.sends)
+        if lost < UNKNOWN_SENDS and not answered:
+            return False
+        times = "once" if lost == 1 else f"{lost} times"
+        detail = next((f" ({send.detail})" for send in reversed(record.sends) if send.detail), "")
+        self.books.undecided(record, f"sent {times}{detail}, and no batch of it can be found")
+        return True
 
     def _tried_for_long(self, record: BatchCall, now: datetime) -> bool:
         lull = max(LULL, timedelta(seconds=2 * self.session.settings.batch.retry_max))
@@ -282,7 +328,13 @@ class BatchEngine:
         ambiguous = failure.phase == "ambiguous" or (failure.status or 0) >= 500
         if not ambiguous:
             return self._refused(record, failure)
-        send = replace(record.sends[-1], failed=failure.server_time or at, outcome="ambiguous", detail=failure.message)
+        send = replace(
+            record.sends[-1],
+            failed=at,
+            outcome="ambiguous",
+            answered=200 <= (failure.status or 0) < 300,
+            detail=failure.message,
+        )
         self.books.put(record, sends=(*record.sends[:-1], send))
         self.session.log(f"{record.key.stage}: {failure.message}; looking whether the batch was made all the same")
         return None
@@ -349,12 +401,39 @@ class BatchEngine:
             assert record.batch is not None
             batch = self.api.retrieve(record.batch.batch_id)
         except ApiFailure as failure:
-            if failure.is_final:
-                raise self.detach(record, failure) from failure
-            return self._wait_for(record, None, failure)
-        if not batch.has_ended:
-            return self._wait_for(record, batch)
-        return self._fetch(record, batch)
+            return self._not_seen(record, failure)
+        if batch.has_ended:
+            return self._fetch(record, batch)
+        if self._never_ended(record, batch, None):
+            return None
+        if record.fetches:
+            record = self.books.put(record, fetches=0)
+        return self._wait_for(record, batch)
+
+    def _not_seen(self, record: BatchCall, failure: ApiFailure) -> Wait | None:
+        """The API does not show the batch. A refused key ends the process; any other answer is asked for again, and
+        one that stays the same is for a person to judge: the batch was deleted, or the key sees another workspace."""
+        if failure.status in NO_ACCESS:
+            raise self.detach(record, failure) from failure
+        if not failure.is_final:
+            return None if self._never_ended(record, None, failure) else self._wait_for(record, None, failure)
+        if record.fetches >= REFUSED_ANSWERS:
+            self.books.undecided(record, f"{_batch_of(record)} cannot be seen with this key: {failure.message}")
+            return None
+        return self._ask_again(record, f"{_batch_of(record)} is not shown: {failure.message}", failure)
+
+    def _never_ended(self, record: BatchCall, batch: Batch | None, failure: ApiFailure | None) -> bool:
+        """Fail a call whose batch is in progress long after its expiry, by the server's clock. Where the API cannot be
+        reached, the wait ends when its results could not be fetched any more."""
+        assert record.batch is not None
+        expires = record.batch.expires_at or record.batch.submitted_at + LIFETIME
+        told = batch.seen_at if batch else failure.server_time if failure else None
+        answered = batch is not None or (failure is not None and failure.status is not None)
+        if not is_overdue(expires if answered else expires + RESULTS_KEPT, told or self.session.clock.now()):
+            return False
+        state = batch.status if batch else f"not shown ({failure.message})" if failure else "not shown"
+        self.books.undecided(record, f"{_batch_of(record)} expired at {expires:%Y-%m-%d %H:%MZ} and is {state}")
+        return True
 
     def _fetch(self, record: BatchCall, batch: Batch) -> Wait | None:
         """Save the raw results of an ended batch, before anything reads them."""
@@ -364,8 +443,8 @@ class BatchEngine:
             return self._not_fetched(record, failure)
         found = find_result(raw, record.custom_id)
         name = self.session.ledger.save_raw(record.key, raw)
-        if isinstance(found, NotThere) and found.torn and record.fetches < TORN_FETCHES:
-            return self._fetch_again(record, "the results came incomplete", None)
+        if isinstance(found, NotThere) and record.fetches < (TORN_ANSWERS if found.torn else REFUSED_ANSWERS):
+            return self._ask_again(record, "it has ended, but its results do not hold our request", None)
         ended_at = batch.ended_at or self.session.clock.now()
         ref = replace(record.batch or BatchRef(batch_id=batch.id, submitted_at=ended_at), ended_at=ended_at)
         self.books.put(record, batch=ref, status=Ended(raw=name))
@@ -375,30 +454,26 @@ class BatchEngine:
         """The results of an ended batch did not come. They were paid for, so only a lasting "no" is taken for one."""
         if failure.status in NO_ACCESS:
             raise self.detach(record, failure) from failure
-        batch_id = record.batch.batch_id if record.batch else "its batch"
-        if failure.status in GONE:
-            message = f"the results of {batch_id} are gone (they can be read for 29 days)"
-        elif failure.is_final and record.fetches >= REFUSED_FETCHES:
-            message = f"the results of {batch_id} cannot be fetched: {failure.message}"
-        else:
-            return self._fetch_again(record, failure.message, failure)
-        self.books.put(record, status=self._failed("unknown", "results_gone", message), cost=Cost(usd=None))
-        return None
+        if failure.phase == "unsent":
+            return self._wait_for(record, None, failure)
+        if record.fetches >= (REFUSED_ANSWERS if failure.is_final else TORN_ANSWERS):
+            why = f"the results of {_batch_of(record)} cannot be fetched (they are kept for 29 days): {failure.message}"
+            self.books.undecided(record, why)
+            return None
+        return self._ask_again(record, f"it has ended, but its results do not come: {failure.message}", failure)
 
-    def _fetch_again(self, record: BatchCall, why: str, failure: ApiFailure | None) -> Wait:
+    def _ask_again(self, record: BatchCall, why: str, failure: ApiFailure | None) -> Wait:
+        """Count an answer that decided nothing, and ask again later."""
         record = self.books.put(record, fetches=record.fetches + 1)
         seconds = self._retry_wait(record.fetches, failure)
         until = self.session.clock.now() + timedelta(seconds=seconds)
-        self.session.log(f"{record.key.stage}: it has ended, but {why}; fetching again in {seconds:.0f} s")
-        return Wait(until, calls=(record.parked(),), why=f"{record.key.stage}: fetching results", pollable=False)
+        self.session.log(f"{record.key.stage}: {why}; asking again in {seconds:.0f} s")
+        return Wait(until, calls=(record.parked(),), why=f"{record.key.stage}: asking again ({why})", pollable=False)
 
     def detach(self, record: BatchCall, failure: ApiFailure) -> Detach:
-        """The API refuses to say more of this call with the key of now. It stays as it is."""
-        batch_id = record.batch.batch_id if record.batch else "its batch"
-        key = " with this key" if failure.status in (*NO_ACCESS, *GONE) else ""
-        return Detach(
-            f"{batch_id} cannot be followed{key}: {failure.message}", failure_class(failure), (record.parked(),)
-        )
+        """The API refuses the key of now. The call stays as it is."""
+        why = f"{_batch_of(record)} cannot be followed with this key: {failure.message}"
+        return Detach(why, failure_class(failure), (record.parked(),))
 
     # ── collecting ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -412,7 +487,7 @@ class BatchEngine:
         try:
             record = self._settle_second(record)
         except ApiFailure as failure:
-            return self._fetch_again(record, f"looking for a second one failed: {failure.message}", failure)
+            return self._ask_again(record, f"looking for a second batch failed: {failure.message}", failure)
         if record.unsettled_waste:
             return self._await_second(record)
         match result := find_result(raw, record.custom_id):
@@ -422,8 +497,8 @@ class BatchEngine:
                 said = replace(result, message=Redactor(self.session.env).message(result.message))
                 self.books.put(record, status=self._canceled_by(record) if result.kind == "canceled" else said)
             case NotThere():
-                message = f"our request is not among the results; they are kept in calls/{ended.raw}"
-                self.books.put(record, status=self._failed("unknown", "result_missing", message), cost=Cost(usd=None))
+                why = f"the results of {_batch_of(record)}, kept in calls/{ended.raw}, do not hold our request"
+                self.books.undecided(record, why)
             case _:
                 assert_never(result)
         return None
@@ -451,8 +526,8 @@ class BatchEngine:
     def _canceled_by(self, record: BatchCall) -> CallFailed:
         if record.cancel_requested is not None:
             return self._failed("canceled", "canceled", "canceled for a stop")
-        batch_id = record.batch.batch_id if record.batch else "the batch"
-        return self._failed("canceled", "canceled_elsewhere", f"{batch_id} was canceled by another program")
+        message = f"{_batch_of(record)} was canceled by another program"
+        return self._failed("canceled", "canceled_elsewhere", message)
 
     def _collected(self, record: BatchCall, message: Mapping[str, Any]) -> None:
         reply = reply_of(message)
@@ -474,7 +549,12 @@ class BatchEngine:
         """
         match record.status:
             case Intent() if not record.maybe_sent:
-                self.books.put(record, status=self._failed("canceled", "canceled", "stopped before it was sent"))
+                why = (
+                    f"after {_sends(record)} that may have been billed"
+                    if record.unknown_sends
+                    else "before it was sent"
+                )
+                self.books.put(record, status=self._failed("canceled", "canceled", f"stopped {why}"))
                 return None
             case Intent():
                 return self._as_pause(self.reconciler.look(self._cancel_wanted(record)))
@@ -502,10 +582,12 @@ class BatchEngine:
                 self.session.log(f"{record.key.stage}: canceling {batch_id}")
                 batch = self.api.cancel(batch_id)
         except ApiFailure as failure:
-            if failure.status in (*NO_ACCESS, *GONE):
-                raise self.detach(record, failure) from failure
+            if self._not_seen(record, failure) is None:
+                return None
             return honoured(0.0, parse_retry_after(failure.retry_after, self.session.clock.now()))
-        return self._as_pause(self._fetch(record, batch)) if batch.has_ended else 0.0
+        if batch.has_ended:
+            return self._as_pause(self._fetch(record, batch))
+        return None if self._never_ended(record, batch, None) else 0.0
 
     def _as_pause(self, wait: Wait | None) -> float | None:
         """A person waits for the end of a stop: it is looked for more often than while parked."""
@@ -526,7 +608,10 @@ def build_request(model: str, prompt: Prompt, max_tokens: int) -> dict[str, Any]
     """The parameters of a one-shot message. No `cache_control`: a cache write costs extra, and nothing reads it."""
     messages: list[dict[str, Any]] = [{"role": "user", "content": prompt.text}]
     for reply, correction in prompt.followups:
-        messages += [{"role": "assistant", "content": reply}, {"role": "user", "content": correction}]
+        if reply.strip():
+            messages += [{"role": "assistant", "content": reply}, {"role": "user", "content": correction}]
+        else:  # the API refuses an empty turn of the assistant
+            messages[-1]["content"] += f"\n\n{correction}"
     request: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "messages": messages}
     if prompt.system:
         request["system"] = prompt.system
@@ -550,6 +635,14 @@ def failure_class(failure: ApiFailure) -> FailureClass:
         return "host"
     known = classify(failure.type, failure.error_code, failure.message) if failure.type else "unknown"
     return classify_status(failure.status or 0) if known == "unknown" else known
+
+
+def _batch_of(record: BatchCall) -> str:
+    return record.batch.batch_id if record.batch else "its batch"
+
+
+def _sends(record: BatchCall) -> str:
+    return "a send" if record.unknown_sends == 1 else f"{record.unknown_sends} sends"
 
 
 def _story(record: BatchCall, reply: Reply) -> str:

@@ -1,12 +1,13 @@
 """Lost batches: was a batch made by a POST whose reply was lost?
 
-The API has no idempotency key and lists no custom_ids. A candidate holds one request, was created between the POST and
-its failure (with some slack) and is claimed by no other record; only the custom_id in its results proves it ours. A
-batch that is not proven ours is never canceled.
+The API has no idempotency key and lists no custom_ids. A candidate holds one request, is newer than what there was
+before the POST, not newer than the first look after it, and claimed by no other record; only the custom_id in its
+results proves it ours. A batch that is not proven ours is never canceled.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,13 +20,17 @@ from gremlins.clients.batch.api import Batch, BatchApi, pages
 from gremlins.clients.batch.booking import Books
 from gremlins.clients.batch.results import NotThere, Result, Succeeded, find_result
 from gremlins.clients.transport import ApiFailure
-from gremlins.records.calls import BatchCall, BatchRef, CallFailed, Cost, Intent, Send, Submitted, Waste
+from gremlins.records.calls import UNKNOWN, BatchCall, BatchRef, Cost, Intent, Send, Submitted, Waste
+from gremlins.records.gremlin import is_overdue
 from gremlins.retry import exponential, honoured, parse_retry_after, poll_interval
 
 SLACK = timedelta(seconds=60)
-"""Between the server's clock in its Date header and the one that dates its batches."""
+"""Between the server's clock in its Date header and the one that dates its batches. A Date further off is a gateway's
+own."""
 TORN_LOOKS = 40
-"""Fetches of incomplete results before the batch counts as unreadable; some hours."""
+"""Fetches of results that decide nothing before the batch counts as unreadable; some hours."""
+FAILED_LOOKS = 150
+"""Answers in a row with which the account cannot be looked through before a person decides; about a day."""
 WITNESSES = 3
 """Earlier batches that are retrieved to prove that another key sees the same workspace."""
 NO_ACCESS = (401, 403)
@@ -43,8 +48,20 @@ class Found:
     open: tuple[Batch, ...]
     """Not ended: nothing tells whose they are."""
     unreadable: tuple[Batch, ...]
-    """Ended, and their results never come whole."""
+    """Ended, and their results never come whole; or never ended."""
     at: datetime
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The batches that are newer than what there was before the first POST, and the time of the look.
+
+    `dated`: `at` is the server's, and its Date header agrees with the times of the batches.
+    """
+
+    batches: tuple[Batch, ...]
+    at: datetime
+    dated: bool
 
 
 class Search:
@@ -57,34 +74,41 @@ class Search:
 
     def __call__(self, record: BatchCall) -> Found:
         """One look. Raises ApiFailure when the account cannot be looked through to the end."""
-        listed, at = self._listed(record)
-        record = self._close_open_sends(record, at)
+        listing = self._list(record)
+        record = self._close_sends(record, listing)
         taken = self.session.claimed(record.created_at) | self._claimed_here(record)
-        candidates = [batch for batch in listed if batch.id not in taken and _may_be(batch, record)]
-        return self._prove(record, candidates, at)
+        candidates = [batch for batch in listing.batches if batch.id not in taken and _may_be(batch, record, listing)]
+        return self._prove(record, candidates, listing.at)
 
-    def _listed(self, record: BatchCall) -> tuple[list[Batch], datetime]:
+    def _list(self, record: BatchCall) -> Listing:
         """Every batch from the newest down to what there was before the first POST."""
         seen: list[Batch] = []
         at: datetime | None = None
-        lost = lost_sends(record)
-        dated = all(send.server_clock for send in lost)
-        earliest = min((send.began for send in lost), default=record.created_at) - SLACK
         for page in pages(self.api):
-            at = at or page.server_time or self.session.clock.now()
-            for batch in page.batches:
-                if batch.id == record.newest_before or (dated and batch.created_at and batch.created_at < earliest):
-                    return seen, at
-                seen.append(batch)
-        return seen, at or self.session.clock.now()
+            at = at or page.server_time
+            newer = tuple(itertools.takewhile(lambda batch: _is_newer(batch, record), page.batches))
+            seen += newer
+            if len(newer) < len(page.batches):
+                break
+        agrees = at is not None and not any(batch.created_at and batch.created_at > at + SLACK for batch in seen)
+        return Listing(tuple(seen), at or self.session.clock.now(), agrees)
 
-    def _close_open_sends(self, record: BatchCall, at: datetime) -> BatchCall:
-        """Close the sends of a killed process: they failed at the server's time of this first search."""
-        if all(send.outcome is not None for send in record.sends):
+    def _close_sends(self, record: BatchCall, listing: Listing) -> BatchCall:
+        """At the first look after a POST that may have made a batch: that batch is not newer than this look.
+
+        By the times of the API's own batches too, because a gateway's Date header may be behind them.
+        """
+        lost = [send for send in record.sends if send.outcome in (None, "ambiguous")]
+        if not lost or record.looked_since is not None:
             return record
-        end = {"outcome": "ambiguous", "failed": at}
-        sends = tuple(s if s.outcome is not None else replace(s, **end) for s in record.sends)
-        return self.books.put(record, sends=sends)
+        latest = max([listing.at, *(batch.created_at for batch in listing.batches if batch.created_at)])
+        sends = tuple(
+            replace(s, outcome="ambiguous", failed=max(latest, s.failed or latest), server_clock=listing.dated)
+            if s in lost
+            else s
+            for s in record.sends
+        )
+        return self.books.put(record, sends=sends, looked_since=listing.at)
 
     def _claimed_here(self, record: BatchCall) -> frozenset[str]:
         """Batches of the gremlin's own other calls."""
@@ -104,6 +128,8 @@ class Search:
                     proven.append(batch)
                 case "foreign":
                     rejected.append(batch.id)
+                case "open" if is_overdue(batch.expires_at, batch.seen_at or at):
+                    unreadable.append(batch)
                 case "open":
                     undecided.append(batch)
                 case "torn" if record.torn.count(batch.id) >= TORN_LOOKS:
@@ -124,7 +150,7 @@ class Search:
         except ApiFailure as failure:
             if failure.status in NO_ACCESS:
                 raise
-            return "foreign" if failure.status in GONE else "open"  # gone: nothing will ever prove it ours
+            return "open" if failure.status is None else "torn"  # no answer proves it foreign but its own results
         if isinstance(result, NotThere):
             return "torn" if result.torn else "foreign"
         return "ours"
@@ -141,17 +167,25 @@ def batches_of(record: BatchCall) -> list[str]:
     return own + [waste.batch_id for waste in record.waste]
 
 
-def _may_be(batch: Batch, record: BatchCall) -> bool:
+def _is_newer(batch: Batch, record: BatchCall) -> bool:
+    """True unless it was there before the first POST."""
+    if batch.id == record.newest_before:
+        return False
+    earliest = record.newest_before_at
+    return earliest is None or batch.created_at is None or batch.created_at >= earliest - SLACK
+
+
+def _may_be(batch: Batch, record: BatchCall, listing: Listing) -> bool:
     """True if one of the record's lost POSTs could have made the batch."""
     if batch.requests not in (None, 1) or batch.id in record.rejected or batch.id in batches_of(record):
         return False
-    return any(_in_time(batch, send) for send in lost_sends(record))
+    return any(_in_time(batch, send, listing) for send in lost_sends(record))
 
 
-def _in_time(batch: Batch, send: Send) -> bool:
-    if batch.created_at is None or not send.server_clock:
+def _in_time(batch: Batch, send: Send, listing: Listing) -> bool:
+    if batch.created_at is None or send.failed is None or not (send.server_clock and listing.dated):
         return True
-    return send.began - SLACK <= batch.created_at and (send.failed is None or batch.created_at <= send.failed + SLACK)
+    return batch.created_at <= send.failed + SLACK
 
 
 class Reconciler:
@@ -173,18 +207,18 @@ class Reconciler:
             doubt = self._doubt(record)
             found = self.search(record)
         except ApiFailure as failure:
-            if failure.status in (*NO_ACCESS, *GONE):
+            if failure.status in NO_ACCESS:
                 why = f"a batch may have been sent, and the account cannot be searched: {failure.message}"
                 raise Detach(why, "config", (record.parked(),)) from failure
-            return self._look_again(record, f"looking failed: {failure.message}", failure=failure)
+            return self._failed_look(record, failure)
         record = found.record
         if found.proven:
             self._adopt(record, found.proven)
             return None
         if doubt is not None:
             raise Detach(doubt, "config", (record.parked(),))
-        if record.looked_since is None:
-            record = self.books.put(record, looked_since=found.at)
+        if record.fetches:
+            record = self.books.put(record, fetches=0)
         if found.open:
             return self._look_again(record, f"{found.open[0].id} may be it", age_of=found.open[0])
         if found.unreadable:
@@ -244,9 +278,18 @@ class Reconciler:
 
     def _unreadable(self, record: BatchCall, batch: Batch) -> None:
         """Fail the call: the batch may be ours, and sending again could pay twice, so a person decides."""
-        message = f"{batch.id} may be this call, and its results cannot be read; rescue it to ask again"
-        status = CallFailed(failure="unknown", kind="results_unreadable", message=message)
-        self.books.put(record, status=status, cost=Cost(usd=None))
+        self.books.undecided(record, f"{batch.id} may be this call, and its results cannot be read")
+
+    def _failed_look(self, record: BatchCall, failure: ApiFailure) -> Wait | None:
+        """An account that cannot be looked through says nothing of a batch; after many answers a person decides."""
+        if failure.status is not None:
+            record = self.books.put(record, fetches=record.fetches + 1)
+        if record.fetches > FAILED_LOOKS:
+            self.books.undecided(record, f"the account cannot be looked through: {failure.message}")
+            return None
+        settings = self.session.settings.batch
+        at_least = exponential(max(1, record.fetches), initial=settings.poll_initial, maximum=settings.poll_max)
+        return self._look_again(record, f"looking failed: {failure.message}", failure=failure, at_least=at_least)
 
     def _absent(self, record: BatchCall, found: Found, since: datetime) -> Wait | None:
         """No batch can be ours. After the grace period the call may be sent again, with the same custom_id."""
@@ -263,7 +306,7 @@ class Reconciler:
         )
         retry_at = self.session.clock.now() + timedelta(seconds=max(0.0, backoff - looked))
         self.books.put(record, sends=sends, status=Intent(retry_at=retry_at), looked_since=None)
-        self.session.log(f"{record.key.stage}: no batch was made; it is sent again")
+        self.session.log(f"{record.key.stage}: no batch of it is to be found")
         return None
 
     def _look_again(
@@ -272,6 +315,7 @@ class Reconciler:
         why: str,
         *,
         at_most: float | None = None,
+        at_least: float = 0.0,
         age_of: Batch | None = None,
         failure: ApiFailure | None = None,
     ) -> Wait:
@@ -279,6 +323,7 @@ class Reconciler:
         seconds = poll_interval(
             _age(age_of, now), initial=settings.poll_initial, maximum=settings.poll_max, jitter=self.session.jitter
         )
+        seconds = max(seconds, at_least)
         if at_most is not None:
             seconds = min(seconds, at_most)
         seconds = honoured(seconds, parse_retry_after(failure.retry_after, now) if failure else None)
@@ -332,8 +377,11 @@ class SecondBatches:
         return self._add(record, own.batch_id, batch=ref)
 
     def _add(self, record: BatchCall, batch_id: str, **changes: BatchRef) -> BatchCall:
+        """Record a second batch: one of the POSTs of unknown cost is known now."""
         second = Waste(batch_id=batch_id, note="a second batch of the same call")
-        return self.books.put(record, waste=(*record.waste, second), **changes)
+        lost = next((send for send in record.sends if send.outcome == "absent"), None)
+        sends = tuple(replace(s, outcome="accepted") if s is lost else s for s in record.sends)
+        return self.books.put(record, waste=(*record.waste, second), sends=sends, **changes)
 
     def settle(self, record: BatchCall) -> BatchCall:
         """Cancel second batches that are in progress, and book those that have ended.
@@ -350,17 +398,22 @@ class SecondBatches:
             if batch.status == "in_progress":
                 batch = self.api.cancel(waste.batch_id)
             if not batch.has_ended:
-                return record
+                overdue = is_overdue(batch.expires_at, batch.seen_at or self.session.clock.now())
+                return self._undecided(record, waste, "it never ended") if overdue else record
             result = find_result(self.api.results(waste.batch_id), record.custom_id)
         except ApiFailure as failure:
-            if failure.status in (*NO_ACCESS, *GONE):
-                return self._settled(record, waste, Cost(usd=None), f"its cost is unknown: {failure.message}")
-            return record
-        if isinstance(result, NotThere) and result.torn:
-            if record.torn.count(waste.batch_id) < TORN_LOOKS:
-                return self.books.put(record, torn=(*record.torn, waste.batch_id))
-            return self._settled(record, waste, Cost(usd=None), "its cost is unknown: its results cannot be read")
+            if failure.status in NO_ACCESS:
+                return self._settled(record, waste, UNKNOWN, f"its cost is unknown: {failure.message}")
+            return record if failure.status is None else self._undecided(record, waste, failure.message)
+        if isinstance(result, NotThere):
+            return self._undecided(record, waste, "its results cannot be read")
         return self._book(record, waste, result, batch.created_at or record.created_at)
+
+    def _undecided(self, record: BatchCall, waste: Waste, why: str) -> BatchCall:
+        """Look again, so many times."""
+        if record.torn.count(waste.batch_id) < TORN_LOOKS:
+            return self.books.put(record, torn=(*record.torn, waste.batch_id))
+        return self._settled(record, waste, UNKNOWN, f"its cost is unknown: {why}")
 
     def _book(self, record: BatchCall, waste: Waste, result: Result, at: datetime) -> BatchCall:
         if isinstance(result, Succeeded):

@@ -68,7 +68,9 @@ def find_result(raw: bytes, custom_id: str) -> Result:
         except (ValueError, RecursionError):
             torn = True
             continue
-        if isinstance(row, dict) and row.get("custom_id") == custom_id:
+        if not isinstance(row, dict) or not isinstance(row.get("custom_id"), str):
+            torn = True  # an error document, or a gateway's own words
+        elif row["custom_id"] == custom_id:
             return _read_result(storable(row.get("result")))
     # An ended batch has a line for each of its requests: no line at all is not the whole of it.
     return NotThere(torn=torn or not raw.strip())

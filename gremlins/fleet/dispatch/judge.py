@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import assert_never
 
+from gremlins.clients.next_step import UNKNOWN_COST
 from gremlins.fleet.beads.attempts import Attempt, Settlement, due
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.outcome import FailureClass
 
-PERMANENT_BAILS = frozenset({"needs_human", "refused"})
+PERMANENT_BAILS = frozenset({"needs_human", "refused", UNKNOWN_COST})
 
 
 @dataclass(frozen=True)

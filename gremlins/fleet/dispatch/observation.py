@@ -47,7 +47,7 @@ class Observation:
     replies: int = 0
     """Signs of work: replies collected; for a dead gremlin without any, 1 if it made commits."""
     cost_usd: float = 0.0
-    """Total cost. Unpriced calls count as the provider's dearest model."""
+    """Total cost, unpriced and unknown calls at the most that they can have cost."""
     rebooted: bool = False
     """The machine has rebooted since its latest start."""
     stage: str = ""

@@ -15,7 +15,7 @@ from gremlins.fleet.status import Row, look
 from gremlins.paths import GremlinPaths, Home
 from gremlins.processes.children import age_of, uptime
 from gremlins.processes.locks import holder_of
-from gremlins.records.calls import CallRecord, Collected, Ledger, read_call
+from gremlins.records.calls import Collected, read_call
 from gremlins.records.gremlin import (
     Bailed,
     FailedGremlin,
@@ -27,7 +27,8 @@ from gremlins.records.gremlin import (
     Running,
     Stopped,
 )
-from gremlins.records.totals import Totals
+from gremlins.records.spend import Owner, spent_by
+from gremlins.records.totals import Totals, at_most
 from gremlins.repository.git import Git
 
 JUST_NOW = 10.0
@@ -94,7 +95,7 @@ class Observer:
             ended_at=self._ended(row, paths, alive),
             rebooted=not alive and _rebooted(record, self.clock),
             replies=self._replies(paths),
-            cost_usd=self._cost(record, paths, settled=not alive),
+            cost_usd=self._cost(record, settled=not alive),
             stage=record.stage,
             pid=holder.pid if holder else None,
         )
@@ -144,11 +145,11 @@ class Observer:
 
         return int(self._remembered("commits", record, differs))
 
-    def _cost(self, record: Gremlin, paths: GremlinPaths, *, settled: bool) -> float:
-        """Total cost. Unpriced calls count as the provider's dearest model."""
-        if not settled and not record.cost.unpriced_calls:
+    def _cost(self, record: Gremlin, *, settled: bool) -> float:
+        """Total cost, unpriced and unknown calls at the most that they can have cost."""
+        if not settled and not record.cost.unpriced_calls and not record.cost.unknown_calls:
             return record.total_cost_usd
-        return self._remembered("cost", record, lambda: _cost_of(Ledger(paths).readable()[0]))
+        return self._remembered("cost", record, lambda: _cost_of(self.home, record))
 
     def _remembered(self, what: str, record: Gremlin, find: object) -> float:
         key, mark = (what, record.id), (record.updated_at, record.spawn)
@@ -210,19 +211,5 @@ def _rebooted(record: Gremlin, clock: Clock) -> bool:
     return up is not None and record.updated_at.timestamp() < clock.now().timestamp() - up
 
 
-def _cost_of(calls: list[CallRecord]) -> float:
-    from gremlins.records.prices import dearest_price  # 0.4 s: only where a call has no price
-
-    total = 0.0
-    for call in calls:
-        for cost in (call.cost, *(waste.cost for waste in call.second_batches)):
-            if cost is None:
-                continue
-            if cost.usd is not None:
-                total += cost.usd
-                continue
-            usage = call.usage.raw if call.usage is not None else None
-            provider, when = call.client.partition(":")[0], call.ended_at or call.updated_at
-            found = dearest_price(usage, batch=call.mode == "batch", at=when, provider=provider)
-            total += found.usd if found is not None else 0.0
-    return total
+def _cost_of(home: Home, record: Gremlin) -> float:
+    return sum(at_most(line) for line in spent_by(home, Owner.of(record)))
