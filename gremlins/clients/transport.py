@@ -85,9 +85,7 @@ class HttpReply:
         """The failure of a success whose body is not `what`. It carries the status: the server did answer."""
         is_page = _is_page(self.body, self.headers)
         message = "the server answered with " + ("an HTML page" if is_page else f"something that is not {what}")
-        return ApiFailure(
-            message, phase="ambiguous", status=self.status, server_time=self.server_time, is_page=is_page
-        )
+        return ApiFailure(message, phase="ambiguous", status=self.status, server_time=self.server_time, is_page=is_page)
 
 
 class Transport(Protocol):

@@ -213,7 +213,8 @@ def midnight_after(now: datetime) -> datetime:
 
 
 def at_most(line: SpendLine) -> float:
-    """USD of a line, or what may have been billed for an unpriced or unknown one: its tokens at the provider's dearest model, else its worst case."""
+    """USD of a line. Without one, what may have been billed: its tokens at the provider's dearest model, else its
+    worst case."""
     if line.usd is not None:
         return line.usd
     provider = line.client.partition(":")[0] or "claude"

@@ -173,13 +173,20 @@ def test_what_failed_says_its_exit_code_and_why(root: Root) -> None:
 
 
 def test_cost_is_what_the_record_says(root: Root) -> None:
-    root.put(record(cost=CostSummary(total_usd=0.03, batch_usd=0.01, live_usd=0.02, saved_usd=0.01, unpriced_calls=2)))
+    root.put(
+        record(
+            cost=CostSummary(
+                total_usd=0.03, batch_usd=0.01, live_usd=0.02, saved_usd=0.01, unpriced_calls=2, unknown_calls=3
+            )
+        )
+    )
     assert shown(root)["cost"] == {
         "total_usd": 0.03,
         "batch_usd": 0.01,
         "live_usd": 0.02,
         "saved_usd": 0.01,
         "unpriced_calls": 2,
+        "unknown_calls": 3,
     }
 
 

@@ -70,6 +70,8 @@ UNKNOWN_SENDS = 4
 REFUSED_ANSWERS = 12
 """Answers in a row that refuse to show a batch or its results, before a person decides; more than an hour. A gateway
 may answer 404 for a while, and right after the end it may come too early."""
+REFUSED_WHILE_STOPPING = 2
+"""The same while a person waits for a stop: the call stays as it is, for another key."""
 TORN_ANSWERS = 150
 """The same of results that come incomplete, or with a 5xx; about a day. They are paid for, and a proxy may answer with
 a page of its own for hours. A count, because a clock may jump.
@@ -582,6 +584,8 @@ class BatchEngine:
                 self.session.log(f"{record.key.stage}: canceling {batch_id}")
                 batch = self.api.cancel(batch_id)
         except ApiFailure as failure:
+            if failure.is_final and record.fetches >= REFUSED_WHILE_STOPPING:
+                raise self.detach(record, failure) from failure
             if self._not_seen(record, failure) is None:
                 return None
             return honoured(0.0, parse_retry_after(failure.retry_after, self.session.clock.now()))
