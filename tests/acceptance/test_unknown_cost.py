@@ -36,4 +36,4 @@ def test_sends_of_unknown_cost_count_against_a_cap(sandbox: Sandbox) -> None:
     state = sandbox.until("g", "dead", "bailed")
     assert "spend.per_attempt" in state["liveness"]["reason"]
     assert "of unknown cost" in state["liveness"]["reason"]
-    assert state["cost"]["unknown_calls"] == 3
+    assert state["cost"]["unknown_calls"] == 2

@@ -53,7 +53,7 @@ POST_ROWS = (
     Row("takes the POST, answers {}, lists nothing", (always("create", "body", when="after"), EMPTY_LIST),
         "unknown_cost", 1, 1, "sent once (the server answered with something that is not a batch)"),
     Row("takes the POST, answers a page, lists nothing", (always("create", "garbage", when="after"), EMPTY_LIST),
-        "unknown_cost", 1, 1, "not a JSON object"),
+        "unknown_cost", 1, 1, "an HTML page"),
     Row("does not take the POST and answers with an error document", (always("create", "body", body=ERROR_DOCUMENT),),
         "unknown_cost", 0, 1, "sent once"),
     Row("answers the POST with a batch without a status", (fault("create", "body", when="after", body='{"id": "b"}'),)),
