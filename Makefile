@@ -57,7 +57,7 @@ dist: $(DEV_STAMP) ## wheel, source archive, and the list of what an installatio
 	@"$(PYTHON)" -m venv --clear build/installed
 	@build/installed/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
 	@build/installed/bin/python -m pip uninstall --quiet --yes pip setuptools
-	@$(BIN)/pip-audit --path build/installed/lib/python*/site-packages --progress-spinner off --format cyclonedx-json --output dist/sbom.json
+	@$(BIN)/cyclonedx-py environment --output-reproducible --output-file dist/sbom.json build/installed/bin/python
 
 format: $(DEV_STAMP) ## rewrite the source in the house format
 	@$(BIN)/ruff format .
