@@ -7,6 +7,7 @@ import os
 import typer
 
 from gremlins.cli.completion import complete_ids
+from gremlins.cli.out import note
 from gremlins.clock import SystemClock
 from gremlins.fleet.observe import resolve
 from gremlins.paths import Home
@@ -20,11 +21,14 @@ def diff(
     name_only: bool = typer.Option(False, "--name-only", help="Names of files only."),
 ) -> int:
     """Show the change of a gremlin's branch against its base, with git's own colours and pager."""
-    from gremlins.fleet.diff import show_diff  # git: only for the verbs that act
+    from gremlins.fleet.diff import protected_changes, show_diff  # git: only for the verbs that act
 
     if stat and name_only:
         raise typer.BadParameter("is the opposite of --stat", param_hint="--name-only")
     home = Home.from_env()
     record = RunStore(home, SystemClock()).read(resolve(home, gremlin_id))
     options = [flag for flag, wanted in (("--stat", stat), ("--name-only", name_only)) if wanted]
-    return show_diff(record, options, paths or [], dict(os.environ))
+    code = show_diff(record, options, paths or [], dict(os.environ))
+    for sentence in protected_changes(record):
+        note(f"note: it changes {sentence}")
+    return code

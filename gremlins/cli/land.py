@@ -42,6 +42,7 @@ def land(
         would = try_to_land(home, name, clock=clock, mode="ff" if ff else "squash", into=into)
         verb = f"{would.target} has it already" if would.by_hand else f"would land on {would.target}"
         say(f"{name}: {verb}, {_files(would)} changed")
+        _tell_notes(would)
         return 0
     if pr:
         done = land_pr(home, name, clock=clock, env=dict(os.environ), keep=keep)
@@ -51,9 +52,15 @@ def land(
     say(f"{done.id}: {how} on {done.target} as {done.sha[:12]}, {_files(done)} changed")
     if done.kept:
         note(f"kept: files of its worktree that were in no commit are in {done.kept}")
+    _tell_notes(done)
     for left in done.left:
         note(f"warning: {left}")
     return 0
+
+
+def _tell_notes(landing: Landing) -> None:
+    for text in landing.notes:
+        note(f"note: {text}")
 
 
 def _files(landing: Landing) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from gremlins.errors import Conflict, GremlinsError
 from gremlins.records.gremlin import Gremlin, Landed
 from gremlins.repository.git import Git, git_env
+from gremlins.repository.protected import protected
 
 
 def show_diff(record: Gremlin, options: Sequence[str], paths: Sequence[str], env: Mapping[str, str]) -> int:
@@ -23,6 +24,11 @@ def show_diff(record: Gremlin, options: Sequence[str], paths: Sequence[str], env
     pager = {"GIT_PAGER": env["GIT_PAGER"]} if "GIT_PAGER" in env else {}
     argv = ["git", "diff", *options, old, new, "--", *paths]
     return subprocess.run(argv, cwd=_folder(record), env={**git_env(env), **pager}, check=False).returncode
+
+
+def protected_changes(record: Gremlin) -> list[str]:
+    """A sentence for each protected path that the branch changes. Raises Conflict."""
+    return protected(Git(Path(record.project)).changed_paths(*ends(record)))
 
 
 def ends(record: Gremlin) -> tuple[str, str]:

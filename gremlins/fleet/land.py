@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from pathlib import Path
@@ -25,6 +25,7 @@ from gremlins.repository.github import GitHub, PullRequest, remote_of
 from gremlins.repository.landing import LandedCommit, try_landing
 from gremlins.repository.landing import land as land_branch
 from gremlins.repository.project import find_project
+from gremlins.repository.protected import protected
 from gremlins.repository.worktree import Worktree
 from gremlins.stages.pull_request import PULL_REQUEST, find_ours
 
@@ -34,6 +35,7 @@ class Landing:
     """A landing. `sha` is the commit on `target`; with `by_hand` a person had merged it already.
 
     kept: the ref that holds files of its worktree which were in no commit. left: what could not be cleared away.
+    notes: protected paths that it changes, and what git was configured to do and did not.
     """
 
     id: str
@@ -43,6 +45,7 @@ class Landing:
     by_hand: bool = False
     kept: str | None = None
     left: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def land(
@@ -92,7 +95,20 @@ def _token(record: Gremlin) -> str:
 
 
 def _landing(record: Gremlin, done: LandedCommit) -> Landing:
-    return Landing(record.id, done.sha, done.target_branch, done.files_changed, done.by_hand, left=done.left)
+    worktree = Worktree(Path(record.project), Path(record.worktree), record.branch, record.base)
+    notes = () if done.by_hand else tuple(_notes(worktree))
+    return Landing(
+        record.id, done.sha, done.target_branch, done.files_changed, done.by_hand, left=done.left, notes=notes
+    )
+
+
+def _notes(worktree: Worktree) -> Iterator[str]:
+    git = Git(worktree.repo)
+    for sentence in protected(git.changed_paths(worktree.base, worktree.tip())):
+        yield f"it changes {sentence}"
+    values = (git.answer("config", "--bool", "--get-all", "commit.gpgSign") or "").split()
+    if values[-2:-1] == ["true"]:  # the last one is ours
+        yield "the commit is not signed: `git commit --amend --no-edit -S` signs it"
 
 
 def _landing_place(record: Gremlin, into: str | None) -> Path:

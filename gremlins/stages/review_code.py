@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gremlins.outcome import Bail, Done, Failed, Outcome
+from gremlins.repository.protected import protected
 from gremlins.stages.base import StageContext
 from gremlins.stages.context.briefing import Briefing, prompt_for
 from gremlins.stages.edits.answer import parse_verdict
@@ -22,7 +23,9 @@ def run(spec: ReviewCode, context: StageContext) -> Outcome:
 
     def brief() -> Briefing:
         diff = diff_under_review(context)
-        sections = {"task": context.task, "plan": context.artifact("plan.md") or "", "diff": diff}
+        paths = "\n".join(protected(worktree.git.changed_paths(worktree.base, worktree.tip())))
+        plan = context.artifact("plan.md") or ""
+        sections = {"task": context.task, "plan": plan, "protected_paths": paths, "diff": diff}
         return Briefing("review_code", sections, diff_base=worktree.base)
 
     answer = context.ask(spec, prompt_for(spec, context, brief))

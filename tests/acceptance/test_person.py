@@ -116,6 +116,35 @@ def test_the_change_can_be_seen_before_and_after_it_has_landed(sandbox: Sandbox)
     assert "+MEAN = 4" in sandbox.ok("diff", "g")
 
 
+def test_protected_paths_are_named_where_a_person_looks(sandbox: Sandbox) -> None:
+    edits = [
+        {"path": ".gremlins/pipelines/batch.yaml", "content": "stages: [plan]\n"},
+        {"path": ".github/workflows/ci.yml", "content": "on: push\n"},
+        {"path": "mean.py", "content": "MEAN = 4\n"},
+    ]
+    review = "stages: [{type: implement, mode: batch}, {type: review_code, mode: batch}]\n"
+    launched(sandbox, review, {"edits": edits, "summary": "Done."}, "Fine.\n\nVERDICT: approve", until="finished")
+    told = asked(sandbox, 2).partition("<protected_paths>")[2].partition("</protected_paths>")[0]
+    for shown in (
+        told,
+        sandbox.run("diff", "g").err,
+        sandbox.run("land", "g", "--dry-run").err,
+        sandbox.run("land", "g").err,
+    ):
+        assert ".gremlins/pipelines/batch.yaml: gremlins' settings, pipelines or prompts" in shown
+        assert ".github/workflows/ci.yml: a CI workflow" in shown
+        assert "mean.py" not in shown
+    refused = sandbox.run("launch", "work", "More.")  # what a landed gremlin brought is asked about
+    assert refused.code == 4
+    assert "batch.yaml" in refused.err
+
+
+def test_landing_says_that_the_commit_is_not_signed(sandbox: Sandbox) -> None:
+    launched(sandbox, IMPLEMENT, FIX, until="finished")
+    sandbox.repo.git("config", "commit.gpgSign", "true")
+    assert "the commit is not signed" in sandbox.run("land", "g").err
+
+
 # ── revise ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
