@@ -64,7 +64,7 @@ from gremlins.repository.worktree import Worktree, clear_stale_locks, quiet_env,
 from gremlins.retry import RETRY_AFTER_CEILING, seconds_until
 from gremlins.stages.base import StageContext
 from gremlins.stages.revision import round_name, round_stages
-from gremlins.stages.spec import AgentStage, Stage
+from gremlins.stages.spec import AgentStage, Stage, Verify
 from gremlins.stages.table import stage_function
 
 EXIT_PARKED = 0
@@ -208,12 +208,14 @@ class Run:
     def steps(self, stages: Sequence[Stage], prefix: str, context: StageContext) -> Outcome:
         """Run stages in order, except those that are done."""
         nothing_to_do: str | None = None
-        for spec in stages:
+        judges = [isinstance(spec, Verify) and bool(spec.cmds or context.settings.verify) for spec in stages]
+        for number, spec in enumerate(stages, 1):
             path = prefix + spec.name
             if path in self.record.done_stages():
                 continue
             self.interrupt.check()
-            outcome = self._stage(spec, context.at(path))
+            is_verified = context.is_verified or any(judges[number:])
+            outcome = self._stage(spec, dataclasses.replace(context, path=path, is_verified=is_verified))
             if not isinstance(outcome, Done):
                 return outcome
             nothing_to_do = outcome.nothing_to_do or nothing_to_do

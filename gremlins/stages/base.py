@@ -60,6 +60,8 @@ class StageContext:
     done: Callable[[], frozenset[str]]
     """Paths of the stages that are done."""
     round: Round | None = None
+    is_verified: bool = False
+    """True if commands of a `verify` stage judge what this stage leaves."""
 
     @property
     def clock(self) -> Clock:

@@ -14,7 +14,6 @@ from typing import Literal
 
 from gremlins.repository.git import Git
 from gremlins.stages.context.corpus import Corpus, SourceFile, count_identifiers, is_source, is_test, kind_factor
-from gremlins.stages.context.prompting import tagged
 from gremlins.stages.context.ranking import (
     Ranked,
     Ranking,
@@ -29,6 +28,7 @@ from gremlins.stages.context.ranking import (
 from gremlins.stages.context.slices import choose_slices, gap_note
 from gremlins.stages.context.words import read_query
 from gremlins.stages.secrecy import screen, screen_diff, secret_name
+from gremlins.stages.tags import tagged
 from gremlins.stages.text_files import read_text
 
 LARGEST_FILE = 1_000_000

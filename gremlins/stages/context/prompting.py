@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
-from xml.sax.saxutils import quoteattr
 
 from gremlins.clients.base import Prompt
 from gremlins.records.gremlin import Mode
 from gremlins.stages.edits.answer import FORMAT as EDITS_FORMAT
+from gremlins.stages.tags import tagged
 
 Kind = Literal["plan", "implement", "verify", "review_code", "address_code", "revise", "agent", "handoff"]
 
@@ -57,17 +55,6 @@ def build(kind: Kind, *, mode: Mode, template: str | None, sections: Mapping[str
     parts += [tagged("task", task.strip()).rstrip()] if task.strip() else []
     parts += [own.strip(), _form(kind, mode).strip()]
     return Prompt("\n\n".join(parts) + "\n", system=_prompt_file("system").strip(), schema=_schema(kind, mode))
-
-
-def tagged(tag: str, text: str, **attributes: str) -> str:
-    """The text between tags. One that holds such a tag itself gets tags with a suffix made from its own hash, which
-    no text can hold; the suffix depends on nothing else, so the same text always gives the same prompt.
-    """
-    if re.search(rf"<\s*/?\s*{re.escape(tag)}(?![\w-])", text, re.IGNORECASE):
-        tag = f"{tag}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
-    escapes = {"\n": "&#10;", "\r": "&#13;"}
-    shown = "".join(f" {name}={quoteattr(value, escapes)}" for name, value in attributes.items())
-    return f"<{tag}{shown}>\n{text}{'' if text.endswith(chr(10)) else chr(10)}</{tag}>\n"
 
 
 def _schema(kind: Kind, mode: Mode) -> Mapping[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gremlins.clients.base import Answer, Prompt
@@ -22,9 +22,23 @@ from gremlins.repository.worktree import (
     trailer_of,
 )
 from gremlins.stages.base import StageContext
-from gremlins.stages.edits.answer import NothingToDo, UnreadableReply, parse_reply, parse_verdict, render_unreadable
-from gremlins.stages.edits.checking import EditsReady, Mismatched, Refused, check_edits, render_mismatches
-from gremlins.stages.spec import AgentStage
+from gremlins.stages.edits.answer import (
+    Edit,
+    NothingToDo,
+    UnreadableReply,
+    parse_reply,
+    parse_verdict,
+    render_unreadable,
+)
+from gremlins.stages.edits.checking import (
+    EditsReady,
+    Mismatched,
+    Refused,
+    check_edits,
+    render_left_out,
+    render_mismatches,
+)
+from gremlins.stages.spec import AgentStage, Verify
 
 
 @dataclass(frozen=True)
@@ -63,14 +77,19 @@ def _by_edits(
     spec: AgentStage, context: StageContext, prompt: Callable[[], Prompt], label: str, subject: str
 ) -> Change | Failed:
     answer = context.ask(spec, prompt, label=label)
-    result = _use(answer, context, subject)
+    result = _use(answer, context, label, subject)
     if isinstance(result, _SendBack):
         context.log(f"{label}: {result.reason}; sent back once")
         correction, first = result.correction, answer
         answer = context.ask(spec, lambda: corrected(first, correction), label=label, revision=1)
-        result = _use(answer, context, subject)
+        is_judged = context.is_verified or isinstance(spec, Verify)
+        result = _use(answer, context, label, subject, leave_out=is_judged)
     if isinstance(result, _SendBack):
-        return Failed("task", f"the edits cannot be applied, and sending them back did not help: {result.reason}")
+        result = Failed("task", f"the edits cannot be applied, and sending them back did not help: {result.reason}")
+    if isinstance(result, Failed):
+        name = f"reply-{label.replace('/', '-')}.md"
+        context.write_artifact(name, answer.text)
+        return replace(result, reason=f"{result.reason} (the reply is kept as artifacts/{name})")
     return result
 
 
@@ -80,8 +99,11 @@ def corrected(answer: Answer, correction: str) -> Prompt:
     return replace(asked, followups=(*asked.followups, (answer.text, correction)))
 
 
-def _use(answer: Answer, context: StageContext, subject: str) -> Change | Failed | _SendBack:
-    """Apply a reply's edits, all or none, but not of ignored files: those would be in the way of a person's own.
+def _use(
+    answer: Answer, context: StageContext, label: str, subject: str, *, leave_out: bool = False
+) -> Change | Failed | _SendBack:
+    """Apply a reply's edits, all or none; with `leave_out` those that fit, where they do by themselves.
+    Never of ignored files: those would be in the way of a person's own.
 
     What an earlier process applied already is only finished.
     """
@@ -97,7 +119,16 @@ def _use(answer: Answer, context: StageContext, subject: str) -> Change | Failed
         return Change(True, reply.summary, verdict)
     if isinstance(verdict, Bail):
         return Change(False, reply.summary, verdict)
-    checked = check_edits(worktree.path, reply.edits)
+    shown, text = _shown_to(answer), reply.summary
+    checked = check_edits(worktree.path, reply.edits, shown)
+    if isinstance(checked, Mismatched) and leave_out:
+        missed, checked = checked, _without(checked, worktree, reply.edits, shown)
+        if isinstance(checked, EditsReady):
+            name = f"left-out-{label.replace('/', '-')}.md"
+            context.write_artifact(name, render_left_out(missed.mismatches, reply.edits))
+            said = f"{len(missed.mismatches)} of {len(reply.edits)} edits did not fit and were left out"
+            context.log(f"{label}: {said}, see artifacts/{name}")
+            text = f"{text}\n\nNot all of it is here: {said}."
     match checked:
         case Refused():
             return Failed("task", f"the edits were refused whole: {checked.reason}")
@@ -106,14 +137,28 @@ def _use(answer: Answer, context: StageContext, subject: str) -> Change | Failed
             return _SendBack(render_mismatches(checked.mismatches), f"{first.path}: {first.reason}")
         case EditsReady():
             left_out = ignored(worktree, checked.changes) if checked.changes else []
-            note = f"left out, because git ignores them: {', '.join(left_out)}" if left_out else ""
-            if note:
-                context.log(f"{answer.record.key.stage}: {note}")
+            notes = [f"left out, because git ignores them: {', '.join(left_out)}"] if left_out else []
+            for note in (*checked.notes, *notes):
+                context.log(f"{label}: {note}")
             changes = [change for change in checked.changes if change.path not in left_out]
-            text = f"{reply.summary}\n\n{note}".strip()
+            text = "\n\n".join([text, *notes]).strip()
             message = _message(text, subject)
             sha = commit_aside(worktree, changes, message=message, trailer=trailer) if changes else None
             return Change(sha is not None, text, verdict)
+
+
+def _without(missed: Mismatched, worktree: Worktree, edits: Sequence[Edit], shown: str) -> EditsReady | Mismatched:
+    """The edits that fit, if they change something without the others."""
+    numbers = {mismatch.index for mismatch in missed.mismatches}
+    rest = [edit for number, edit in enumerate(edits) if number not in numbers]
+    checked = check_edits(worktree.path, rest, shown)
+    return checked if isinstance(checked, EditsReady) and checked.changes else missed
+
+
+def _shown_to(answer: Answer) -> str:
+    """All that the model was told in this conversation."""
+    asked = prompt_of(answer.record.request)
+    return "\n".join([asked.text, *(correction for _, correction in asked.followups)])
 
 
 # ── live ──────────────────────────────────────────────────────────────────────────────────────────────────────────

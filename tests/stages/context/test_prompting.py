@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gremlins.stages.context.prompting import CHANGES_CODE, HANDOFF_FORMAT, Kind, build, tagged
+from gremlins.stages.context.prompting import CHANGES_CODE, HANDOFF_FORMAT, Kind, build
 from gremlins.stages.edits.answer import FORMAT
+from gremlins.stages.tags import tagged
 
 BUILT_IN: list[Kind] = [kind for kind in get_args(Kind) if kind != "agent"]
 
