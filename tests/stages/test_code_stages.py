@@ -124,7 +124,7 @@ def test_a_secret_that_a_command_prints_is_masked_wherever_it_goes(sandbox: Make
 
 
 def test_verify_gives_up_after_its_attempts(sandbox: MakeSandbox) -> None:
-    noise = [{"edits": [{"path": "n.txt", "content": f"{n}\n"}], "summary": "try"} for n in range(3)]
+    noise = [{"edits": [{"path": f"{n}.txt", "content": f"{n}\n"}], "summary": "try"} for n in range(3)]
     it = sandbox(*noise)
     gremlin = it.make(f'stages: [{{type: verify, mode: batch, max_attempts: 2, cmds: ["{CHECK}"]}}]\n')
     status = it.run(gremlin).status
