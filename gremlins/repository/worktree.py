@@ -10,13 +10,13 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import sha1, sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gremlins.clock import Clock, SystemClock
 from gremlins.files import write_atomic
-from gremlins.repository.git import QUIET, Git, Sha, error_of, split_names
+from gremlins.repository.git import QUIET, Git, Sha, TreeEntry, error_of, split_names
 from gremlins.repository.merging import merge_aside
 
 BRANCH_PREFIX = "gremlins/"
@@ -322,6 +322,45 @@ def commit_all(worktree: Worktree, *, message: str, trailer: str) -> Sha | None:
     _end_rebase(git)
     git.raw("reset", "--quiet")  # the index only; also ends a merge the agent left open
     return done
+
+
+def commit_tracked(worktree: Worktree, *, message: str) -> list[str]:
+    """Commit what commands changed in tracked files. Returns the paths; none if HEAD is not the branch's tip.
+
+    A file with the bytes of its blob was not changed: git only would store it otherwise (line ends, filters).
+    """
+    git = worktree.git
+    head = worktree.tip()
+    if git.branch() != worktree.branch or git.operation() is not None or not git.dirty_paths():
+        return []
+    tree = tree_of_files(git, head, leave_out=re.compile(""))  # no new files
+    before, after = git.ls_tree(head), git.ls_tree(tree)
+    paths = [path for path in git.changed_paths(head, tree) if not _is_untouched(git.path / path, before.get(path))]
+    if not paths:
+        return []
+    lines = (f"{after[path].mode} {after[path].sha}" if path in after else f"0 {'0' * len(head)}" for path in paths)
+    with git.scratch_index(head) as env:
+        listed = [f"{line}\t{path}" for line, path in zip(lines, paths, strict=True)]
+        git.raw("update-index", "-z", "--index-info", input=_nul(listed), env=env)
+        done = git.commit_tree(git.write_tree(env), [head], message)
+    git.update_ref(worktree.ref, done, head, reason="gremlins: changes of commands")
+    git.raw("reset", "--quiet")  # the index only
+    return paths
+
+
+def _is_untouched(path: Path, blob: TreeEntry | None) -> bool:
+    if blob is None or path.is_symlink() or not path.is_file():
+        return False
+    executable = os.access(path, os.X_OK)
+    content = path.read_bytes()
+    known = sha1 if len(blob.sha) == 40 else sha256
+    same = known(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == blob.sha
+    return same and executable == (blob.mode == "100755")
+
+
+def new_files(worktree: Worktree) -> list[str]:
+    """The files in the worktree that git neither tracks nor ignores, without those of tools."""
+    return [path for path in worktree.git.untracked() if not _TOOL_FILES.search(path)]
 
 
 def _parent_for(worktree: Worktree) -> Sha:

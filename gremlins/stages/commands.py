@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from gremlins.files import make_private_dir
 from gremlins.processes.children import command_env, start, terminate_group
 from gremlins.redaction import Redactor
 from gremlins.repository.interrupted import snapshot_around_commands
-from gremlins.repository.worktree import quiet_env
+from gremlins.repository.worktree import commit_tracked, new_files, quiet_env
 from gremlins.stages.base import StageContext
 
 GRACE = 10.0
@@ -48,7 +49,28 @@ def first_failure(
             result = run_command(command, context, timeout=timeout, log_name=name)
             if result.exit_code:
                 return result
+    commit_changes(context, "; ".join(commands))
     return None
+
+
+_committing = threading.Lock()
+
+
+def commit_changes(context: StageContext, commands: str) -> None:
+    """Commit what commands that passed have changed in tracked files, so that what lands is what they passed on."""
+    with _committing:  # parallel branches may run commands in one worktree
+        subject = f"Changes made by `{' '.join(commands.split())}`"
+        changed = commit_tracked(context.worktree, message=subject if len(subject) <= 72 else f"{subject[:70]}…`")
+        left = new_files(context.worktree)
+    if changed:
+        context.log(f"{context.path}: the commands changed {_some(changed)}; committed")
+    if left:
+        context.log(f"{context.path}: new files are not committed, for git does not track them: {_some(left)}")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - 10
+    return ", ".join(names[:10]) + (f" and {more} more" if more > 0 else "")
 
 
 def failure_sentence(result: CommandResult) -> str:

@@ -15,7 +15,7 @@ from gremlins.outcome import Bail, Done, Outcome
 from gremlins.records.calls import CallRecord, summarize
 from gremlins.repository.interrupted import snapshot_around_commands
 from gremlins.stages.base import Round, StageContext
-from gremlins.stages.commands import run_command
+from gremlins.stages.commands import commit_changes, run_command
 from gremlins.stages.edits.code_change import remember_start, start_ref
 from gremlins.stages.handoff import CHILD_PLAN, decision_in
 from gremlins.stages.spec import Handoff, LoopStage, Stage
@@ -106,7 +106,10 @@ def _is_over(spec: LoopStage, context: StageContext, number: int) -> bool:
         return False
     log_name = f"{spec.name}-{number}-until.log"
     with snapshot_around_commands(context.worktree):
-        return run_command(spec.until, context, timeout=UNTIL_TIMEOUT, log_name=log_name).exit_code == 0
+        passed = run_command(spec.until, context, timeout=UNTIL_TIMEOUT, log_name=log_name).exit_code == 0
+    if passed:
+        commit_changes(context, spec.until)
+    return passed
 
 
 def _too_dear(spec: LoopStage, context: StageContext, path: str, grants: int) -> Bail | None:

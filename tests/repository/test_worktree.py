@@ -185,6 +185,23 @@ def test_a_killed_gits_locks_are_removed_after_a_while(made: Worktree) -> None:
 # --- edits
 
 
+def test_what_git_only_would_store_otherwise_is_no_change_of_a_command(repo: Repo, tmp_path: Path) -> None:
+    repo.commit({"dos.txt": "a\r\nb\r\n"})
+    repo.commit({".gitattributes": "*.txt text\n"})
+    made = wt.create(repo.path, tmp_path / "dos", "gremlins/dos", "main")
+    (made.path / "dos.txt").touch()
+    (made.path / "calc.py").write_text("changed = 1\n")
+    assert wt.commit_tracked(made, message="Changes") == ["calc.py"]
+    assert Repo(made.path).git("show", "HEAD:dos.txt") == "a\r\nb\r"
+    assert wt.commit_tracked(made, message="Changes") == []
+
+
+def test_changes_are_not_committed_where_a_command_left_another_commit(made: Worktree, inside: Repo) -> None:
+    inside.git("checkout", "--quiet", "--detach")
+    (made.path / "calc.py").write_text("changed = 1\n")
+    assert wt.commit_tracked(made, message="Changes") == []
+
+
 def test_edits_become_one_commit_with_the_trailer_and_files(made: Worktree) -> None:
     done = wt.commit_aside(
         made, [FileChange("calc.py", b"fixed\n"), FileChange("new/æ b.py", b"n\n")], message="Fix add", trailer=TRAILER

@@ -80,6 +80,54 @@ def test_a_path_outside_refuses_the_whole_list(sandbox: MakeSandbox, path: str) 
     assert len(it.simulator.batches) == 1, "what is refused is not asked again"
 
 
+PARTLY = {"edits": [*FIX["edits"], {"path": "README.md", "old": "Nowhere", "new": "x"}], "summary": "add adds"}
+
+
+def test_a_second_mismatch_costs_only_the_edits_that_miss_where_verify_can_judge(sandbox: MakeSandbox) -> None:
+    it = sandbox(PARTLY, PARTLY)
+    gremlin = it.make(f'stages: [{{type: implement, mode: batch}}, {{type: verify, mode: batch, cmds: ["{CHECK}"]}}]\n')
+    record = it.run(gremlin)
+    assert isinstance(record.status, Finished), record.status
+    assert len(it.simulator.batches) == 2
+    assert it.repo.git("diff", "--name-only", record.base, record.branch) == "calc.py"
+    assert "1 of 2 edits did not fit" in it.repo.git("log", "-1", "--format=%B", record.branch)
+    left_out = (it.home.gremlin(gremlin).artifacts / "left-out-implement.md").read_text()
+    assert "README.md" in left_out
+    assert "Nowhere" in left_out
+
+
+@pytest.mark.parametrize("after", ["", ", {type: verify, mode: batch}", ", {type: exec, cmds: ['true']}"])
+def test_without_a_judge_a_second_mismatch_fails_and_keeps_the_reply(sandbox: MakeSandbox, after: str) -> None:
+    it = sandbox(PARTLY, PARTLY)
+    gremlin = it.make(f"stages: [{{type: implement, mode: batch}}{after}]\n")
+    record = it.run(gremlin)
+    assert isinstance(record.status, FailedGremlin)
+    assert it.repo.git("diff", "--name-only", record.base, record.branch) == ""
+    assert "reply-implement.md" in record.status.reason
+    assert json.loads((it.home.gremlin(gremlin).artifacts / "reply-implement.md").read_text()) == PARTLY
+
+
+def test_a_near_miss_is_taken_and_said(sandbox: MakeSandbox) -> None:
+    it = sandbox(
+        {"edits": [{"path": "`a/calc.py`", "old": "return a\u00a0 –  b", "new": "return a + b"}], "summary": "s"}
+    )
+    gremlin = it.make(IMPLEMENT)
+    record = it.run(gremlin)
+    assert isinstance(record.status, Finished), record.status
+    assert "return a + b" in it.repo.git("show", f"{record.branch}:calc.py")
+    assert "calc.py: the white space of line 2 differs from `old`, which was taken for it" in it.log(gremlin)
+
+
+def test_a_file_that_was_not_shown_is_never_replaced(sandbox: MakeSandbox) -> None:
+    whole = "".join(f"def f{n}():\n    return {n}\n" for n in range(3_000))
+    short = {"edits": [{"path": "big.py", "content": "x = 1\n# ... rest unchanged\n"}], "summary": "s"}
+    it = sandbox(short, {"edits": [{"path": "big.py", "content": "x = 1\n"}], "summary": "s"})
+    it.repo.commit({"big.py": whole})
+    record = it.run(it.make(IMPLEMENT, env={"GREMLINS_BATCH__CONTEXT_TOKENS": "4000"}))
+    assert isinstance(record.status, FailedGremlin)
+    assert it.repo.git("diff", "--name-only", record.base, record.branch) == ""
+
+
 def test_an_agent_that_cannot_go_on_bails_and_changes_nothing(sandbox: MakeSandbox) -> None:
     it = sandbox({"edits": [], "summary": "Two ways.\nBAIL: needs_human: which one?"})
     status = it.run(it.make(IMPLEMENT)).status
@@ -145,6 +193,21 @@ def test_a_pipeline_that_ends_without_its_evidence_bails(sandbox: MakeSandbox) -
     status = it.run(it.make("stages: [{type: exec, cmds: ['true']}]\nevidence: commits\n")).status
     assert isinstance(status, Bailed)
     assert status.kind == "no_evidence"
+
+
+@pytest.mark.parametrize("stage", ["verify, mode: batch", "exec"])
+def test_what_commands_changed_and_passed_on_is_committed_and_said(sandbox: MakeSandbox, stage: str) -> None:
+    it = sandbox()
+    change = "sed -i.old 's/a - b/a + b/' calc.py && rm calc.py.old && chmod +x README.md && touch loose.txt"
+    gremlin = it.make(f'stages: [{{type: {stage}, cmds: ["{change}", "{CHECK}"]}}]\n')
+    record = it.run(gremlin)
+    assert isinstance(record.status, Finished), record.status
+    assert it.repo.git("diff", "--name-only", record.base, record.branch).split() == ["README.md", "calc.py"]
+    assert it.repo.git("ls-tree", record.branch, "README.md").startswith("100755")
+    assert "Changes made by `sed" in it.repo.git("log", "-1", "--format=%B", record.branch)
+    assert "the commands changed README.md, calc.py; committed" in it.log(gremlin)
+    assert "new files are not committed, for git does not track them: loose.txt" in it.log(gremlin)
+    assert Repo(it.worktree(gremlin)).git("status", "--porcelain") == "?? loose.txt"
 
 
 def test_a_file_that_a_test_run_drops_is_not_committed(sandbox: MakeSandbox) -> None:
