@@ -192,12 +192,12 @@ def test_what_git_only_would_store_otherwise_is_no_change_of_a_command(repo: Rep
     (made.path / "dos.txt").touch()
     (made.path / "calc.py").write_text("changed = 1\n")
     assert wt.commit_tracked(made, message="Changes") == ["calc.py"]
-    assert Repo(made.path).git("show", "HEAD:dos.txt") == "a\r\nb\r"
+    assert made.git.raw("show", "HEAD:dos.txt") == b"a\r\nb\r\n"
     assert wt.commit_tracked(made, message="Changes") == []
 
 
-def test_changes_are_not_committed_where_a_command_left_another_commit(made: Worktree, inside: Repo) -> None:
-    inside.git("checkout", "--quiet", "--detach")
+def test_changes_are_not_committed_where_a_command_left_another_commit(made: Worktree) -> None:
+    inside(made).git("checkout", "--quiet", "--detach")
     (made.path / "calc.py").write_text("changed = 1\n")
     assert wt.commit_tracked(made, message="Changes") == []
 
