@@ -187,7 +187,9 @@ def test_a_killed_gits_locks_are_removed_after_a_while(made: Worktree) -> None:
 
 def test_what_git_only_would_store_otherwise_is_no_change_of_a_command(repo: Repo, tmp_path: Path) -> None:
     repo.commit({"dos.txt": "a\r\nb\r\n"})
-    repo.commit({".gitattributes": "*.txt text\n"})
+    repo.write({".gitattributes": "*.txt text\n"})
+    repo.git("add", ".gitattributes")
+    repo.git("commit", "--quiet", "-m", "attributes")
     made = wt.create(repo.path, tmp_path / "dos", "gremlins/dos", "main")
     (made.path / "dos.txt").touch()
     (made.path / "calc.py").write_text("changed = 1\n")
