@@ -190,7 +190,7 @@ def test_what_git_only_would_store_otherwise_is_no_change_of_a_command(repo: Rep
     repo.write({".gitattributes": "*.txt text\n"})
     repo.git("add", ".gitattributes")
     repo.git("commit", "--quiet", "-m", "attributes")
-    made = wt.create(repo.path, tmp_path / "dos", "gremlins/dos", "main")
+    made = folder.create(repo.path, tmp_path / "dos", "gremlins/dos", repo.head())
     (made.path / "dos.txt").touch()
     (made.path / "calc.py").write_text("changed = 1\n")
     assert wt.commit_tracked(made, message="Changes") == ["calc.py"]
