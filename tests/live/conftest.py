@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from gremlins.records.calls import Intent
 from gremlins.simulator import ModelReply, ScriptedModel, Simulator
 from tests.clients.session_setup import SessionSetup
 from tests.conftest import Repo
@@ -62,3 +64,15 @@ def start(tmp_path: Path, repo: Repo) -> Iterator[Start]:
     yield start
     for sim in sims:
         sim.stop()
+
+
+def taken_up_without_its_session(live: Live, session_id: str, ask: Callable[[Live], str]) -> None:
+    """A call whose agent was killed before it had saved its session begins anew, with the whole prompt."""
+    ask(live)
+    (record,) = live.around.records
+    live.around.ledger.put(replace(record, status=Intent(), ended_at=None, session_id=session_id))
+    live.around = live.around.respawned()
+    assert ask(live) == "Done."
+    assert [getattr(r.status, "kind", None) for r in live.around.records] == ["interrupted", "no_session", None]
+    assert "Do it." in str(live.model.asked[-1]["messages"])
+    assert "You were interrupted" not in str(live.model.asked[-1]["messages"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gremlins.clients.base import CallUnsuccessful, Prompt
 from gremlins.clients.claude import ClaudeClient
@@ -17,10 +18,10 @@ from gremlins.config import Settings
 from gremlins.errors import NotReady
 from gremlins.outcome import Bail, Failed
 from gremlins.processes.interrupt import Interrupt, InterruptibleClock, Terminated
-from gremlins.records.calls import CallFailed, Collected
+from gremlins.records.calls import CallFailed, Collected, Intent
 from tests.clients.session_setup import QUICK
 from tests.conftest import Repo
-from tests.live.conftest import Live, Start, binary, use
+from tests.live.conftest import Live, Start, binary, taken_up_without_its_session, use
 from tests.time_limit import wait_until
 
 pytestmark = pytest.mark.live
@@ -204,3 +205,18 @@ def test_without_a_login_it_is_not_ready(claude: Any, tmp_path: Path) -> None:
     env = {"GREMLINS_CLAUDE_BIN": binary("claude"), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     with pytest.raises(NotReady, match="not logged in"):
         check_live(env, Settings())
+
+
+def test_runs_of_one_session_are_booked_once_each(claude: Any) -> None:
+    live = claude()
+    for _ in range(3):
+        ask(live)
+        live.around.ledger.put(replace(live.around.records[-1], status=Intent(), ended_at=None))
+        live.around = live.around.respawned()
+    first, second, third = (r.cost.usd for r in live.around.records)
+    assert first == pytest.approx(second, rel=0.1)
+    assert first == pytest.approx(third, rel=0.1)
+
+
+def test_a_session_that_was_never_saved_begins_anew(claude: Any) -> None:
+    taken_up_without_its_session(claude(), "d9ef0f0c-0a3e-4d2c-9d55-93f3b4b6a001", ask)

@@ -15,7 +15,7 @@ from gremlins.errors import NotReady
 from gremlins.outcome import Failed
 from gremlins.records.calls import Intent
 from tests.conftest import Repo
-from tests.live.conftest import Live, Start, binary, use
+from tests.live.conftest import Live, Start, binary, taken_up_without_its_session, use
 
 pytestmark = pytest.mark.live
 MODEL = "claude-sonnet-5-5"
@@ -123,3 +123,7 @@ def test_without_a_login_it_is_not_ready(tmp_path: Path) -> None:
     env = {"GREMLINS_COPILOT_BIN": binary("copilot"), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     with pytest.raises(NotReady, match="not logged in"):
         CopilotClient.check_ready(MODEL, "live", env, Settings())
+
+
+def test_a_session_that_was_never_saved_begins_anew(copilot: Any) -> None:
+    taken_up_without_its_session(copilot(), "d9ef0f0c-0a3e-4d2c-9d55-93f3b4b6a001", ask)

@@ -15,7 +15,7 @@ from gremlins.outcome import Failed
 from gremlins.records.calls import Intent
 from tests.clients.session_setup import QUICK
 from tests.conftest import Repo
-from tests.live.conftest import Live, Start, binary, use
+from tests.live.conftest import Live, Start, binary, taken_up_without_its_session, use
 
 pytestmark = pytest.mark.live
 MODEL = "claude-sonnet-5-5"
@@ -111,3 +111,7 @@ def test_a_session_is_taken_up_again(kilo: Any) -> None:
     ask(live)
     assert "You were interrupted" in str(live.model.asked[-1]["messages"])
     assert "Do it." in str(live.model.asked[-1]["messages"])
+
+
+def test_a_session_that_was_never_saved_begins_anew(kilo: Any) -> None:
+    taken_up_without_its_session(kilo(), "ses_00000000000000000000000000", ask)

@@ -16,12 +16,13 @@ from gremlins.clients.agent_env import agent_env
 from gremlins.clients.base import Answer, Prompt, PromptSource, Session
 from gremlins.clients.batch.booking import usage_of
 from gremlins.clients.batch.engine import prompt_of
-from gremlins.clients.live.agents import message_for
-from gremlins.clients.live.claude_stream import ClaudeStream, add_usage, verdict
+from gremlins.clients.live.agents import earlier_runs, message_for
+from gremlins.clients.live.claude_stream import ClaudeStream, add_usage, cost_of_run, verdict
 from gremlins.clients.live.engine import LiveEngine, Order
 from gremlins.clients.live.process import Exit, Launch
 from gremlins.clients.live.process_agent import ProcessAgent
 from gremlins.clients.live.records import Booked
+from gremlins.clients.next_step import INTERRUPTED, STALLED
 from gremlins.config import Settings
 from gremlins.errors import NotReady
 from gremlins.processes import children as proc
@@ -35,6 +36,8 @@ ARGUMENT_LIMIT = 100_000
 INSTRUCTIONS = ("CLAUDE.md", ".claude/CLAUDE.md", "AGENTS.md")
 INSTRUCTIONS_LIMIT = 40_000
 """Bytes of the project's own instructions that are passed on."""
+CUT_OFF = frozenset({INTERRUPTED, STALLED, "canceled", "no_result", "max_turns"})
+"""Kinds of failure of a run that could not report its cost."""
 BOUNDS = (
     "You run unattended: no person can answer a question or grant a permission. Work only with the tools you have and "
     "only on files below the working directory; a tool call that needs a permission ends the run as a failure."
@@ -213,8 +216,14 @@ class ClaudeCode(ProcessAgent[ClaudeStream]):
         own = stream.own_cost()
         if own is None and not stream.usages:
             return Booked(session_id=stream.session_id)
-        usd = own if own is not None else dollars
+        usd = dollars if own is None else cost_of_run(own, dollars, self._reported(record))
         return Booked(Cost(usd=usd, live_usd=usd), usage_of(total), stream.session_id)
+
+    def _reported(self, record: LiveCall) -> float:
+        """USD of the earlier runs of the record's session that came to their end."""
+        runs = earlier_runs(self.session.ledger, record, record.session_id)
+        ended = (r for r in runs if not isinstance(r.status, CallFailed) or r.status.kind not in CUT_OFF)
+        return sum(r.cost.usd for r in ended if r.cost and r.cost.usd is not None)
 
 
 def _session(order: Order) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from gremlins.clients.batch.results import classify_status
 from gremlins.clients.live.agents import parse_event, permission_denied
 from gremlins.clients.live.process import Exit
 from gremlins.clients.live.process_agent import short, without_result
+from gremlins.clients.next_step import NO_SESSION
 from gremlins.outcome import FailureClass
 from gremlins.records.calls import CallFailed, Reply
 
@@ -19,6 +21,7 @@ ABSURD_USD = 1e6
 _LIMIT = re.compile(r"usage limit|hit your limit|limit reached", re.IGNORECASE)
 _LOGIN = re.compile(r"invalid api key|please run /login|not logged in|oauth token", re.IGNORECASE)
 _CREDIT = re.compile(r"credit balance is too low|spend(?:ing)? limit", re.IGNORECASE)
+_NO_SESSION = re.compile(r"no conversation found with session id", re.IGNORECASE)
 _STATUS = re.compile(r"API Error: (\d{3})\b")
 _EPOCH = re.compile(r"\|(\d{10})\b")
 
@@ -135,6 +138,19 @@ class ClaudeStream:
         return None if cost == 0 and any(_tokens(usage) for _, usage in self.usages.values()) else float(cost)
 
 
+def cost_of_run(own: float, by_tokens: float | None, reported: float) -> float:
+    """USD of one run of a session, out of the binary's own figure.
+
+    Some versions of the binary report the sum of a session's runs, others the run alone (measured both). So the figure
+    is taken that is nearer to the run's tokens at their price. reported: USD of the session's runs that came to their
+    end; one that was killed is in no sum.
+    """
+    rest = round(own - reported, 10)
+    if not by_tokens:
+        return rest if rest >= 0 else own
+    return min((usd for usd in (own, rest) if usd > 0), key=lambda usd: abs(math.log(usd / by_tokens)), default=own)
+
+
 def merge_usage(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """Two reports on one message: each count is the larger one, for they only ever grow."""
     merged = dict(before)
@@ -182,14 +198,20 @@ def verdict(stream: ClaudeStream, ended: Exit) -> Reply | CallFailed:
     return stream.reply()
 
 
+def _session_gone() -> CallFailed:
+    return CallFailed(failure="unknown", kind=NO_SESSION, message="claude no longer has the session")
+
+
 def _without_result(stream: ClaudeStream, ended: Exit) -> CallFailed:
-    if re.search(r"no conversation found", ended.stderr, re.IGNORECASE):
-        return CallFailed(failure="unknown", kind="no_session", message="claude no longer has the session")
+    if _NO_SESSION.search(ended.stderr):
+        return _session_gone()
     return without_result("claude", ended, events=stream.events, rubbish=stream.rubbish)
 
 
 def _error(stream: ClaudeStream, result: Mapping[str, Any]) -> CallFailed:
     text = _error_text(result)
+    if result.get("subtype") == "error_during_execution" and _NO_SESSION.search(text):
+        return _session_gone()
     until = _limit_ends(stream.limit, text)
     if until is not None or _LIMIT.search(text):
         return CallFailed(failure="capacity", kind="usage_limit", message=short(text), retry_at=until)

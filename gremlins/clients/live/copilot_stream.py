@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,9 @@ _CLASS: dict[str, FailureClass] = {
     "quota": "credit",
     "context_limit": "task",
 }
+
+_NO_SESSION = re.compile(r"No session\b[^\n]{0,40} matched")
+"""Copilot's words, which differ between versions (measured): it gives no code for it."""
 
 
 class CopilotStream:
@@ -83,7 +87,7 @@ def verdict(stream: CopilotStream, ended: Exit) -> Reply | CallFailed:
     if stream.error is not None:
         return _error(stream.error)
     if stream.result is None:
-        if "No session or task matched" in ended.stderr:
+        if _NO_SESSION.search(ended.stderr):
             return CallFailed(failure="unknown", kind=NO_SESSION, message="copilot no longer has the session")
         return without_result("copilot", ended, events=stream.events, rubbish=stream.rubbish)
     if stream.denied:

@@ -335,6 +335,40 @@ def test_an_unknown_model_is_unpriced_and_never_free(around: SessionSetup, claud
     assert around.ledger.total().unpriced_calls == 1
 
 
+TOKENS = 1000 * 3e-6 + 100 * 15e-6  # USD of the one message of each run
+
+
+@pytest.mark.parametrize(
+    ("told", "billed"),
+    [
+        ([0.007, 0.014, 0.021, 0.028], 0.028),  # the sum of the session
+        ([0.007, 0.0071, 0.0069, 0.007], 0.028),  # each run alone
+        ([None, 0.007, 0.014, 0.021], TOKENS + 0.021),  # the sum, without a run that was killed
+        ([None, 0.007, 0.0071, 0.0069], TOKENS + 0.021),
+    ],
+    ids=["sum", "alone", "sum without a killed run", "alone after a killed run"],
+)
+def test_runs_of_one_session_cost_what_they_cost_together(
+    around: SessionSetup, claude: FakeClaude, told: list[float | None], billed: float
+) -> None:
+    busy = {"is_error": True, "api_error_status": 529}
+
+    def end(usd: float | None, last: bool) -> Step:
+        if usd is None:
+            return ("crash", None)
+        return result(total_cost_usd=usd) if last else result("busy", total_cost_usd=usd, **busy)
+
+    runs = [[init(), assistant(), end(usd, n == len(told) - 1)] for n, usd in enumerate(told)]
+    claude.plan(*runs)
+    if told[0] is None:
+        failure(around)
+        around.ledger.put(replace(around.records[0], status=Intent(), ended_at=None))
+    around = around.respawned()
+    ask(around)
+    assert ["--resume" in start["argv"] for start in claude.starts] == [False, True, True, True]
+    assert around.ledger.total().total_usd == pytest.approx(billed)
+
+
 def test_the_cost_is_on_record_while_the_agent_is_at_work(around: SessionSetup, claude: FakeClaude) -> None:
     claude.plan([init(), assistant(), ("sleep", 0.5), result()])
     seen: list[bool] = []
@@ -492,8 +526,15 @@ def test_a_try_of_a_killed_process_is_taken_up_by_its_session(around: SessionSet
     assert after.records[1].request == record.request
 
 
-def test_a_session_that_is_gone_begins_anew_with_the_whole_prompt(around: SessionSetup, claude: FakeClaude) -> None:
-    claude.plan([init(), ("exit", 3)], [("stderr", "No conversation found with session ID: x"), ("exit", 1)], answers())
+LOST = "No conversation found with session ID: x"
+LOST_RESULT = {"type": "result", "subtype": "error_during_execution", "is_error": True, "errors": [LOST]}
+
+
+@pytest.mark.parametrize("said", [[], [("say", {**LOST_RESULT, "total_cost_usd": 0, "num_turns": 0})]])
+def test_a_session_that_is_gone_begins_anew_with_the_whole_prompt(
+    around: SessionSetup, claude: FakeClaude, said: list[Step]
+) -> None:
+    claude.plan([init(), ("exit", 3)], [("stderr", LOST), *said, ("exit", 1)], answers())
     failure(around)
     assert ask(around.respawned()) == "Done."
     assert claude.starts[2]["stdin"] == "Do it."

@@ -134,6 +134,15 @@ def test_an_error_has_its_class(around: SessionSetup, copilot: FakeClaude, error
     assert SECRET not in around.everything_said()
 
 
+@pytest.mark.parametrize("words", ["No session or task matched 'x'", "Error: No session, task, or name matched 'x'."])
+def test_a_session_that_is_gone_begins_anew(around: SessionSetup, copilot: FakeClaude, words: str) -> None:
+    copilot.plan([("exit", 3)], [("stderr", words), ("exit", 1)], says("Done."))
+    failure(around)
+    around.ledger.put(replace(around.records[0], status=Intent(), ended_at=None))
+    assert ask(around.respawned()) == "Done."
+    assert ["--session-id" in start["argv"] for start in copilot.starts] == [True, False, True]
+
+
 def test_an_overloaded_provider_is_asked_again(around: SessionSetup, copilot: FakeClaude) -> None:
     copilot.plan([event("session.error", message="529", errorType="query", statusCode=529), END], says("Done."))
     assert ask(around) == "Done."
