@@ -30,6 +30,7 @@ from gremlins.files import make_private_dir, write_atomic
 from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.paths import Home
 from gremlins.pipeline.freezing import FrozenLaunch, read_frozen
+from gremlins.processes.credentials import take_over
 from gremlins.processes.interrupt import Interrupt, InterruptibleClock, Terminated, nothing_to_check
 from gremlins.processes.locks import LOCK_FD_VARIABLE, GremlinLock, hold_work_lock
 from gremlins.processes.notify import notify
@@ -183,7 +184,7 @@ class Run:
 
     def _wake_up(self) -> None:
         """Set the status to running and count the time parked or asleep, which is no working time."""
-        leave_account(self.paths, self.gremlin_id)
+        leave_account(self.paths, self.gremlin_id, self.env)
         parked, status = self.record.parked_seconds, self.record.status
         if isinstance(status, Parked) or (isinstance(status, Running) and status.asleep):
             parked += max(0.0, (self.clock.now() - status.since).total_seconds())
@@ -465,7 +466,7 @@ class Run:
         try:
             if self.interrupt.signal_name is not None:
                 return self._terminated(Terminated(self.interrupt.signal_name))
-            self.become_waiter(self.paths, wait, batch, self.lock)
+            self.become_waiter(self.paths, wait, batch, self.lock, self.env)
         except OSError as error:  # no space for the waiter's file, or exec failed: wait in this process
             self.log(f"waiting without leaving memory: {error.strerror or error}")
             longest = JITTER_ROOM * max(batch.poll_max, batch.retry_max, RETRY_AFTER_CEILING)
@@ -522,7 +523,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     gremlin_id = (argv if argv is not None else sys.argv[1:])[0]
     home = Home.from_env()
     paths = home.gremlin(gremlin_id)
-    os.umask(0o077)
+    env = take_over(os.environ)
     interrupt = Interrupt()
     interrupt.install()
     try:
@@ -535,7 +536,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from gremlins.clients.registry import make_client
 
-        run = Run(home, gremlin_id, lock, clock, dict(os.environ), become_waiter, make_client, interrupt)
+        run = Run(home, gremlin_id, lock, clock, env, become_waiter, make_client, interrupt)
         return run.go()
     except (GremlinsError, OSError) as error:  # the record cannot be read, or the disk not written
         return _unable(error)
@@ -543,7 +544,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _unable(terminated)
     except Exception:  # noqa: BLE001 # the last handler of this process: an exception here is a bug, and is recorded
         try:
-            return _crashed(home, gremlin_id, lock, clock)
+            return _crashed(home, gremlin_id, lock, clock, env)
         except (GremlinsError, OSError) as error:
             return _unable(error)
 
@@ -561,11 +562,11 @@ def _own_lock(path: Path) -> GremlinLock:
     return GremlinLock.acquire(path, "runner")
 
 
-def _crashed(home: Home, gremlin_id: str, lock: GremlinLock, clock: Clock) -> int:
+def _crashed(home: Home, gremlin_id: str, lock: GremlinLock, clock: Clock, env: Mapping[str, str]) -> int:
     """Write the traceback to a crash log, and its path into the record."""
     make_private_dir(home.crashes)
     log = home.crashes / f"{gremlin_id}-{clock.now():%Y%m%dT%H%M%S}.log"
-    text = Redactor(os.environ).message(traceback.format_exc().encode(errors="backslashreplace").decode())
+    text = Redactor(env).message(traceback.format_exc().encode(errors="backslashreplace").decode())
     write_atomic(log, text)
     store = RunStore(home, clock)
     record = store.read(gremlin_id)
@@ -582,7 +583,7 @@ def _crashed(home: Home, gremlin_id: str, lock: GremlinLock, clock: Clock) -> in
     with contextlib.suppress(GremlinsError):  # `frozen.json` may be the unreadable file
         settings = read_frozen(store.paths(gremlin_id).frozen).settings
         if (event := ending_event(written, clock.now())) is not None:
-            notify(settings.notify, event, os.environ, record.tree)
+            notify(settings.notify, event, env, record.tree)
     return INTERNAL_ERROR
 
 

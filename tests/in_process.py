@@ -73,7 +73,9 @@ class InProcessSandbox:
             self.home, gremlin_id, lock, self.clock, known, self._move_clock, make_client, Interrupt(), no_jitter
         )
 
-    def _move_clock(self, paths: GremlinPaths, wait: Wait, settings: BatchSettings, lock: GremlinLock) -> None:
+    def _move_clock(
+        self, paths: GremlinPaths, wait: Wait, settings: BatchSettings, lock: GremlinLock, env: Mapping[str, str]
+    ) -> None:
         self.waits.append(wait)
         seconds = max(0.0, (wait.until - self.clock.now()).total_seconds())
         self.clock.advance(seconds)

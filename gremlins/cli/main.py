@@ -19,7 +19,6 @@ WRONG_USAGE = 2
 
 def run(argv: Sequence[str]) -> int:
     """Carry out a command line. Returns the exit code."""
-    os.umask(0o077)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a locale that has no `…` must not be a crash
             stream.reconfigure(errors="backslashreplace")

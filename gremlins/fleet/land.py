@@ -152,7 +152,7 @@ def _merge(record: Gremlin, paths: GremlinPaths, clock: Clock, env: Mapping[str,
     hub = GitHub(Path(record.project), env)
     worktree = Worktree(Path(record.project), Path(record.worktree), record.branch, record.base)
     pull = _pull_of(hub, worktree, paths)
-    if pull.state == "MERGED" and _holds(worktree, pull):
+    if pull.state == "MERGED" and _holds(worktree, pull, hub.login):
         return pull
     if pull.head != worktree.tip():
         raise Conflict(
@@ -172,13 +172,14 @@ def _merge(record: Gremlin, paths: GremlinPaths, clock: Clock, env: Mapping[str,
     return seen
 
 
-def _holds(worktree: Worktree, pull: PullRequest) -> bool:
+def _holds(worktree: Worktree, pull: PullRequest, login: Mapping[str, str]) -> bool:
     """True if the merge holds all of the gremlin's commits: other people may have added their own."""
     git, tip = Git(worktree.repo), worktree.tip()
     if pull.head == tip:
         return True
     if git.try_commit(pull.head) is None:
-        git.attempt("fetch", "--quiet", "--no-write-fetch-head", remote_of(git), f"refs/pull/{pull.number}/head")
+        words = ("fetch", "--quiet", "--no-write-fetch-head", remote_of(git), f"refs/pull/{pull.number}/head")
+        git.attempt(*words, env=login)
     return git.try_commit(pull.head) is not None and git.is_ancestor(tip, pull.head)
 
 

@@ -7,15 +7,18 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO
 
 from gremlins.clock import Clock
 
 PROC = Path("/proc")
+PR_SET_DUMPABLE = 4
 ATTENTION = 0.3
 """Seconds between two calls of `check` while a child runs."""
 
@@ -137,6 +140,7 @@ def start(
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a child that leads its own session and group and inherits only `pass_fds`. Raises OSError."""
+    close_memory()
     return subprocess.Popen(
         list(argv),
         cwd=cwd,
@@ -147,6 +151,17 @@ def start(
         pass_fds=tuple(pass_fds),
         start_new_session=True,
     )
+
+
+@cache
+def close_memory() -> None:
+    """Keep other processes of this user from reading our memory, environment and open files (Linux). Only root still
+    can. An exec ends it, so that children are as always.
+    """
+    if sys.platform == "linux":
+        import ctypes  # 3 ms: only where a child is started
+
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def terminate_group(

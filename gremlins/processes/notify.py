@@ -33,7 +33,8 @@ def notify(
     timeout: float = TIMEOUT,
 ) -> None:
     """Start the command (a list directly, a string in a shell) and return. A command that cannot run is ignored."""
-    from gremlins.processes.children import command_env  # not at the top: the supervisor cannot see the package
+    # Not at the top: the supervisor cannot see the package.
+    from gremlins.processes.children import close_memory, command_env
 
     if not setting:
         return
@@ -41,6 +42,7 @@ def notify(
     with contextlib.suppress(OSError, ValueError, subprocess.TimeoutExpired), tempfile.TemporaryFile() as document:
         document.write(json.dumps(dict(event), ensure_ascii=False, default=str).encode() + b"\n")
         document.seek(0)
+        close_memory()
         supervisor = subprocess.Popen(
             [sys.executable, "-I", "-S", str(Path(__file__)), str(timeout), *argv],
             cwd=cwd if cwd.is_dir() else "/",

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from gremlins.errors import GremlinsError
 from gremlins.paths import GremlinPaths
+from gremlins.processes.credentials import CREDENTIALS_FD_VARIABLE, hand_on, split
 from gremlins.processes.locks import LOCK_FD_VARIABLE, GremlinLock
 
 
@@ -18,24 +19,27 @@ def spawn_runner(paths: GremlinPaths, lock: GremlinLock, env: Mapping[str, str])
     env: the environment of now, so that a rotated key reaches the runner.
     """
     home = str(paths.root.parent.parent)  # absolute: the child has another working directory
-    child_env = {**env, "GREMLINS_HOME": home, LOCK_FD_VARIABLE: str(lock.fd)}
+    public, secret = split(env)
+    credentials = hand_on(secret)
+    ours = {"GREMLINS_HOME": home, LOCK_FD_VARIABLE: str(lock.fd), CREDENTIALS_FD_VARIABLE: str(credentials)}
     out = os.open(paths.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     lock.sign("runner", None)
     try:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "gremlins.runner", paths.root.name],
             cwd="/",
-            env=child_env,
+            env={**public, **ours},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
-            pass_fds=(lock.fd,),
+            pass_fds=(lock.fd, credentials),
             start_new_session=True,
         )
     except OSError as error:
         raise GremlinsError(f"the process could not be started: {error.strerror}") from error
     finally:
         os.close(out)
+        os.close(credentials)
     child.returncode = 0  # it outlives us: no warning that it was not reaped
     lock.release()
     return child.pid

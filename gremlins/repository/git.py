@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import NewType
 
 from gremlins.errors import Conflict, GitError, GremlinsError, NotReady, did_you_mean
-from gremlins.processes.children import Completed, TimedOut, run
+from gremlins.processes.children import Completed, TimedOut, command_env, run
 
 Sha = NewType("Sha", str)
 """The full name of a commit or tree."""
@@ -119,8 +119,10 @@ class Checkout:
 
 
 def git_env(base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment for git: the person's settings, no variable that names another repository, no prompts."""
-    source = os.environ if base is None else base
+    """The environment for git, its filters and helpers: the person's settings, no credential, no variable that names
+    another repository, no prompts.
+    """
+    source = command_env(os.environ if base is None else base)
     kept = {name: value for name, value in source.items() if not name.startswith("GIT_") or _KEPT.fullmatch(name)}
     return kept | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "GIT_EDITOR": "true"}
 

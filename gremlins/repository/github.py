@@ -97,9 +97,9 @@ class GitHub:
     def __init__(self, cwd: Path, env: Mapping[str, str]) -> None:
         self.cwd = cwd
         # gh has its own login and runs git: no credential of ours, no variable that names another repository.
-        login = {name: value for name, value in env.items() if re.match(r"(GH|GITHUB)_", name)}
+        self.login = {name: value for name, value in env.items() if re.match(r"(GH|GITHUB)_", name)}
         quiet = {"GH_PROMPT_DISABLED": "1", "NO_COLOR": "1", "GH_NO_UPDATE_NOTIFIER": "1", "GH_PAGER": "cat"}
-        self.env = {**command_env(env), **login, **quiet}
+        self.env = {**command_env(env), **self.login, **quiet}
 
     def command(self, *args: str) -> str:
         """Standard output of gh."""
@@ -286,13 +286,16 @@ def remote_of(git: Git) -> str:
     )
 
 
-def push(git: Git, branch: str, check: Callable[[], None]) -> None:
+def push(git: Git, branch: str, login: Mapping[str, str], check: Callable[[], None]) -> None:
     """Push the gremlin's own branch, fast-forward only. `check` may end it by raising.
+
+    login: variables with which git's credential helpers log in.
 
     Raises PushRefused (the remote has other commits, or its rules forbid it), GhFailed (it may work later).
     """
     ref = f"refs/heads/{branch}"
-    done = git.attempt("push", "--porcelain", remote_of(git), f"{ref}:{ref}", timeout=TIMEOUT * 5, check=check)
+    words = ("push", "--porcelain", remote_of(git), f"{ref}:{ref}")
+    done = git.attempt(*words, env=login, timeout=TIMEOUT * 5, check=check)
     if done.returncode == 0:
         return
     lines = [line.strip() for line in done.output.splitlines() if line.strip()]

@@ -60,7 +60,7 @@ def over(pull: PullRequest) -> Outcome | None:
 def bring_up(context: StageContext) -> Outcome | None:
     """Push the branch. None: it is there."""
     try:
-        push(context.worktree.git, context.worktree.branch, context.session.check)
+        push(context.worktree.git, context.worktree.branch, github(context).login, context.session.check)
     except PushRefused as error:
         return Bail("push_refused", error.message)
     except GhFailed as error:

@@ -22,7 +22,7 @@ def main(socket_path: str, words: list[str]) -> None:
     numbers = open_files()
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(socket_path)
-        order = {"words": words, "env": dict(os.environ), "cwd": os.getcwd(), "fds": numbers}
+        order = {"words": words, "env": dict(os.environ), "cwd": os.getcwd(), "fds": numbers, "umask": os.umask(0o022)}
         data = json.dumps(order).encode("ascii") + b"\n"
         sent = socket.send_fds(line, [data], numbers)
         if sent < len(data):  # an order that has arrived whole may be done already, and the server gone from the line

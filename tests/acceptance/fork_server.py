@@ -182,7 +182,7 @@ def _become(order: dict[str, Any], fds: list[int], python: str) -> NoReturn:
             os.close(fd)
         os.setsid()
         os.chdir(order["cwd"])
-        os.umask(0o022)
+        os.umask(order["umask"])
         os.environ.clear()
         os.environ.update(order["env"])
         sys.stdout = os.fdopen(1, "w", closefd=False)

@@ -61,7 +61,9 @@ class Sandbox:
             **self.env,
         }
 
-    def run(self, *words: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Ran:
+    def run(
+        self, *words: str, env: Mapping[str, str] | None = None, cwd: Path | None = None, umask: int = 0o022
+    ) -> Ran:
         """The installed command, in the person's repository."""
         done = subprocess.run(
             [self.interpreter, "-m", "gremlins", *words],
@@ -72,6 +74,7 @@ class Sandbox:
             timeout=DEADLINE,
             check=False,
             stdin=subprocess.DEVNULL,
+            umask=umask,
         )
         return Ran(done.returncode, done.stdout, done.stderr)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -117,11 +118,31 @@ def test_a_crash_log_does_not_hold_a_secret(sandbox: Sandbox, variable: str) -> 
     assert log.stat().st_mode & 0o777 == 0o600
 
 
-def test_folders_and_files_are_for_their_owner_only(sandbox: Sandbox) -> None:
+MASK = """
+mode: batch
+stages:
+  - plan
+  - implement
+  - {type: exec, name: look, cmds: ['umask; mkdir made; touch made/by-a-command']}
+"""
+
+
+def test_our_files_are_for_their_owner_only_and_the_projects_as_the_person_makes_them(sandbox: Sandbox) -> None:
+    sandbox.pipeline("mask", MASK)
     sandbox.simulator.fault("create", "drop", when="after")
-    launch_one(sandbox, latency=0.0)
+    sandbox.ok("launch", "mask", TASK, "--id", "g", umask=0o002)
     sandbox.until("g", "finished")
-    sandbox.ok("bead", "create", "A bead")
+    sandbox.ok("bead", "create", "A bead", umask=0)
+    worktree = sandbox.home / "worktrees" / "g"
+    assert sandbox.artifact("g", "look.log").strip() == "0002"
+    assert (worktree / "made").stat().st_mode & 0o777 == 0o775
+    assert (worktree / "made" / "by-a-command").stat().st_mode & 0o777 == 0o664
+    (sandbox.repo.path / ".git" / "index").chmod(0o664)
+    sandbox.ok("land", "g", "--keep", umask=0o002)
+    landed = [sandbox.repo.path / name for name in sandbox.repo.git("diff", "--name-only", "HEAD~1").splitlines()]
+    index = sandbox.repo.path / ".git" / "index"
+    main = sandbox.repo.path / ".git" / "refs" / "heads" / "main"
+    assert {path.stat().st_mode & 0o777 for path in (*landed, index, main)} == {0o664}
     wrong = []
     for path in [sandbox.home, *sandbox.home.rglob("*")]:
         if sandbox.home / "worktrees" in path.parents:  # what is inside is the project's, as git makes it
@@ -194,11 +215,34 @@ def test_the_key_goes_to_no_other_host_whatever_a_reply_says(sandbox: Sandbox, h
         assert stranger.seen == []
 
 
-def test_a_command_of_the_project_does_not_get_the_key(sandbox: Sandbox) -> None:
+LOOK = [
+    "env",
+    "cat /proc/$PPID/cmdline /proc/$PPID/environ",
+    'for file in /proc/$PPID/fd/*; do if [ -f "$file" ]; then cat "$file"; fi; done; true',
+]
+
+
+@pytest.mark.installed
+def test_a_command_of_the_project_and_git_do_not_get_the_key(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The command looks into its parent, too: what a process once had in its environment can be read there."""
+    shim, seen = tmp_path / "shim", tmp_path / "seen"
+    shim.mkdir()
+    (shim / "git").write_text(f'#!/bin/sh\nenv >> "{seen}"\nexec "{shutil.which("git")}" "$@"\n')
+    (shim / "git").chmod(0o755)
     sandbox.pipeline(
-        "env", "evidence: none\nstages: [{type: exec, name: look, cmds: ['env', 'cat /proc/$PPID/cmdline']}]\n"
+        "env", f"evidence: none\nmode: batch\nstages: [plan, {{type: exec, name: look, cmds: {json.dumps(LOOK)}}}]\n"
     )
-    sandbox.ok("launch", "env", "--id", "g", env={"ANTHROPIC_API_KEY": CANARY, "ANTHROPIC_AUTH_TOKEN": CANARY})
+    keys = {
+        "ANTHROPIC_API_KEY": CANARY,
+        "ANTHROPIC_AUTH_TOKEN": CANARY,
+        "OPENAI_API_KEY": CANARY,
+        "ANTHROPIC_CUSTOM_HEADERS": f"x-gate: {CANARY}",
+        "PATH": f"{shim}:{sandbox.env['PATH']}",
+    }
+    sandbox.simulator.change(keys={CANARY: "ours"})
+    sandbox.ok("launch", "env", TASK, "--id", "g", env=keys)
     sandbox.until("g", "finished")
     assert f"HOME={os.environ['HOME']}" in sandbox.artifact("g", "look-1.log")
-    assert_not_written(sandbox, sandbox.home, sandbox.repo.path)
+    assert "GREMLINS_HOME=" in sandbox.artifact("g", "look-2.log")
+    assert len(seen.read_text()) > 1000
+    assert_not_written(sandbox, sandbox.home, sandbox.repo.path, tmp_path)

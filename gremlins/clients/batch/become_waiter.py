@@ -18,6 +18,7 @@ from gremlins.config import BatchSettings
 from gremlins.errors import NotReady
 from gremlins.files import make_private_dir, write_replacing
 from gremlins.paths import GremlinPaths, Home
+from gremlins.processes.credentials import CREDENTIALS_FD_VARIABLE, hand_on, split
 from gremlins.processes.interrupt import start_without_signals
 from gremlins.processes.locks import LOCK_FD_VARIABLE, GremlinLock
 from gremlins.records.wait import WaitPlan, WatchedBatch, read_wait
@@ -27,29 +28,27 @@ TURN_FD_VARIABLE = "GREMLINS_TURN_FD"
 TURN_SECONDS = 30.0
 """Seconds a woken gremlin keeps its turn: enough to collect a reply and to send the next request."""
 
-BecomeWaiter = Callable[[GremlinPaths, Wait, BatchSettings, GremlinLock], None]
+BecomeWaiter = Callable[[GremlinPaths, Wait, BatchSettings, GremlinLock, Mapping[str, str]], None]
 
 
-def account_here(paths: GremlinPaths, env: Mapping[str, str] | None = None) -> AccountPoll | None:
-    """The shared poll of this environment's account, or None without credentials."""
+def account_here(paths: GremlinPaths, env: Mapping[str, str]) -> AccountPoll | None:
+    """The shared poll of an environment's account, or None without credentials."""
     try:
-        fingerprint = find_account(os.environ if env is None else env).fingerprint
+        fingerprint = find_account(env).fingerprint
     except NotReady:
         return None
     home = Home(paths.root.parent.parent)
     return AccountPoll(home.polls / fingerprint)
 
 
-def leave_account(paths: GremlinPaths, gremlin_id: str) -> None:
+def leave_account(paths: GremlinPaths, gremlin_id: str, env: Mapping[str, str]) -> None:
     """Remove the gremlin from the shared poll of its account."""
-    account = account_here(paths)
+    account = account_here(paths, env)
     if account is not None and account.folder.is_dir():
         account.leave(gremlin_id)
 
 
-def write_plan(
-    paths: GremlinPaths, wait: Wait, settings: BatchSettings, lock_fd: int, env: Mapping[str, str] | None = None
-) -> None:
+def write_plan(paths: GremlinPaths, wait: Wait, settings: BatchSettings, lock_fd: int, env: Mapping[str, str]) -> None:
     """Write the waiter's plan, and register its batches with the account's shared poll."""
     gremlin_id = paths.root.name
     account = account_here(paths, env)
@@ -80,16 +79,23 @@ def write_plan(
     write_replacing(paths.wait, msgspec.json.encode(plan).decode())
 
 
-def become_waiter(paths: GremlinPaths, wait: Wait, settings: BatchSettings, lock: GremlinLock) -> None:
-    """Replace this process by the waiter, which lets the signals in that the caller keeps back. Raises OSError."""
-    write_plan(paths, wait, settings, lock.fd)
+def become_waiter(
+    paths: GremlinPaths, wait: Wait, settings: BatchSettings, lock: GremlinLock, env: Mapping[str, str]
+) -> None:
+    """Replace this process by the waiter, which lets the signals in that the caller keeps back. Raises OSError.
+
+    env: the whole environment, whose credentials the waiter hands on to what it starts.
+    """
+    write_plan(paths, wait, settings, lock.fd, env)
+    credentials = hand_on(split(env)[1])
     os.set_inheritable(lock.fd, True)
-    os.environ[LOCK_FD_VARIABLE] = str(lock.fd)
+    os.environ |= {LOCK_FD_VARIABLE: str(lock.fd), CREDENTIALS_FD_VARIABLE: str(credentials)}
     script = str(Path(waiter.__file__))
     try:
         os.execv(sys.executable, [sys.executable, "-I", "-S", script, str(paths.root)])
     except OSError:
         os.set_inheritable(lock.fd, False)
+        os.close(credentials)
         raise
 
 

@@ -20,6 +20,7 @@ from gremlins.clients.transport import ApiFailure
 from gremlins.clock import Clock, SystemClock
 from gremlins.errors import GremlinsError
 from gremlins.files import make_private_dir, write_replacing
+from gremlins.processes.credentials import take_over
 from gremlins.processes.locks import locked
 from gremlins.records.wait import read_wait
 from gremlins.retry import RETRY_AFTER_CEILING, parse_retry_after
@@ -178,13 +179,14 @@ def _is_over(statuses: dict[str, str]) -> bool:
 
 def main(argv: list[str]) -> int:
     """`poll WAIT_JSON GREMLIN_ID`. The exit codes are those of `gremlins.clients.batch.waiter`."""
+    env = take_over(os.environ)
     plan = read_wait(argv[0])
     if plan is None:
         return NOTHING_LEARNED
     mine = {call.batch_id: call.submitted_at for call in plan.calls}
     account = AccountPoll(Path(plan.answer).parent)
     try:
-        api = AnthropicBatchApi(find_account(os.environ), timeout=plan.http_timeout)
+        api = AnthropicBatchApi(find_account(env), timeout=plan.http_timeout)
         over = ask(account, api, argv[1], mine, plan.poll_initial * FRESH_SHARE, SystemClock())
     except (ApiFailure, OSError):
         return NOTHING_LEARNED

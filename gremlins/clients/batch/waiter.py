@@ -63,7 +63,11 @@ class Waiter:
     # ── the world ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def install(self) -> None:
-        """Take over the lock from the process before exec, and unblock its signals."""
+        """Take over the lock from the process before exec, close our memory to other processes, and unblock signals."""
+        if sys.platform == "linux":  # as gremlins.processes.children.close_memory: we hold the credentials' descriptor
+            import ctypes
+
+            ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
         os.set_inheritable(self.plan["lock_fd"], False)
         self.read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
