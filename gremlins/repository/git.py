@@ -437,7 +437,8 @@ def error_of(args: Sequence[str], done: Completed) -> GitError:
     said = next((line for line in lines if line.startswith(("fatal: ", "error: "))), None)
     if (filtered := _FILTER_TROUBLE.search(done.stderr)) is not None:
         own = [line for line in lines if not line.startswith(("fatal: ", "error: ", "warning: "))]
-        said = f"fatal: {filtered[1]}" + (f": {own[0].strip()}" if own else "")
+        cause = next((line.strip() for line in [*own, *lines] if filtered[1] not in line), None)
+        said = f"fatal: {filtered[1]}" + (f": {cause.removeprefix('error: ')}" if cause else "")
         error.hint = "install or unlock what the filter needs; `git config --get-regexp ^filter` shows its commands"
     if said:
         error.message = f"git {args[0]}: {said.partition(': ')[2]}"

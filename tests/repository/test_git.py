@@ -194,3 +194,29 @@ def test_worktrees_are_listed_with_their_branches(repo: Repo, tmp_path: Path) ->
     repo.git("worktree", "add", "--quiet", "--detach", str(tmp_path / "d"))
     shown = {place.path: place.branch for place in Git(repo.path).checkouts()}
     assert shown == {repo.path: "main", tmp_path / "w t": "other", tmp_path / "d": None}
+
+
+def test_a_commit_message_holds_nothing_that_moves_a_cursor(repo: Repo) -> None:
+    git = Git(repo.path)
+    message = "Fix \x1b[31mred\x1b[0m\x07 \x1b]0;title\x07it\x00\x9b\u202e\r\nand\ttabs\n\ud800 ü"
+    made = git.commit_tree(git.tree("HEAD"), [], message)
+    assert repo.git("log", "-1", "--format=%B", made).rstrip("\n") == "Fix red it\nand\ttabs\n? ü"
+
+
+@pytest.mark.parametrize("process", [True, False])
+def test_a_filter_that_fails_is_shown_in_its_own_words(repo: Repo, process: bool) -> None:
+    repo.git("config", "filter.locked.required", "true")
+    key = "filter.locked.process" if process else "filter.locked.clean"
+    repo.git("config", key, "no-such-filter")
+    repo.write({".gitattributes": "*.bin filter=locked\n", "a.bin": "x\n"})
+    with pytest.raises(GitError, match=r"git add: a\.bin: clean filter 'locked' failed: .*no-such-filter") as caught:
+        Git(repo.path).raw("add", "a.bin")
+    assert "git config" in (caught.value.hint or "")
+
+
+def test_the_main_tree_of_a_separate_git_directory_is_found(tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "tree")
+    repo.path.mkdir()
+    repo.git("init", "--quiet", "--initial-branch=main", f"--separate-git-dir={tmp_path / 'other'}")
+    repo.commit({"a": "a\n"})
+    assert [place.path for place in Git(repo.path).checkouts()] == [repo.path]

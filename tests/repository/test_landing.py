@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -11,8 +12,9 @@ import pytest
 
 from gremlins.clock import FakeClock
 from gremlins.errors import Conflict
+from gremlins.repository import persons_tree
 from gremlins.repository.git import Git, UnknownRef
-from gremlins.repository.landing import LandedCommit, land
+from gremlins.repository.landing import LandedCommit, land, try_landing
 from tests.conftest import Repo
 from tests.kill_points import killed_at, steps
 
@@ -244,6 +246,82 @@ def test_winding_forward_is_refused_where_the_target_went_on(repo: Repo, base: s
     assert "--squash" in (refused(repo, base, "cannot be fast-forwarded", mode="ff").hint or "")
 
 
+def stop_in_rebase(repo: Repo) -> None:
+    repo.git("rebase", "--quiet", "--interactive", "HEAD~1", env={"GIT_SEQUENCE_EDITOR": "sed -i s/^pick/edit/"})
+
+
+@pytest.mark.parametrize("place", ["here", "in another worktree"])
+@pytest.mark.parametrize("operation", ["rebase", "rebase of a stack", "bisect"])
+def test_a_branch_that_is_rebased_or_bisected_is_refused(
+    repo: Repo, base: str, tmp_path: Path, place: str, operation: str
+) -> None:
+    repo.git("branch", "release")
+    at = repo
+    if place == "in another worktree":
+        at = Repo(tmp_path / "other")
+        repo.git("worktree", "add", "--quiet", "--detach", str(at.path))
+    at.git("checkout", "--quiet", "release")
+    if operation == "bisect":
+        at.git("bisect", "start", "HEAD", "HEAD~1")
+        at.git("checkout", "--quiet", "--detach")
+    elif operation == "rebase":
+        stop_in_rebase(at)
+    else:
+        at.git("checkout", "--quiet", "-b", "on-top")
+        at.commit({"README.md": "on top\n"})
+        at.git("config", "rebase.updateRefs", "true")
+        editor = {"GIT_SEQUENCE_EDITOR": "sed -i '0,/^pick/s//edit/'"}
+        at.git("rebase", "--quiet", "--interactive", "HEAD~2", env=editor)
+    before = repo.git("rev-parse", "release")
+    with pytest.raises(Conflict, match=f"a {operation.split()[0]} of release is in progress"):
+        do_land(repo, base, into="release")
+    assert repo.git("rev-parse", "release") == before
+    at.git(*(("bisect", "reset") if operation == "bisect" else ("rebase", "--abort")))
+    assert do_land(repo, base, into="release").target_branch == "release"
+
+
+HIDDEN = ["--skip-worktree", "--assume-unchanged"]
+
+
+@pytest.mark.parametrize("flag", HIDDEN)
+@pytest.mark.parametrize("text", ["a person's own\n", "", "fixed\n"])
+def test_a_changed_file_that_git_does_not_look_at_is_refused(repo: Repo, base: str, flag: str, text: str) -> None:
+    """Also one whose text is a beginning of the new one, or just the new one: it is a person's all the same."""
+    repo.git("update-index", flag, "calc.py")
+    repo.write({"calc.py": text})
+    assert "--no-skip-worktree" in (refused(repo, base, r"told not to look at have changes: calc\.py").hint or "")
+    assert is_clean(repo)
+    other_lands(repo, base)
+    assert repo.read("calc.py") == text
+
+
+@pytest.mark.parametrize("flag", HIDDEN)
+def test_an_unchanged_file_that_git_does_not_look_at_is_landed_on(repo: Repo, base: str, flag: str) -> None:
+    repo.git("update-index", flag, "calc.py", "dos.txt")
+    do_land(repo, base)
+    assert (repo.read("calc.py"), is_clean(repo)) == ("fixed\n", True)
+
+
+def test_files_outside_a_sparse_checkout_stay_outside(repo: Repo, base: str) -> None:
+    repo.git("sparse-checkout", "set", "--no-cone", "/*", "!/new/", "!/dos.txt")
+    do_land(repo, base)
+    assert not (repo.path / "new").exists()
+    assert not (repo.path / "dos.txt").exists()
+    assert (repo.read("calc.py"), is_clean(repo)) == ("fixed\n", True)
+
+
+def other_lands(repo: Repo, base: str) -> None:
+    """Another gremlin's branch, which adds `other.txt`, lands."""
+    repo.git("branch", "gremlins/g-2", base)
+    tree = Git(repo.path)
+    with tree.scratch_index(tree.commit(base)) as env:
+        blob = tree.text("hash-object", "-w", "--stdin", input=b"x\n")
+        tree.raw("update-index", "--add", "--cacheinfo", f"100644,{blob},other.txt", env=env)
+        tree.update_ref("refs/heads/gremlins/g-2", tree.commit_tree(tree.write_tree(env), [base], "m"))
+    land(repo.path, "gremlins/g-2", base, message="m", token="g-2/1")
+    assert repo.read("other.txt") == "x\n"
+
+
 def test_the_gremlins_own_branch_is_no_target(repo: Repo, base: str) -> None:
     refused(repo, base, "own branch", into=BRANCH)
 
@@ -277,7 +355,6 @@ def test_a_filter_that_fails_is_found_before_and_its_words_are_shown(repo: Repo,
 
 
 def test_after_a_failure_of_git_nothing_has_changed(repo: Repo, base: str, tmp_path: Path) -> None:
-    repo.git("config", "filter.broken.smudge", f"test -e '{tmp_path}/tried' || touch '{tmp_path}/tried'; exit $?")
     once = tmp_path / "once"
     once.write_text(f"#!/bin/sh\n[ ! -e '{tmp_path}/tried' ] || exit 1\ntouch '{tmp_path}/tried'\ncat\n")
     once.chmod(0o755)
@@ -304,6 +381,45 @@ def test_an_older_git_merges_too(repo: Repo, base: str, tmp_path: Path, monkeypa
     repo.git("reset", "--quiet", "--hard", base)
     repo.commit({"calc.py": "theirs\n"})
     refused(repo, base, r"conflicts with what is there by now: calc\.py", token="another")
+
+
+def test_a_file_system_without_hard_links_is_landed_on(tmp_path: Path) -> None:
+    def no_links(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(target))
+
+    lock = tmp_path / "index.lock"
+    fd = persons_tree._make(lock, no_links)
+    assert fd is not None
+    assert lock.read_bytes() == b"gremlins landing\n"
+    assert persons_tree._make(lock, no_links) is None
+    assert persons_tree._inherit(lock) is None
+    os.close(fd)
+    again = persons_tree._inherit(lock)
+    assert again is not None
+    os.close(again)
+
+
+# --- it is tried
+
+
+def test_trying_changes_nothing_and_tells_what_landing_would(repo: Repo, base: str) -> None:
+    def everything() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in repo.path.rglob("*") if path.is_file()}
+
+    before = everything()
+    tried = try_landing(repo.path, BRANCH, base, token=TOKEN)
+    assert everything() == before
+    assert (tried.target_branch, tried.files_changed) == ("main", 7)
+    assert repo.git("branch", "release", base) == ""
+    assert try_landing(repo.path, BRANCH, base, token=TOKEN, into="release").files_changed == 7
+    repo.write({"new/b.py": "mine\n"})
+    with pytest.raises(Conflict, match="untracked files are in the way"):
+        try_landing(repo.path, BRANCH, base, token=TOKEN)
+    repo.commit({"calc.py": "theirs\n"})
+    before = everything()
+    with pytest.raises(Conflict, match="it conflicts"):
+        try_landing(repo.path, BRANCH, base, token=TOKEN)
+    assert everything() == before
 
 
 # --- it is killed
@@ -383,13 +499,7 @@ def test_a_killed_landings_git_is_let_finish(repo: Repo, base: str, tmp_path: Pa
 
 
 def test_another_gremlins_landing_sets_it_right_too(repo: Repo, half_moved: str) -> None:
-    repo.git("branch", "gremlins/g-2", half_moved)
-    tree = Git(repo.path)
-    with tree.scratch_index(half_moved) as env:
-        blob = tree.text("hash-object", "-w", "--stdin", input=b"x\n")
-        tree.raw("update-index", "--add", "--cacheinfo", f"100644,{blob},other.txt", env=env)
-        tree.update_ref("refs/heads/gremlins/g-2", tree.commit_tree(tree.write_tree(env), [half_moved], "m"))
-    land(repo.path, "gremlins/g-2", half_moved, message="m", token="g-2/1")
+    other_lands(repo, half_moved)
     assert repo.git("diff", "--name-only", half_moved, "HEAD") == "other.txt"
     assert is_clean(repo)
 
@@ -400,6 +510,8 @@ def test_what_a_person_changed_since_is_left_alone(repo: Repo, half_moved: str) 
         do_land(repo, half_moved)
     assert repo.read("calc.py") == "my own work\n"
     assert not (repo.path / ".git/index.lock").exists()
+    assert repo.git("status", "--porcelain") == " M calc.py"
+    refused(repo, half_moved, r"uncommitted changes: calc\.py")
     repo.git("stash", "--quiet", "--include-untracked")
     do_land(repo, half_moved)
     assert repo.read("calc.py") == "fixed\n"

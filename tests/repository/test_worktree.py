@@ -215,6 +215,52 @@ def test_edits_become_one_commit_with_the_trailer_and_files(made: Worktree) -> N
     assert wt.tree_differs(made)
 
 
+LINES = [b"one\r\n", b"two\r\n", b"three\r\n"]
+
+
+@pytest.mark.parametrize("rule", ["core.autocrlf=input", "core.autocrlf=true", "* text=auto", "none"])
+def test_an_edit_of_one_line_changes_no_other_line_end(repo: Repo, tmp_path: Path, rule: str) -> None:
+    repo.commit({"dos.txt": b"".join(LINES), "unix.txt": "one\ntwo\n"})
+    if rule.startswith("core."):
+        repo.git("config", *rule.split("="))
+        repo.git("config", "core.safecrlf", "true")
+    if rule.startswith("*"):
+        repo.write({".gitattributes": rule + "\n"})
+        repo.git("add", ".gitattributes")
+        repo.git("commit", "--quiet", "-m", "attributes")
+    made = folder.create(repo.path, tmp_path / "w", "gremlins/g", "main")
+    dos = (made.path / "dos.txt").read_bytes().replace(b"two", b"2")
+    unix = (made.path / "unix.txt").read_bytes().replace(b"two", b"2")
+    new = b"a\r\nb\r\n"
+    changes = [FileChange("dos.txt", dos), FileChange("unix.txt", unix), FileChange("new.txt", new)]
+    done = wt.commit_aside(made, changes, message="m", trailer=TRAILER)
+    assert inside(made).git("diff", "--numstat", made.base, str(done)).splitlines() == [
+        "1\t1\tdos.txt", "2\t0\tnew.txt", "1\t1\tunix.txt",
+    ]  # fmt: skip
+    stored = Git(made.path).raw("cat-file", "blob", f"{done}:new.txt")
+    assert stored == (new if rule == "none" else b"a\nb\n")
+    assert (made.path / "dos.txt").read_bytes() == dos
+    assert status(made) == ""
+
+
+def test_more_names_than_a_command_line_takes(made: Worktree) -> None:
+    names = [f"d{n % 7}/{'x' * 100}{n}.txt" for n in range(700)]
+    done = wt.commit_aside(made, [FileChange(name, b"x\n") for name in names], message="m", trailer=TRAILER)
+    assert set(Git(made.path).changed_paths(made.base, str(done))) == set(names)
+    assert status(made) == ""
+
+
+def test_files_that_the_project_ignores_are_told_apart(made: Worktree) -> None:
+    inside(made).write({"kept.log": "tracked all the same\n"})
+    inside(made).git("add", "--force", "kept.log")
+    inside(made).git("commit", "--quiet", "-m", "m")
+    names = ["new.log", "ignored/x.py", "kept.log", "x.py", "sub/y.tmp"]
+    changes = [FileChange(name, b"x\n") for name in names]
+    assert wt.ignored(made, changes) == ["new.log", "ignored/x.py"]
+    rules = [FileChange("sub/.gitignore", b"*.tmp\n"), FileChange(".gitignore", b"ignored/\n")]
+    assert wt.ignored(made, [*changes, *rules]) == ["ignored/x.py", "sub/y.tmp"]
+
+
 def test_only_edited_paths_are_committed(made: Worktree) -> None:
     inside(made).write({"README.md": "touched by a test run\n", "dropped.txt": "x", "staged.txt": "y"})
     inside(made).git("add", "staged.txt")
