@@ -278,3 +278,159 @@ def test_a_persons_bytes_are_as_they_were(
         assert not bench.worktree.path.exists()
         assert repo.git("for-each-ref", "refs/gremlins", "refs/heads/gremlins") == ""
         assert str(bench.worktree.path) not in repo.git("worktree", "list")
+
+
+# ── what cannot be looked at, and what a person has there ─────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def bench(
+    tmp_path: Path,
+    box_of: Callable[[Repo], InProcessSandbox],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Bench:
+    """A gremlin that has finished in a plain repository."""
+    made = Bench(box_of(plain(tmp_path)), capsys)
+    monkeypatch.chdir(tmp_path)  # the repository may go away
+    made.finish()
+    return made
+
+
+def move(repo: Repo, away: Path) -> None:
+    repo.path.rename(away)
+
+
+def unmount(repo: Repo, away: Path) -> None:
+    repo.path.rename(away)
+    repo.path.mkdir()
+
+
+def clone_anew(repo: Repo, away: Path) -> None:
+    repo.path.rename(away)
+    Repo(away).git("clone", "--quiet", "--no-local", "--single-branch", "--branch=main", str(away), str(repo.path))
+
+
+def replace_by_another(repo: Repo, away: Path) -> None:
+    repo.path.rename(away)
+    make_repo(repo.path).commit({"other.txt": "another\n"})
+
+
+@pytest.mark.parametrize("gone", [move, unmount, clone_anew, replace_by_another])
+def test_what_cannot_be_looked_at_is_not_removed(
+    bench: Bench, tmp_path: Path, gone: Callable[[Repo, Path], None]
+) -> None:
+    gone(bench.repo, tmp_path / "away")
+    code, said = bench.gremlins("rm", "g")
+    assert (code, "hint: " in said) == (4, True), said
+    code, said = bench.gremlins("clean")
+    assert (code, "not removed: " in said, "nothing to clean" in said) == (0, True, True), said
+    assert (bench.worktree.path / "made.txt").is_file()
+    shutil.rmtree(bench.repo.path, ignore_errors=True)
+    (tmp_path / "away").rename(bench.repo.path)
+    assert bench.gremlins("land", "g")[0] == 0
+    assert bench.repo.read("made.txt") == "by a gremlin\n"
+
+
+def test_what_cannot_be_looked_at_is_removed_by_force(bench: Bench, tmp_path: Path) -> None:
+    clone_anew(bench.repo, tmp_path / "away")
+    before = tree(bench.repo), bench.repo.git("for-each-ref")
+    assert bench.gremlins("rm", "g", "--force")[0] == 0
+    assert (tree(bench.repo), bench.repo.git("for-each-ref")) == before
+    assert not bench.worktree.path.exists()
+    assert Repo(tmp_path / "away").git("rev-parse", "--verify", "gremlins/g")
+
+
+def test_commits_of_a_branch_that_is_gone_are_not_forgotten(bench: Bench) -> None:
+    tip = bench.repo.git("rev-parse", "gremlins/g")
+    bench.repo.git("update-ref", "-d", "refs/heads/gremlins/g")
+    code, said = bench.gremlins("rm", "g")
+    assert (code, "not landed" in said) == (4, True), said
+    bench.repo.git("update-ref", "refs/heads/gremlins/g", tip)
+    assert bench.gremlins("land", "g")[0] == 0
+
+
+@pytest.mark.parametrize("how", ["new", "changed"])
+def test_a_persons_file_in_a_worktree_outlives_the_gremlin(bench: Bench, how: str) -> None:
+    name = "found.txt" if how == "new" else "README.md"
+    bench.worktree.write({name: "a person's\n"})
+    bench.repo.git("merge", "--quiet", "gremlins/g")
+    code, said = bench.gremlins("rm", "g")
+    assert (code, name in said) == (4, True), said
+    code, said = bench.gremlins("clean")
+    assert (code, name in said) == (0, True), said
+    assert bench.worktree.read(name) == "a person's\n"
+
+    code, said = bench.gremlins("land", "g")
+    assert (code, "kept: " in said, "refs/gremlins/g/interrupted-1" in said) == (0, True, True), said
+    assert not bench.worktree.path.exists()
+    code, said = bench.gremlins("clean")
+    assert (code, "refs/gremlins/g/interrupted-1" in said) == (0, True), said
+    assert bench.repo.git("show", f"refs/gremlins/g/interrupted-1:{name}") == "a person's"
+    assert bench.repo.git("for-each-ref", "--format=%(refname)", "refs/gremlins") == "refs/gremlins/g/interrupted-1"
+
+
+@pytest.mark.parametrize("how", ["merge", "squash", "squash of a moved branch"])
+def test_a_branch_that_was_merged_by_hand_is_cleaned(bench: Bench, how: str) -> None:
+    if how.endswith("moved branch"):
+        bench.repo.commit({"README.md": "went on\n"})
+    bench.repo.git("merge", "--quiet", *([] if how == "merge" else ["--squash"]), "gremlins/g")
+    if how != "merge":
+        assert bench.gremlins("rm", "g")[0] == 4  # only in the index so far
+        bench.repo.git("commit", "--quiet", "-m", "by hand")
+        bench.repo.commit({"made.txt": "and went on\n"})
+    before = tree(bench.repo), bench.repo.head()
+    assert bench.gremlins("clean") == (0, "g: removed\n")
+    assert (tree(bench.repo), bench.repo.head()) == before
+    assert bench.repo.git("branch", "--list", "gremlins/*") == ""
+    assert len(bench.repo.git("worktree", "list").splitlines()) == 1
+
+
+def test_a_landing_that_happened_ends_0_and_says_what_stays(bench: Bench) -> None:
+    bench.repo.git("worktree", "lock", "--reason", "mine", str(bench.worktree.path))
+    code, said = bench.gremlins("land", "g")
+    assert (code, "landed on main" in said, "is locked: mine" in said) == (0, True, True), said
+    assert (bench.life(), bench.worktree.path.is_dir()) == ("Landed", True)
+    for words in (("rm", "g"), ("rm", "g", "--force")):
+        code, said = bench.gremlins(*words)
+        assert (code, "worktree unlock" in said) == (4, True), said
+    bench.repo.git("worktree", "unlock", str(bench.worktree.path))
+    assert bench.gremlins("rm", "g")[0] == 0
+
+
+def test_a_landing_whose_record_cannot_be_written_happened_and_is_recorded_later(bench: Bench) -> None:
+    state = bench.box.home.gremlin("g").state
+    saved = state.with_name("saved")
+    script = bench.box.home.root / "filter"
+    script.write_text(f"#!/bin/sh\n[ -d '{state}' ] || {{ mv '{state}' '{saved}'; mkdir '{state}'; }}\ncat\n")
+    script.chmod(0o755)
+    bench.repo.git("config", "filter.late.smudge", f"'{script}'")
+    bench.repo.write({".git/info/attributes": "made.txt filter=late\n"})
+    code, said = bench.gremlins("land", "g")
+    assert (code, "landed on main" in said, "warning: its record" in said) == (0, True, True), said
+    assert bench.repo.read("made.txt") == "by a gremlin\n"
+    landed = bench.repo.head()
+
+    state.rmdir()
+    saved.rename(state)
+    assert bench.gremlins("land", "g")[0] == 0
+    assert (bench.life(), bench.repo.head()) == ("Landed", landed)
+
+
+def test_a_dry_run_says_why_it_would_not_land(bench: Bench) -> None:
+    assert bench.gremlins("land", "g", "--dry-run") == (0, "g: would land on main, 1 file changed\n")
+    bench.repo.write({"README.md": "half done\n"})
+    code, said = bench.gremlins("land", "g", "--dry-run")
+    assert (code, "uncommitted changes: README.md" in said) == (4, True), said
+    assert bench.life() == "Finished"
+
+
+def test_a_folder_of_others_is_not_taken_by_a_launch(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = bench.box.home.worktree("h") / "theirs.txt"
+    theirs.parent.mkdir()
+    theirs.write_text("theirs\n")
+    monkeypatch.chdir(bench.repo.path)
+    code, said = bench.gremlins("launch", "work", "--id", "h")
+    assert (code, "is there already" in said) == (4, True), said
+    assert theirs.read_text() == "theirs\n"
+    assert not bench.box.home.gremlin("h").root.exists()

@@ -6,16 +6,21 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gremlins.fleet.land import land
 from gremlins.paths import Home
 from gremlins.records.gremlin import Bailed, FailedGremlin, Finished
 from gremlins.simulator import ScriptedModel, Simulator
 from tests.conftest import Repo
 from tests.in_process import InProcessSandbox
 
-FIX = {"edits": [{"path": "calc.py", "old": "return a - b", "new": "return a + b"}], "summary": "add adds"}
+FIX: dict[str, Any] = {
+    "edits": [{"path": "calc.py", "old": "return a - b", "new": "return a + b"}],
+    "summary": "add adds",
+}
 WRONG = {"edits": [{"path": "calc.py", "old": "return a % b", "new": "return a + b"}], "summary": "add adds"}
 IMPLEMENT = "stages: [{type: implement, mode: batch}]\n"
 # -B: a fix of the same length within the same second would not be seen beside the bytecode of the bug.
@@ -48,6 +53,35 @@ def test_edits_become_a_commit_that_names_its_call(sandbox: MakeSandbox) -> None
     assert "return a + b" in (it.worktree(gremlin) / "calc.py").read_text()
     assert "Gremlins-Call: implement a1 t1 r1" in it.repo.git("log", "-1", "--format=%B", record.branch)
     assert "return a - b" in it.repo.read("calc.py"), "the person's own file was touched"
+
+
+def test_edits_of_ignored_files_are_left_out_with_a_note(sandbox: MakeSandbox) -> None:
+    it = sandbox({**FIX, "edits": [*FIX["edits"], {"path": "ignored/x.py", "content": "x\n"}]})
+    gremlin = it.make(IMPLEMENT)
+    record = it.run(gremlin)
+    assert it.repo.git("diff", "--name-only", record.base, record.branch) == "calc.py"
+    assert not (it.worktree(gremlin) / "ignored").exists()
+    note = "left out, because git ignores them: ignored/x.py"
+    assert note in it.log(gremlin)
+    assert note in it.repo.git("log", "-1", "--format=%B", record.branch)
+
+
+def test_a_change_of_ignored_files_only_is_no_change_and_says_so(sandbox: MakeSandbox) -> None:
+    it = sandbox({"edits": [{"path": "a.log", "content": "x\n"}], "summary": "logs"})
+    status = it.run(it.make(IMPLEMENT)).status
+    assert isinstance(status, Bailed)
+    assert (status.kind, "git ignores them: a.log" in status.detail) == ("empty_implementation", True)
+
+
+def test_control_characters_of_a_task_reach_no_commit_message(sandbox: MakeSandbox) -> None:
+    it = sandbox(FIX)
+    gremlin = it.make(IMPLEMENT, task="Fix \x1b[31madd\x07\x9b\u202e it subtracts\x00")
+    record = it.run(gremlin)
+    assert it.repo.git("log", "-1", "--format=%s", record.branch) == "Fix add it subtracts"
+    land(it.home, gremlin, clock=it.clock)
+    message = it.repo.git("log", "-1", "--format=%B", "main")
+    assert message.splitlines()[0] == "Fix add it subtracts"
+    assert not [c for c in message if ord(c) < 32 and c != "\n"]
 
 
 def test_edits_that_do_not_match_are_sent_back_once(sandbox: MakeSandbox) -> None:
