@@ -38,6 +38,7 @@ from gremlins.repository.project import find_project, refuse_gremlins_own
 from gremlins.repository.trust import check_trust
 from gremlins.repository.worktree import Worktree, branch_name
 from gremlins.stages.spec import AgentStage, Exec, Handoff, Implement, OpenPr, Plan, Verify, WaitCi, WaitReview, walk
+from gremlins.text import normalised
 
 ANTHROPIC = frozenset({"claude", "anthropic"})
 
@@ -60,6 +61,11 @@ class LaunchRequest:
     builds_on: tuple[str, ...] = ()
     """Gremlins whose branches `base_ref` holds."""
     bead_id: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("task", "title", "plan"):
+            if (text := getattr(self, name)) is not None:
+                object.__setattr__(self, name, normalised(text))
 
 
 @dataclass(frozen=True)

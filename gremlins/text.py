@@ -17,6 +17,20 @@ def cleaned(text: str) -> str:
     return _ORDERS.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
+_NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+"""C0 without tab and line ends, DEL, C1, lone surrogates: git, a database or a file refuses them, or a reader obeys."""
+
+
+def normalised(text: str) -> str:
+    """`text` as it is taken in, from a person, a model or a repository: each character that is no text is U+FFFD."""
+    return text if text.isprintable() else _NO_TEXT.sub("\ufffd", text)
+
+
+def normalised_value(value: object) -> object:
+    """The same before a model's field is checked; what is no text stays."""
+    return normalised(value) if isinstance(value, str) else value
+
+
 def escaped(json_text: str) -> str:
     """A JSON document with the same characters as `\\uXXXX`: it means the same."""
     return _ORDERS.sub(lambda found: f"\\u{ord(found[0]):04x}", json_text)

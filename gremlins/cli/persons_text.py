@@ -12,6 +12,7 @@ from pathlib import Path
 import typer
 
 from gremlins.errors import NotReady
+from gremlins.text import normalised
 
 COMMENT = "# "
 
@@ -27,6 +28,7 @@ def read_text(given: str | None, *, quoted: str) -> str:
         given = _edited(quoted)
     elif given == "-":
         given = sys.stdin.buffer.read().decode(errors="replace")
+    given = normalised(given)
     if not given.strip():
         raise typer.BadParameter("is empty; nothing was changed", param_hint="TEXT")
     return given.strip() + "\n" if "\n" in given.strip() else given.strip()

@@ -17,6 +17,7 @@ from gremlins.fleet.observe import resolve
 from gremlins.fleet.status import look
 from gremlins.paths import Home
 from gremlins.records.gremlin import Remark
+from gremlins.text import normalised
 
 
 def revise(
@@ -67,7 +68,8 @@ def _comments(path: Path) -> list[Remark]:
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             hint = 'each line is {"path": "src/a.py", "line": 12, "text": "…"}; line may be left out'
             raise GremlinsError(f"{path}:{number}: not a comment ({error})", hint=hint) from None
-        found.append(Remark(text=comment.text, path=comment.path, line=comment.line))
+        path_ = None if comment.path is None else normalised(comment.path)
+        found.append(Remark(text=normalised(comment.text), path=path_, line=comment.line))
     if not found:
         raise GremlinsError(f"there are no comments in {path}")
     return found

@@ -15,6 +15,7 @@ from gremlins.files import make_private_dir, write_atomic
 from gremlins.outcome import Outcome
 from gremlins.repository.worktree import Worktree
 from gremlins.stages.spec import AgentStage, Stage
+from gremlins.text import normalised
 
 
 class Steps(Protocol):
@@ -83,9 +84,11 @@ class StageContext:
         revision: int = 0,
         edits_worktree: bool = False,
     ) -> Answer:
-        """Ask the stage's model in the stage's mode. Raises what `Client.run` raises."""
+        """Ask the stage's model in the stage's mode. Raises what `Client.run` raises. The record keeps the reply as it
+        came; the text given back is normalised.
+        """
         client = self.make_client(str(spec.settled_client), self.session)
-        return client.run(
+        answer = client.run(
             prompt,
             label=label or self.path,
             mode=spec.settled_mode,
@@ -93,6 +96,7 @@ class StageContext:
             revision=revision,
             edits_worktree=edits_worktree,
         )
+        return replace(answer, text=normalised(answer.text))
 
     def artifact(self, name: str) -> str | None:
         """The text of an artifact of this scope, else of the scopes around it; None while there is none."""
@@ -114,6 +118,7 @@ class StageContext:
 def write_text(path: Path, text: str) -> None:
     """Write an artifact, its last line ended, and make its folder."""
     make_private_dir(path.parent)
+    text = normalised(text)
     write_atomic(path, text if text.endswith("\n") else text + "\n")
 
 

@@ -18,6 +18,7 @@ from gremlins.errors import GremlinsError
 from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.stages.base import StageContext, write_text
 from gremlins.stages.context.briefing import Briefing, prompt_for
+from gremlins.stages.edits.answer import Text
 from gremlins.stages.edits.code_change import corrected
 from gremlins.stages.secrecy import screen_diff
 from gremlins.stages.spec import Handoff
@@ -33,10 +34,10 @@ class Decision(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     decision: Literal["done", "next", "bail"]
-    reason: str
-    rolling_plan: str = ""
-    child_plan: str = ""
-    operator_follow_ups: tuple[str, ...] = ()
+    reason: Text
+    rolling_plan: Text = ""
+    child_plan: Text = ""
+    operator_follow_ups: tuple[Text, ...] = ()
 
 
 class Nonsense(GremlinsError):

@@ -162,6 +162,18 @@ def test_a_file_that_was_not_shown_is_never_replaced(sandbox: MakeSandbox) -> No
     assert it.repo.git("diff", "--name-only", record.base, record.branch) == ""
 
 
+def test_replies_with_characters_that_are_no_text_are_used(sandbox: MakeSandbox) -> None:
+    """A NUL in a plan or a summary made paid work that could never land."""
+    odd = json.dumps({**FIX, "summary": "add\0 adds \x1b[31m"})
+    it = sandbox("1. Add\0 it\x1b[31m.", odd.replace("[31m", "\\ud800"))
+    gremlin = it.make("stages: [{type: plan, mode: batch}, {type: implement, mode: batch}]\n", task="Do\0 it.")
+    record = it.run(gremlin)
+    assert isinstance(record.status, Finished), record.status
+    assert record.task == "Do\ufffd it."
+    assert (it.home.gremlin(gremlin).artifacts / "plan.md").read_text() == "1. Add\ufffd it\ufffd[31m.\n"
+    assert "add\ufffd adds" in it.repo.git("log", "-1", "--format=%B", record.branch)
+
+
 def test_an_agent_that_cannot_go_on_bails_and_changes_nothing(sandbox: MakeSandbox) -> None:
     it = sandbox({"edits": [], "summary": "Two ways.\nBAIL: needs_human: which one?"})
     status = it.run(it.make(IMPLEMENT)).status

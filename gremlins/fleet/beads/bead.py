@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, field_validator
 
 from gremlins.clock import parse_time
 from gremlins.errors import GremlinsError
+from gremlins.text import normalised_value
 
 BeadStatus = Literal["open", "in_progress", "closed", "failed", "deferred"]
 STATUSES: tuple[BeadStatus, ...] = ("open", "in_progress", "closed", "failed", "deferred")
@@ -36,6 +37,10 @@ def _is_time(text: str) -> str:
 
 Rfc3339 = Annotated[str, AfterValidator(_is_time)]
 """An RFC 3339 time, kept as written."""
+
+
+Text = Annotated[str, BeforeValidator(normalised_value)]
+"""A text of a bead, without characters that are no text."""
 
 
 def _is_id(text: str) -> str:
@@ -64,11 +69,11 @@ class Issue(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     id: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_is_id)]
-    title: Annotated[str, Field(min_length=1, max_length=TITLE_MAX)]
-    description: str = ""
-    design: str = ""
-    acceptance_criteria: str = ""
-    notes: str = ""
+    title: Annotated[Text, Field(min_length=1, max_length=TITLE_MAX)]
+    description: Text = ""
+    design: Text = ""
+    acceptance_criteria: Text = ""
+    notes: Text = ""
     status: Annotated[str, Field(min_length=1)] = "open"
     priority: Annotated[StrictInt, Field(ge=0, le=4)] = 2
     issue_type: str = "task"
@@ -77,7 +82,7 @@ class Issue(BaseModel):
     updated_at: Rfc3339
     started_at: Rfc3339 | None = None
     closed_at: Rfc3339 | None = None
-    close_reason: str = ""
+    close_reason: Text = ""
     due_at: Rfc3339 | None = None
     defer_until: Rfc3339 | None = None
     external_ref: str | None = None

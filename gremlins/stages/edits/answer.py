@@ -8,10 +8,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
 
 from gremlins.errors import GremlinsError
 from gremlins.outcome import Bail
+from gremlins.text import normalised_value
+
+Text = Annotated[str, BeforeValidator(normalised_value)]
+"""A text that a model wrote, without characters that are no text."""
 
 
 class _Edit(BaseModel):
@@ -46,7 +50,7 @@ class EditReply(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     edits: tuple[Edit, ...]
-    summary: str = ""
+    summary: Text = ""
 
 
 def _object(**properties: Mapping[str, Any]) -> dict[str, Any]:

@@ -296,6 +296,8 @@ LARGEST_SHOWN = 40_000
 
 def _encoded(file: TextFile, text: str) -> bytes:
     """The bytes of a text in the encoding that its file has. Raises Misfit."""
+    if "\0" in text:
+        raise Misfit("the text holds a NUL, which no text file does")
     try:
         return file.encode(text)
     except UnicodeEncodeError as error:

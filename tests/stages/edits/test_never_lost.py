@@ -201,6 +201,11 @@ def test_a_sign_that_the_encoding_lacks_is_sent_back(repo: Repo) -> None:
     assert "has no `→`" in why(check_edits(repo.path, [Replace(path="f.py", old="x = 1", new="x → 1")], ""))
 
 
+@pytest.mark.parametrize("edit", [Write(path="new.py", content="a\0b"), Replace(path="calc.py", old="a - b", new="\0")])
+def test_a_nul_does_not_get_into_a_file(repo: Repo, edit: Edit) -> None:
+    assert "holds a NUL" in why(check_edits(repo.path, [edit], ""))
+
+
 def test_a_file_that_is_no_text_is_not_edited(repo: Repo) -> None:
     repo.commit({"f.bin": b"PK\0\1\2x = 1\xff"})
     assert "not a text file" in why(check_edits(repo.path, [Replace(path="f.bin", old="x = 1", new="x")], ""))
