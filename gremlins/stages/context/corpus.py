@@ -1,4 +1,4 @@
-"""A repository's files as far as choosing among them cares: identifiers, paths, imports, kinds. No parser, no index."""
+"""A repository's files as far as choosing among them cares: identifiers, paths, imports, kinds."""
 
 from __future__ import annotations
 
@@ -8,15 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-_DEFINES = re.compile(
-    r"""^[ \t]*(?:
-        (?:[a-z]+(?:\([\w ]+\))?[ \t]+){0,4}?
-        (?:def|class|function\*?|func|fn|struct|enum|interface|trait|type|const|let|var|module|macro_rules!|sub|\#define)
-        [ \t]+(?:\([^)\n]*\)[ \t]*)?(?P<named>[A-Za-z_$][\w$]*)
-      | (?P<assigned>[A-Za-z_$][\w$]*)[ \t]*(?::[^\n=]+)?=(?!=)
-    )""",
-    re.VERBOSE | re.MULTILINE,
-)
+from gremlins.stages.context.syntax import Definition, Syntax, lines_of, read_syntax
 
 
 @dataclass
@@ -31,14 +23,19 @@ class SourceFile:
     """Identifiers in all."""
 
     @cached_property
-    def definitions(self) -> Mapping[str, Sequence[int]]:
-        """The file's definitions: name → lines, counted from 1."""
-        found: dict[str, list[int]] = defaultdict(list)
-        line, at = 1, 0
-        for match in _DEFINES.finditer(self.text):
-            line += self.text.count("\n", at, match.end())
-            at = match.end()
-            found[match["named"] or match["assigned"]].append(line)
+    def syntax(self) -> Syntax:
+        return read_syntax(self.path, self.text)
+
+    @cached_property
+    def lines(self) -> Sequence[str]:
+        return lines_of(self.text)
+
+    @cached_property
+    def definitions(self) -> Mapping[str, Sequence[Definition]]:
+        """The file's definitions by name."""
+        found: dict[str, list[Definition]] = defaultdict(list)
+        for definition in self.syntax.definitions:
+            found[definition.name].append(definition)
         return found
 
 
@@ -75,6 +72,8 @@ class Corpus:
 
     def at_module(self, dotted: Sequence[str]) -> list[str]:
         """The files that a module's name means, `a.b.c` being `a/b/c.py`, `a/b/c/__init__.py`, `src/a/b/c.ts` …"""
+        if not dotted:
+            return []
         wanted = "/".join(dotted)
         found = [
             path
@@ -103,53 +102,7 @@ def count_identifiers(raw: bytes) -> Counter[str]:
     return Counter(raw.translate(_TO_SPACES).decode("ascii").split())
 
 
-# --- blocks
-
-
-def block_of(text: str, name: str) -> tuple[int, int] | None:
-    """The lines (from 0, end excluded) of the function or class called `name`, by indentation."""
-    lines = text.splitlines()
-    opening = re.compile(
-        rf"\s*(?:async\s+|export\s+|pub\s+|static\s+)*(?:def|class|func|function|fn)\s+{re.escape(name)}\b"
-    )
-    for start, line in enumerate(lines):
-        if opening.match(line):
-            return start, block_end(lines, start)
-    return None
-
-
-def block_end(lines: Sequence[str], start: int) -> int:
-    """The first line after a block: where something is indented no deeper than its first line. Closing brackets
-    belong to it, blank lines before what follows do not.
-    """
-    depth = _indent(lines[start])
-    end = start + 1
-    for number in range(start + 1, len(lines)):
-        line = lines[number]
-        if line.strip() and _indent(line) <= depth and not line.lstrip().startswith((")", "]", "}")):
-            break
-        if line.strip():
-            end = number + 1
-    return end
-
-
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip())
-
-
 # --- who imports whom
-
-_IMPORT = re.compile(
-    r"""^[ \t]*(?:
-        from[ \t]+(?P<package>\.*[\w.]*)[ \t]+import[ \t]+(?P<names>\([^)]*\)|[^\n#]+)
-      | import[ \t]+(?P<modules>[\w.]+(?:[ \t]+as[ \t]+\w+)?(?:[ \t]*,[ \t]*[\w.]+(?:[ \t]+as[ \t]+\w+)?)*)
-        [ \t;]*(?:\#.*)?$
-      | (?:pub\s+)?use\s+(?P<rust>[\w:]+)
-      | (?:pub\s+)?mod\s+(?P<mod>\w+);
-    )""",
-    re.VERBOSE | re.MULTILINE,
-)
-_QUOTED_IMPORT = re.compile(r"""(?:\bfrom|\brequire\(|\bimport\(?|\binclude|\#include)\s*["']([^"'\n]+)["']""")
 
 
 def imports_of(corpus: Corpus, path: str) -> dict[str, list[str]]:
@@ -160,34 +113,26 @@ def imports_of(corpus: Corpus, path: str) -> dict[str, list[str]]:
 
 
 def _imports_of(corpus: Corpus, path: str) -> dict[str, list[str]]:
-    text = corpus.sources[path].text
     found: dict[str, list[str]] = defaultdict(list)
-    for match in _IMPORT.finditer(text):
-        if match["package"] is not None:
-            _python_from(corpus, path, match["package"], match["names"], found)
-        else:
-            for module in re.split(r"\s*,\s*", match["modules"] or match["rust"] or match["mod"]):
-                parts = [
-                    part for part in re.split(r"\.|::", module.split()[0]) if part and part not in ("crate", "super")
-                ]
-                for target in corpus.at_module(parts) if parts else []:
-                    found[target].extend([])
     folder = path.split("/")[:-1]
-    for quoted in _QUOTED_IMPORT.findall(text):
-        for target in _quoted_target(corpus, folder, quoted):
-            found[target].extend([])
+    for one in corpus.sources[path].syntax.imports:
+        if one.quoted:
+            for target in _quoted_target(corpus, folder, one.module):
+                found[target].extend(())
+            continue
+        dots = len(one.module) - len(one.module.lstrip("."))
+        base = path.split("/")[:-dots] if dots else []
+        parts = [
+            *base,
+            *(part for part in re.split(r"\.|::", one.module) if part not in ("", "crate", "super", "self")),
+        ]
+        for name in one.names:
+            for target in corpus.at_module([*parts, name]) or corpus.at_module(parts):
+                found[target].append(name)
+        for target in () if one.names else corpus.at_module(parts) or corpus.at_module(parts[:-1]):
+            found[target].extend(())
     found.pop(path, None)
     return dict(found)
-
-
-def _python_from(corpus: Corpus, path: str, package: str, names: str, found: dict[str, list[str]]) -> None:
-    dots = len(package) - len(package.lstrip("."))
-    base = path.split("/")[:-dots] if dots else []
-    parts = [*base, *(part for part in package.lstrip(".").split(".") if part)]
-    taken = [name.split()[0] for name in re.split(r"[,\s()]*[,\n()][,\s()]*", names) if name.split()]
-    for name in taken:
-        for target in corpus.at_module([*parts, name]) or (corpus.at_module(parts) if parts else []):
-            found[target].append(name)
 
 
 def _quoted_target(corpus: Corpus, folder: Sequence[str], quoted: str) -> list[str]:

@@ -257,25 +257,26 @@ class _Builder:
         return self._sliced(file, limit, values) or _Section("", 0, PackEntry(file.path, 0, "listed", file.why))
 
     def _sliced(self, file: Ranked, limit: int, values: Mapping[str, float]) -> _Section | None:
-        text = self.corpus.sources[file.path].text
-        lines = text.splitlines(keepends=True)
+        source = self.corpus.sources[file.path]
+        lines = source.lines
         if limit < 300 or not lines:
             return None
-        weights = line_weights(text, values)
+        definitions = source.syntax.definitions
+        weights = line_weights(lines, values)
         for line, weight in file.lines.items():
             weights[line] = weights.get(line, 0.0) + 10 * weight
         size = [estimate_tokens(line) for line in lines]
-        slices = choose_slices(lines, weights, size, limit - 80)
+        slices = choose_slices(len(lines), weights, size, limit - 80, definitions, frozenset(file.lines))
         if not slices:
             return None
         body, after = [], 0
         for part in slices:
             if part.first > after + 1:
-                body.append(gap_note(lines, after + 1, part.first - 1) + "\n")
+                body.append(gap_note(definitions, after + 1, part.first - 1) + "\n")
             body.extend(lines[part.first - 1 : part.last])
             after = part.last
         if after < len(lines):
-            body.append(gap_note(lines, after + 1, len(lines)) + "\n")
+            body.append(gap_note(definitions, after + 1, len(lines)) + "\n")
         spans = ", ".join(f"{part.first}-{part.last}" for part in slices)
         shown = tagged("file", "".join(body), path=file.path, lines=f"{spans} of {len(lines)}")
         tokens = estimate_tokens(shown) + 1
@@ -310,7 +311,7 @@ class _Builder:
 
     def _excerpt(self, path: str, limit: int) -> _Section | None:
         """The beginning of a file, whole lines."""
-        lines = self.corpus.sources[path].text.splitlines(keepends=True)
+        lines = self.corpus.sources[path].lines
         room, count = limit - 60, 0
         for line in lines:
             room -= estimate_tokens(line)

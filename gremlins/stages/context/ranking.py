@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from gremlins.stages.context.corpus import (
     Corpus,
     SourceFile,
-    block_of,
     imports_of,
     is_source,
     kind_factor,
@@ -82,7 +81,7 @@ def changed_places(corpus: Corpus, path: str, patch: str) -> list[Mention]:
 
 def changed_lines(patch: str) -> str:
     """The lines a patch adds and removes."""
-    return "\n".join(line[1:] for line in patch.splitlines() if re.match(r"[+-](?![+-]{2} )", line))
+    return "\n".join(line[1:] for line in patch.split("\n") if re.match(r"[+-](?![+-]{2} )", line))
 
 
 @dataclass(frozen=True)
@@ -105,13 +104,14 @@ def find_failing_tests(corpus: Corpus, text: str) -> list[FailingTest]:
 
 def bodies_of(corpus: Corpus, failing: Sequence[FailingTest]) -> str:
     """The source of the failing tests: the names that they use are the task's own."""
-    bodies = []
-    for test in failing[:20]:
-        text = corpus.sources[test.path].text
-        span = block_of(text, test.name)
-        if span:
-            bodies.append("\n".join(text.splitlines()[slice(*span)]))
+    bodies = ["".join(corpus.sources[test.path].lines[slice(*_span(corpus, test))]) for test in failing[:20]]
     return "\n".join(dict.fromkeys(bodies))
+
+
+def _span(corpus: Corpus, test: FailingTest) -> tuple[int, int]:
+    """The lines of a test, from 0, end excluded."""
+    found = corpus.sources[test.path].definitions.get(test.name)
+    return (found[0].at - 1, found[0].last) if found else (0, 0)
 
 
 # --- scores
@@ -161,12 +161,12 @@ def rank(corpus: Corpus, query: TaskWords, mentions: Sequence[Mention], failing:
     return Ranking(files, values)
 
 
-def line_weights(text: str, values: Mapping[str, float]) -> dict[int, float]:
+def line_weights(lines: Sequence[str], values: Mapping[str, float]) -> dict[int, float]:
     """Score of each line (from 1) of a file for the task's words."""
     matcher = _Matcher(values)
     worth: dict[str, float] = {}
     weights = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         words = sorted(set(IDENTIFIER.findall(line)))
         for word in words:
             if word not in worth:
@@ -250,11 +250,11 @@ def _score_definitions(corpus: Corpus, query: TaskWords, ranked: Mapping[str, Ra
         if not 0 < len(paths) <= many:
             continue
         weight = 3 * query.names[name] * _rarity(len(corpus.sources), len(paths))
-        found = {path: lines for path in paths if (lines := corpus.sources[path].definitions.get(name))}
-        for path, lines in found.items():
+        found = {path: there for path in paths if (there := corpus.sources[path].definitions.get(name))}
+        for path, there in found.items():
             ranked[path].add(weight * kind_factor(path) / math.sqrt(len(found)), f"defines {name}")
-            for line in lines[:20]:
-                ranked[path].lines[line] = max(ranked[path].lines.get(line, 0.0), weight)
+            for definition in there[:20]:
+                ranked[path].lines[definition.at] = max(ranked[path].lines.get(definition.at, 0.0), weight)
 
 
 def _score_mentions(corpus: Corpus, mentions: Sequence[Mention], ranked: Mapping[str, Ranked], top: float) -> None:
@@ -275,12 +275,10 @@ def _score_failing(corpus: Corpus, failing: Sequence[FailingTest], ranked: Mappi
     """Imports of a failing test; those its body uses count most."""
     share = 1 / math.sqrt(len(failing)) if failing else 0.0
     for test in failing:
-        source = corpus.sources[test.path]
-        span = block_of(source.text, test.name)
-        body = "\n".join(source.text.splitlines()[slice(*span)]) if span else ""
-        if span:
-            ranked[test.path].lines[span[0] + 1] = 2 * top
-        used = set(IDENTIFIER.findall(body))
+        start, end = _span(corpus, test)
+        if end:
+            ranked[test.path].lines[start + 1] = 2 * top
+        used = set(IDENTIFIER.findall("".join(corpus.sources[test.path].lines[start:end])))
         ranked[test.path].add(0.5 * top * share, "failing test")
         for path, names in imports_of(corpus, test.path).items():
             hit = used & {*names, module_parts(path)[-1]}

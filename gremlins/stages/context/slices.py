@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from gremlins.stages.context.corpus import block_end
+from gremlins.stages.context.syntax import Definition
 
-_OPENS = re.compile(
-    r"\s*(?:(?:async |export |default |public |private |protected |static |abstract |final |unsafe |pub(?:\(\w+\))? )*"
-    r"(?:def|class|function|func|fn|impl|struct|enum|interface|trait|module|namespace)\b)"
-)
-_NAMED = re.compile(
-    r"\s*(?:async |export |default |public |private |protected |static |abstract |final |pub(?:\(\w+\))? )*"
-    r"(?:def|class|function\*?|func|fn|impl|struct|enum|interface|trait|module)\s+([\w.:<>]+)"
-)
 HEAD = 25
 LONGEST_BLOCK = 140
 AROUND = 12
@@ -30,22 +21,32 @@ class Slice:
     last: int
 
 
-def choose_slices(lines: Sequence[str], weights: Mapping[int, float], size: Sequence[int], budget: int) -> list[Slice]:
+def choose_slices(
+    count: int,
+    weights: Mapping[int, float],
+    size: Sequence[int],
+    budget: int,
+    definitions: Sequence[Definition],
+    named: frozenset[int] = frozenset(),
+) -> list[Slice]:
     """The head of a file and the blocks around its weightiest lines, as many as `budget` holds.
 
-    `size` is what each line costs. Slices come in file order and do not touch.
+    `count` is the number of lines, `size` is what each costs. A definition whose line is in `named` is wanted whole,
+    however long. Slices come in file order and do not touch.
     """
     shown: set[int] = set()
     left = budget
-    head = range(min(HEAD, len(lines)))
-    spread = _spread(weights, len(lines))
+    head = range(min(HEAD, count))
+    spread = _spread(weights, count)
     wanted = sorted(spread, key=lambda line: (-spread[line], line))[:MOST_TRIED]
+    wanted.sort(key=lambda line: line not in named)
+    blocks = _Blocks(definitions, count, named)
     for block in [
-        _block(lines, wanted[0] - 1) if wanted else head,
+        blocks.around(wanted[0]) if wanted else head,
         head,
-        *(_block(lines, line - 1) for line in wanted[1:]),
+        *(blocks.around(line) for line in wanted[1:]),
     ]:
-        new = [number for number in block if number not in shown and number < len(lines)]
+        new = [number for number in block if number not in shown]
         cost = sum(size[number] for number in new) + GAP
         if new and cost > left:  # the block's own beginning says most
             new, cost = _fitting(new, size, left)
@@ -72,39 +73,28 @@ GAP = 30
 """Tokens of the line that stands for a gap, at most."""
 
 
-def _block(lines: Sequence[str], at: int) -> list[int]:
-    """The function or class around a line if it is not too long, else some lines around it; and the lines that open
-    what it is in.
-    """
-    at = min(max(at, 0), len(lines) - 1)
-    openings = _openings(lines, at)
-    around = range(max(0, at - AROUND), min(len(lines), at + AROUND + 1))
-    if openings:
-        start = openings[0]
-        end = max(block_end(lines, start), at + 1)
-        while start > 0 and lines[start - 1].lstrip().startswith(("@", "#[", "///", "//", "#:")):
-            start -= 1
-        if end - start <= LONGEST_BLOCK:
-            around = range(start, end)
-    return [*reversed(openings[1:]), *around] if openings else list(around)
+class _Blocks:
+    """The definitions of a file, as blocks of lines counted from 0."""
 
+    def __init__(self, definitions: Sequence[Definition], count: int, named: frozenset[int]) -> None:
+        self.count = count
+        self.named = named
+        self.longer = [one for one in definitions if one.last > one.first]
 
-def _openings(lines: Sequence[str], at: int) -> list[int]:
-    """The lines that open the named blocks around a line, innermost first; the line itself where it opens one."""
-    found = []
-    depth = None
-    for number in range(at, -1, -1):
-        line = lines[number]
-        if not line.strip() or (depth is not None and line.lstrip().startswith((")", "]", "}"))):
-            continue
-        indent = len(line) - len(line.lstrip())
-        if depth is None or indent < depth:
-            depth = indent
-            if _OPENS.match(line):
-                found.append(number)
-            if depth == 0:
-                break
-    return found
+    def around(self, line: int) -> list[int]:
+        """The innermost definition around a line (from 1) if it is not too long or is meant itself, else some lines
+        around it; and the lines that open what it is in.
+        """
+        inside = [one for one in self.longer if one.first <= line <= one.last]
+        inside.sort(key=lambda one: (one.at != line, one.last - one.first))
+        around = range(max(0, line - 1 - AROUND), min(self.count, line + AROUND))
+        if inside:
+            inner = inside[0]
+            meant = inner.at == line and line in self.named
+            if meant or inner.last - inner.first < LONGEST_BLOCK:
+                around = range(inner.first - 1, min(inner.last, self.count))
+        openings = sorted({one.at - 1 for one in inside} - set(around))
+        return [*openings, *around]
 
 
 def _fitting(numbers: Sequence[int], size: Sequence[int], budget: int) -> tuple[list[int], int]:
@@ -141,8 +131,8 @@ def _runs(numbers: Iterable[int]) -> list[Slice]:
     return runs
 
 
-def gap_note(lines: Sequence[str], first: int, last: int) -> str:
+def gap_note(definitions: Sequence[Definition], first: int, last: int) -> str:
     """The line that stands for lines `first` to `last` (from 1): how many, and what is defined there."""
-    names = [match[1] for line in lines[first - 1 : last] if (match := _NAMED.match(line))]
+    names = list(dict.fromkeys(one.name for one in definitions if first <= one.at <= last))
     shown = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
     return f"[lines {first}–{last} are not shown{f': {shown[:200]}' if shown else ''}]"
