@@ -394,7 +394,7 @@ def _imports(node: Any, source: bytes) -> Iterator[Import]:
             for found in re.findall(r"""['"]([^'"\n]{1,300})['"]""", _text(node, source)[:1000]):
                 yield Import(found.lstrip("/"), quoted=True)
         case _:
-            words = re.findall(r"[\w.\\]{2,300}", _text(node, source)[:1000])
+            words = re.findall(r"[\w.\\]{1,300}", _text(node, source)[:1000])
             dotted = [word for word in words if word not in ("import", "static", "using", "global", "testable", "as")]
             yield from (Import(word.strip("\\.").replace("\\", ".")) for word in dotted[:1])
 
