@@ -47,7 +47,7 @@ INSIDE: dict[str, list[set[str]]] = {
                 {"batch"}, {"live"}, {"claude", "copilot"}, {"providers"}, {"registry"}],
     "clients.batch": [{"api", "booking", "results", "waiter"}, {"lost", "shared_poll"}, {"engine", "become_waiter"},
                       {"client"}, {"stopping"}],
-    "stages": [{"spec"}, {"base", "revision"}, {"secrecy", "tags", "text_files"}, {"commands", "edits"},
+    "stages": [{"spec"}, {"base", "revision"}, {"asking", "secrecy", "tags", "text_files"}, {"commands", "edits"},
                {"branches", "context", "pull_request"},
                {"exec_", "handoff", "implement", "open_pr", "parallel", "plan", "review_code", "verify",
                 "wait_ci", "wait_review"}, {"address_code", "agent", "loop"}, {"table"}],

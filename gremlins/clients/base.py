@@ -24,13 +24,14 @@ from gremlins.records.gremlin import Mode, ParkedCall
 @dataclass(frozen=True)
 class Prompt:
     """The request of a call. `schema` asks for structured output; `followups` are pairs of an earlier reply and our
-    correction.
+    answer to it; `turn` is the turn of the conversation that it begins.
     """
 
     text: str
     system: str | None = None
     schema: Mapping[str, Any] | None = None
     followups: tuple[tuple[str, str], ...] = ()
+    turn: int = 1
 
 
 PromptSource = Prompt | str | Callable[[], Prompt]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gremlins.outcome import Bail, Done, Failed, Outcome
+from gremlins.stages.asking import ask
 from gremlins.stages.base import StageContext
 from gremlins.stages.context.briefing import Briefing, prompt_for
 from gremlins.stages.edits.answer import parse_verdict
@@ -22,7 +23,9 @@ def run(spec: PromptStage, context: StageContext) -> Outcome:
         }
         return Briefing("agent", sections, evidence=spec.prompt_text or "")
 
-    answer = context.ask(spec, prompt_for(spec, context, brief))
+    answer = ask(spec, context, prompt_for(spec, context, brief))
+    if isinstance(answer, Bail):
+        return answer
     if not answer.text.strip():
         return Failed("task", f"the reply for `{spec.name}` came back empty")
     context.write_artifact(f"{spec.name}.md", answer.text)

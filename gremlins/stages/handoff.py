@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from gremlins.clients.base import Answer
 from gremlins.errors import GremlinsError
 from gremlins.outcome import Bail, Done, Failed, Outcome
+from gremlins.stages.asking import ask, corrected
 from gremlins.stages.base import StageContext, write_text
 from gremlins.stages.context.briefing import Briefing, prompt_for
 from gremlins.stages.edits.answer import Text
-from gremlins.stages.edits.code_change import corrected
 from gremlins.stages.secrecy import screen_diff
 from gremlins.stages.spec import Handoff
 
@@ -46,7 +46,9 @@ class Nonsense(GremlinsError):
 
 def run(spec: Handoff, context: StageContext) -> Outcome:
     """Ask what the next round is, and keep the answer. One that is no decision is sent back once."""
-    answer = context.ask(spec, prompt_for(spec, context, lambda: _brief(context)))
+    answer = ask(spec, context, prompt_for(spec, context, lambda: _brief(context)))
+    if isinstance(answer, Bail):
+        return answer
     try:
         decision = parse_decision(answer.text)
     except Nonsense as error:
@@ -63,7 +65,7 @@ def _ask_again(spec: Handoff, context: StageContext, first: Answer, error: Nonse
         f"That cannot be used: {error.message}. Answer again with the whole JSON object and nothing else. `decision` "
         "is `done`, `next` or `bail`, and `reason` says why."
     )
-    answer = context.ask(spec, lambda: corrected(first, correction), revision=1)
+    answer = context.ask(spec, lambda: corrected(first, correction), revision=first.record.revision + 1)
     try:
         return parse_decision(answer.text)
     except Nonsense as again:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gremlins.outcome import Bail, Done, Failed, Outcome
+from gremlins.stages.asking import ask
 from gremlins.stages.base import StageContext
 from gremlins.stages.context.briefing import Briefing, prompt_for
 from gremlins.stages.edits.answer import NothingToDo, parse_verdict
@@ -12,7 +13,9 @@ from gremlins.stages.spec import Plan
 def run(spec: Plan, context: StageContext) -> Outcome:
     """Ask for a plan and keep it."""
     brief = Briefing("plan", {"task": context.task})
-    answer = context.ask(spec, prompt_for(spec, context, lambda: brief))
+    answer = ask(spec, context, prompt_for(spec, context, lambda: brief))
+    if isinstance(answer, Bail):
+        return answer
     if not answer.text.strip():
         return Failed("task", "the plan came back empty")
     context.write_artifact("plan.md", answer.text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.repository.protected import protected
+from gremlins.stages.asking import ask
 from gremlins.stages.base import StageContext
 from gremlins.stages.context.briefing import Briefing, prompt_for
 from gremlins.stages.edits.answer import parse_verdict
@@ -28,7 +29,9 @@ def run(spec: ReviewCode, context: StageContext) -> Outcome:
         sections = {"task": context.task, "plan": plan, "protected_paths": paths, "diff": diff}
         return Briefing("review_code", sections, diff_base=worktree.base)
 
-    answer = context.ask(spec, prompt_for(spec, context, brief))
+    answer = ask(spec, context, prompt_for(spec, context, brief))
+    if isinstance(answer, Bail):
+        return answer
     if not answer.text.strip():
         return Failed("task", "the review came back empty")
     context.write_artifact("review.md", answer.text)

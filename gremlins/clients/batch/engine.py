@@ -192,7 +192,8 @@ class BatchEngine:
         key = CallKey(
             stage=label,
             attempt=self.session.attempt(label),
-            try_=1 + max((r.key.try_ for r in tries if r.key.turn == 1), default=0),
+            turn=prompt.turn,
+            try_=1 + max((r.key.try_ for r in tries if r.key.turn == prompt.turn), default=0),
         )
         self._put_intent(key, storable(build_request(self.model, prompt, ceiling)), revision, self.client)
 

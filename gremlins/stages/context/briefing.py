@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from gremlins.clients.base import Prompt
 from gremlins.records.persons_words import ANSWERS
+from gremlins.stages.asking import Need, items_of
 from gremlins.stages.base import StageContext
-from gremlins.stages.context.pack import Subject, build_pack, render_manifest
+from gremlins.stages.context.pack import Subject, build_pack
 from gremlins.stages.context.prompting import Kind, build
+from gremlins.stages.context.showing import render_manifest
+from gremlins.stages.context.supply import supply
 from gremlins.stages.spec import AgentStage
 
 
@@ -27,19 +31,50 @@ class Briefing:
 
 def prompt_for(
     spec: AgentStage, context: StageContext, brief: Callable[[], Briefing], *, label: str | None = None
-) -> Callable[[], Prompt]:
-    """Makes the prompt on demand: a call on record packs nothing again."""
+) -> BriefedQuestion:
+    """The prompt of a stage's call."""
+    return BriefedQuestion(spec, context, brief, label or context.path)
 
-    def make() -> Prompt:
-        briefing = brief()
-        mode: Literal["live", "batch"] = spec.settled_mode
-        sections = {**briefing.sections, "answers": context.artifact(ANSWERS) or ""}
+
+@dataclass(frozen=True)
+class BriefedQuestion:
+    """A stage's prompt, made on demand: a call on record packs nothing again."""
+
+    spec: AgentStage
+    context: StageContext
+    brief: Callable[[], Briefing]
+    label: str
+
+    def __call__(self) -> Prompt:
+        briefing = self.brief()
+        mode: Literal["live", "batch"] = self.spec.settled_mode
+        sections = {**briefing.sections, "answers": self.context.artifact(ANSWERS) or ""}
         if mode == "batch":
             sections.pop("diff", None)  # the pack holds it, within the budget
-            sections["repository"] = _pack(context, briefing, label or context.path)
-        return build(briefing.kind, mode=mode, template=spec.prompt_text, sections=sections)
+            sections["repository"] = _pack(self.context, briefing, self.label)
+        return build(briefing.kind, mode=mode, template=self.spec.prompt_text, sections=sections)
 
-    return make
+    def supply(self, need: Need, shown: str) -> str:
+        """The next message to a model that asked for more; what was given is listed in an artifact."""
+        context = self.context
+        pack = supply(context.worktree.path, need, shown, budget=context.settings.batch.context_tokens)
+        name = f"context-{self.label.replace('/', '-')}-need.md"
+        context.write_artifact(name, render_manifest(pack, stage=f"{self.label}, when it asked for more,"))
+        context.log(f"{self.label}: it gets about {pack.tokens} tokens more (artifacts/{name})")
+        return pack.text
+
+
+_NEEDS = re.compile(r"[\W_]*needs[\W_]*:(?P<rest>.*)", re.IGNORECASE)
+CLOSING_LINES = 12
+
+
+def plan_needs(plan: str) -> tuple[str, ...]:
+    """The files that a plan names for the stages after it: `needs: a.py, b.py`, or a list below it, at its end."""
+    lines = [line.strip() for line in plan.split("\n") if line.strip()][-CLOSING_LINES:]
+    for number in range(len(lines) - 1, -1, -1):
+        if found := _NEEDS.fullmatch(lines[number]):
+            return tuple(items_of(", ".join([found["rest"], *(line.lstrip("-*+ ") for line in lines[number + 1 :])])))
+    return ()
 
 
 def _pack(context: StageContext, briefing: Briefing, label: str) -> str:
@@ -49,6 +84,7 @@ def _pack(context: StageContext, briefing: Briefing, label: str) -> str:
         plan=briefing.sections.get("plan", ""),
         failure=briefing.evidence,
         diff_base=briefing.diff_base,
+        needs=plan_needs(briefing.sections.get("plan", "")),
     )
     pack = build_pack(context.worktree.path, subject, budget=context.settings.batch.context_tokens)
     name = label.replace("/", "-")

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from gremlins.stages.context.kinds import is_code, is_test
 from gremlins.stages.context.syntax import Definition, Syntax, lines_of, read_syntax
+from gremlins.stages.context.words import foreign_words
 
 
 @dataclass
@@ -21,6 +23,10 @@ class SourceFile:
     """Identifiers as written, and how often."""
     size: int
     """Identifiers in all."""
+    factor: float = 1.0
+    """Weight of its words: 1 for source, less for kinds of file that are seldom changed."""
+    cut: int = 0
+    """Lines that are too long to be shown to their ends."""
 
     @cached_property
     def syntax(self) -> Syntax:
@@ -46,6 +52,8 @@ class Corpus:
     sources: Mapping[str, SourceFile]
     by_name: Mapping[str, Sequence[str]] = field(init=False)
     by_stem: Mapping[str, Sequence[str]] = field(init=False)
+    bare: frozenset[str] = field(init=False)
+    """Names of files without a suffix: Makefile, .gitignore."""
     _imports: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -56,6 +64,7 @@ class Corpus:
             if is_code(path):
                 stems[module_parts(path)[-1]].append(path)
         self.by_name, self.by_stem = names, stems
+        self.bare = frozenset(name for name in names if "." not in name[1:])
 
     def at_path(self, named: str) -> list[str]:
         """The files that a path in a text means: the longest end of it that is the end of a path here."""
@@ -69,6 +78,11 @@ class Corpus:
                 alone = start == len(parts) - 1
                 return found if len(found) == 1 or (not alone and len(found) <= 3) else []
         return []
+
+    def at_end(self, end: str) -> list[str]:
+        """The files whose paths end so, if they are few."""
+        found = [path for path in self.by_name.get(end.rpartition("/")[2], ()) if f"/{path}".endswith(f"/{end}")]
+        return found if len(found) <= 3 else []
 
     def at_module(self, dotted: Sequence[str]) -> list[str]:
         """The files that a module's name means, `a.b.c` being `a/b/c.py`, `a/b/c/__init__.py`, `src/a/b/c.ts` …"""
@@ -97,9 +111,14 @@ LONGEST_PATH = 400
 _TO_SPACES = bytes(code if (code < 128 and chr(code).isalnum()) or chr(code) in "_$" else 32 for code in range(256))
 
 
-def count_identifiers(raw: bytes) -> Counter[str]:
-    """The identifiers of a file. By table and split: a regular expression takes thrice as long."""
-    return Counter(raw.translate(_TO_SPACES).decode("ascii").split())
+def count_identifiers(text: str) -> Counter[str]:
+    """The identifiers of a text, and its words in other scripts. By table and split: a regular expression takes thrice
+    as long.
+    """
+    counts = Counter(text.encode(errors="replace").translate(_TO_SPACES).decode("ascii").split())
+    if not text.isascii():
+        counts.update(foreign_words(text))
+    return counts
 
 
 # --- who imports whom
@@ -146,57 +165,6 @@ def _quoted_target(corpus: Corpus, folder: Sequence[str], quoted: str) -> list[s
         return []
     bare = [*parts[:-1], re.sub(r"\.(js|mjs|cjs|jsx|ts|tsx|h|hpp|py|rb|php)$", "", parts[-1])]
     return corpus.at_module(bare) or corpus.at_path("/".join(parts))
-
-
-# --- kinds of files
-
-_TEST = re.compile(
-    r"(^|/)(tests?|testing|specs?|__tests__|e2e)/|(^|/)(test_[^/]*|conftest)\.\w+$|[._-](test|tests|spec)\.\w+$|Tests?\.(java|kt|cs)$"
-)
-_SIDE = re.compile(r"(^|/)(examples?|demos?|benchmarks?|bench|samples?|scripts?|tools?|ci|\.github|\.circleci)/")
-_VENDORED = re.compile(
-    r"(^|/)(vendor|vendored|_vendor|third_party|thirdparty|node_modules|dist|build|site-packages|\.yarn|fixtures?|snapshots?"
-    r"|__snapshots__|testdata|locales?|migrations|egg-info|[^/]+\.egg-info)/|\.min\.(js|css)$|(^|/)PKG-INFO$"
-)
-_LOG = re.compile(
-    r"(^|/)(change(s|log)|history|news|release[-_]?notes|authors|contributors|licen[cs]e|copying|notice)(\.\w+)?$", re.I
-)
-_PROSE = re.compile(r"\.(md|rst|txt|adoc|tex|ipynb)$", re.I)
-_MARKUP = re.compile(r"\.(html?|css|scss|less|svelte|vue|jinja2?|j2|tmpl|erb|ejs)$", re.I)
-_CODE = re.compile(
-    r"\.(py|pyi|pyx|js|mjs|cjs|jsx|ts|tsx|mts|go|rs|rb|java|kt|kts|scala|groovy|c|h|cc|cpp|cxx|hpp|hh|m|mm|cs|fs|swift|php|ex|exs"
-    r"|erl|clj|cljs|hs|ml|mli|lua|pl|pm|r|jl|dart|zig|nim|sh|bash|zsh|fish|ps1|sql|proto|graphql|vue|svelte)$",
-    re.I,
-)
-
-
-def kind_factor(path: str) -> float:
-    """Weight of the file's words: 1 for source, less for kinds of file that are seldom changed."""
-    if _LOG.search(path):
-        return 0.08
-    if _VENDORED.search(path):
-        return 0.2
-    if _MARKUP.search(path):
-        return 0.6
-    if _PROSE.search(path) or not _CODE.search(path):
-        return 0.3
-    if _TEST.search(path):
-        return 0.4
-    return 0.6 if _SIDE.search(path) else 1.0
-
-
-def is_code(path: str) -> bool:
-    """A program, by its suffix."""
-    return _CODE.search(path) is not None
-
-
-def is_test(path: str) -> bool:
-    return _TEST.search(path) is not None
-
-
-def is_source(path: str) -> bool:
-    """Code that does the work: no test, no prose, no data, nothing copied in."""
-    return kind_factor(path) == 1.0
 
 
 def partners(corpus: Corpus, path: str) -> list[str]:

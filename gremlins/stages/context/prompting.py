@@ -33,6 +33,7 @@ HANDOFF_FORMAT: Mapping[str, Any] = {
             "rolling_plan": _text("What remains after the coming round, as markdown. Empty unless `next`."),
             "child_plan": _text("The coming round, standing on its own, as markdown. Empty unless `next`."),
             "operator_follow_ups": {"type": "array", "items": {"type": "string"}},
+            "need": {"type": "array", "items": {"type": "string"}, "description": "Paths of files that are missing."},
         },
         "required": ["decision", "reason", "rolling_plan", "child_plan", "operator_follow_ups"],
         "additionalProperties": False,
@@ -54,6 +55,8 @@ def build(kind: Kind, *, mode: Mode, template: str | None, sections: Mapping[str
     parts = [tagged(name, sections[name].strip()).rstrip() for name in (*known, *others)]
     parts += [tagged("task", task.strip()).rstrip()] if task.strip() else []
     parts += [own.strip(), _form(kind, mode).strip()]
+    if mode == "batch":
+        parts.append(_prompt_file("need_edits" if kind in CHANGES_CODE else "need_text").strip())
     return Prompt("\n\n".join(parts) + "\n", system=_prompt_file("system").strip(), schema=_schema(kind, mode))
 
 

@@ -12,12 +12,10 @@ from gremlins.stages.context.corpus import (
     Corpus,
     SourceFile,
     imports_of,
-    is_source,
-    kind_factor,
     module_parts,
     partners,
 )
-from gremlins.stages.context.words import COMMON, DOTTED, IDENTIFIER, TaskWords, parts_of, stem
+from gremlins.stages.context.words import COMMON, DOTTED, IDENTIFIER, TaskWords, foreign_words, parts_of, stem
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,13 @@ _PATH = re.compile(
     r"(?<![\w.@+~/\\-])(?P<path>[\w.@+~-]*(?:[/\\][\w.@+~-]+)+|[\w@+-][\w.@+-]*\.[A-Za-z]\w{0,5})"
     r"(?:\"?, line (?P<line1>\d+)|:(?P<line2>\d+)|\((?P<line3>\d+)[,)]|#L(?P<line4>\d+))?"
 )
+_FRAMES_OF_OTHERS = re.compile(
+    r"\bat [\w$.<>/]{1,300}\((?P<java>[\w$]{1,100}\.(?:java|kt|scala|groovy)):(?P<line1>\d{1,7})\)"
+    r"| in (?P<sharp>[^\n:]{0,3}[^\n:]{1,300}\.(?:cs|fs|vb)):line (?P<line2>\d{1,7})"
+    r"|(?<![^\s\"'])(?P<php>[^\s()]{1,300}\.(?:php|phtml|pm|pl|t))(?:\((?P<line3>\d{1,7})\)"
+    r"|:(?P<line4>\d{1,7})| (?:on )?line (?P<line5>\d{1,7}))"
+)
+"""Frames of Java and its like, which name the package and the file apart; of C#, of PHP and Perl."""
 _FRAME = re.compile(r"^[ \t]*(?:File \"|at |-->|\S+:\d+: (?:in|[A-Z]\w*(?:Error|Exception|Warning)))", re.MULTILINE)
 _TEST_ID = re.compile(r"(?<![\w./-])(?P<path>[\w./-]+\.\w+)::(?P<name>[\w:.]+)")
 
@@ -51,9 +56,44 @@ def find_mentions(corpus: Corpus, text: str, *, strength: float) -> list[Mention
             late = 1 + 0.5 * match.start() / max(1, len(text)) if frames and line else 1.0
             where = "named in the failure" if line and frames else "named"
             found.append(Mention(path, line, strength * late / len(paths), where))
+    found.extend(_frames_of_others(corpus, text, strength))
     for dotted in dict.fromkeys(DOTTED.findall(text)):
         found.extend(_module_mentions(corpus, re.split(r"\.|::", dotted), strength))
     return found
+
+
+def _frames_of_others(corpus: Corpus, text: str, strength: float) -> Iterator[Mention]:
+    """Stack frames whose file is not written as a path with a colon and a line."""
+    for match in _FRAMES_OF_OTHERS.finditer(text):
+        line = int(next(value for key, value in match.groupdict().items() if key.startswith("line") and value))
+        if match["java"]:
+            package = match[0].removeprefix("at ").partition("(")[0].split(".")
+            folders = [part for part in package[:-2] if part]
+            paths = corpus.at_end("/".join([*folders, match["java"]])) or corpus.at_path(match["java"])
+        else:
+            paths = corpus.at_path((match["sharp"] or match["php"]).strip())
+        late = 1 + 0.5 * match.start() / max(1, len(text))
+        yield from (Mention(path, line, strength * late / len(paths), "named in the failure") for path in paths)
+
+
+def named_files(corpus: Corpus, text: str) -> list[str]:
+    """The files that a text names by their paths or names, in order; not those of a stack trace."""
+    found: dict[int, list[str]] = {}
+    trace = _FRAME.search(text) is not None
+    for match in _PATH.finditer(text):
+        line = any(value for key, value in match.groupdict().items() if key != "path")
+        if not (trace and line):
+            found[match.start()] = corpus.at_path(match["path"].rstrip("."))
+    for match in _BARE.finditer(text):
+        name = match[0].rstrip(".")
+        if name in corpus.bare and (name[0] == "." or not name.islower()):
+            same = sorted(corpus.by_name[name], key=lambda path: (path.count("/"), path))
+            found[match.start()] = same[:1]
+    return list(dict.fromkeys(path for start in sorted(found) for path in found[start]))
+
+
+_BARE = re.compile(r"(?<![\w./\\-])\.?[\w-]{2,60}(?:\.(?!\w)|(?![\w./\\]))")
+"""What may be the name of a file without a suffix: Makefile, .gitignore."""
 
 
 def _module_mentions(corpus: Corpus, parts: Sequence[str], strength: float) -> list[Mention]:
@@ -167,7 +207,7 @@ def line_weights(lines: Sequence[str], values: Mapping[str, float]) -> dict[int,
     worth: dict[str, float] = {}
     weights = {}
     for number, line in enumerate(lines, start=1):
-        words = sorted(set(IDENTIFIER.findall(line)))
+        words = sorted({*IDENTIFIER.findall(line), *(() if line.isascii() else foreign_words(line))})
         for word in words:
             if word not in worth:
                 worth[word] = sum(values[term] for term in matcher.terms_in(word))
@@ -190,7 +230,7 @@ class _Matcher:
     def terms_in(self, identifier: str) -> tuple[str, ...]:
         found = self.known.get(identifier)
         if found is None:
-            lower = identifier.lower()
+            lower = identifier if not identifier.isascii() else identifier.lower()
             terms = {*parts_of(identifier), lower, stem(lower)} if self.any.search(lower) else set()
             found = self.known[identifier] = tuple(sorted(terms & self.wanted.keys()))
         return found
@@ -214,7 +254,7 @@ def _score_words(corpus: Corpus, query: TaskWords, ranked: Mapping[str, Ranked])
         if scores:
             best = sorted(scores, key=lambda term: (-scores[term], term))[:4]
             total = sum(scores[term] for term in sorted(scores))
-            ranked[path].add(kind_factor(path) * total, f"words: {' '.join(best)}")
+            ranked[path].add(corpus.sources[path].factor * total, f"words: {' '.join(best)}")
     return values
 
 
@@ -252,7 +292,7 @@ def _score_definitions(corpus: Corpus, query: TaskWords, ranked: Mapping[str, Ra
         weight = 3 * query.names[name] * _rarity(len(corpus.sources), len(paths))
         found = {path: there for path in paths if (there := corpus.sources[path].definitions.get(name))}
         for path, there in found.items():
-            ranked[path].add(weight * kind_factor(path) / math.sqrt(len(found)), f"defines {name}")
+            ranked[path].add(weight * corpus.sources[path].factor / math.sqrt(len(found)), f"defines {name}")
             for definition in there[:20]:
                 ranked[path].lines[definition.at] = max(ranked[path].lines.get(definition.at, 0.0), weight)
 
@@ -295,7 +335,9 @@ def _reached(corpus: Corpus, tests: Sequence[str]) -> Iterator[list[str]]:
     seen = set(tests)
     level = list(seen)
     for _ in range(5):
-        found = {target for path in level for target in imports_of(corpus, path) if is_source(target)} - seen
+        found = {
+            target for path in level for target in imports_of(corpus, path) if corpus.sources[target].factor == 1.0
+        } - seen
         if not found or len(seen) > 400:
             return
         level = sorted(found)
@@ -308,4 +350,4 @@ def _score_neighbours(corpus: Corpus, ranked: Mapping[str, Ranked]) -> None:
     best = sorted((file for file in ranked.values() if file.score > 0), key=lambda file: (-file.score, file.path))[:6]
     for file in [(file.path, file.score) for file in best]:
         for path in imports_of(corpus, file[0]):
-            ranked[path].add(0.1 * file[1] * kind_factor(path), f"imported by {file[0]}")
+            ranked[path].add(0.1 * file[1] * corpus.sources[path].factor, f"imported by {file[0]}")

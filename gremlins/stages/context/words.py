@@ -17,6 +17,28 @@ class TaskWords:
     names: Mapping[str, float]
 
 
+_WORD = re.compile(r"\w+")
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+"""Scripts that put no blanks between words, or (Korean) endings behind them."""
+
+
+def foreign_words(text: str) -> list[str]:
+    """The words of a text that are not ASCII, as terms: pairs of signs where no blanks part the words, else the word
+    without its last letters, which change with its case and number.
+    """
+    found: list[str] = []
+    for word in _WORD.findall(text):
+        if word.isascii():
+            continue
+        runs = _UNSPACED.findall(word)
+        for run in runs:
+            found.extend(run[at : at + 2] for at in range(max(1, len(run) - 1)))
+        if not runs:
+            lower = word.lower()
+            found.append(lower[: max(4, len(lower) - 2)])
+    return found
+
+
 IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _VOWEL = re.compile(r"[aeiouy]")
@@ -82,6 +104,8 @@ def read_query(texts: Iterable[tuple[str, float]]) -> TaskWords:
         quoted = {word for span in _CODE_SPAN.findall(text) for word in IDENTIFIER.findall(span)}
         quoted |= set(_CALLED.findall(text))
         quoted |= {word for dotted in DOTTED.findall(text) for word in IDENTIFIER.findall(dotted)}
+        for word, count in Counter(() if text.isascii() else foreign_words(text)).items():
+            terms[word] += weight * (1 + math.log(count))
         for word, count in Counter(IDENTIFIER.findall(text)).items():
             often = 1 + math.log(count)
             _add(word, weight * often, word in quoted or _is_code(word), terms, names)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from gremlins.clients.base import Answer, Prompt
-from gremlins.clients.batch.engine import prompt_of
+from gremlins.clients.base import Answer
 from gremlins.clients.next_step import takes_up
 from gremlins.outcome import Bail, Failed
 from gremlins.records.calls import LiveCall
@@ -21,6 +20,7 @@ from gremlins.repository.worktree import (
     save_interrupted,
     trailer_of,
 )
+from gremlins.stages.asking import Question, ask, conversation_of, corrected
 from gremlins.stages.base import StageContext
 from gremlins.stages.edits.answer import (
     Edit,
@@ -59,7 +59,7 @@ class _SendBack:
 
 
 def change_code(
-    spec: AgentStage, context: StageContext, prompt: Callable[[], Prompt], *, label: str, subject: str
+    spec: AgentStage, context: StageContext, prompt: Question, *, label: str, subject: str
 ) -> Change | Failed:
     """Ask for a change and commit what came of it on the gremlin's branch. Raises what a call raises.
 
@@ -73,15 +73,17 @@ def change_code(
 # ── batch ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _by_edits(
-    spec: AgentStage, context: StageContext, prompt: Callable[[], Prompt], label: str, subject: str
-) -> Change | Failed:
-    answer = context.ask(spec, prompt, label=label)
+def _by_edits(spec: AgentStage, context: StageContext, prompt: Question, label: str, subject: str) -> Change | Failed:
+    answer = ask(spec, context, prompt, label=label)
+    if isinstance(answer, Bail):
+        return Change(False, "", answer)
     result = _use(answer, context, label, subject)
     if isinstance(result, _SendBack):
         context.log(f"{label}: {result.reason}; sent back once")
         correction, first = result.correction, answer
-        answer = context.ask(spec, lambda: corrected(first, correction), label=label, revision=1)
+        answer = context.ask(
+            spec, lambda: corrected(first, correction), label=label, revision=first.record.revision + 1
+        )
         is_judged = context.is_verified or isinstance(spec, Verify)
         result = _use(answer, context, label, subject, leave_out=is_judged)
     if isinstance(result, _SendBack):
@@ -91,12 +93,6 @@ def _by_edits(
         context.write_artifact(name, answer.text)
         return replace(result, reason=f"{result.reason} (the reply is kept as artifacts/{name})")
     return result
-
-
-def corrected(answer: Answer, correction: str) -> Prompt:
-    """The same conversation, with the reply and what is wrong with it."""
-    asked = prompt_of(answer.record.request)
-    return replace(asked, followups=(*asked.followups, (answer.text, correction)))
 
 
 def _use(
@@ -119,7 +115,7 @@ def _use(
         return Change(True, reply.summary, verdict)
     if isinstance(verdict, Bail):
         return Change(False, reply.summary, verdict)
-    shown, text = _shown_to(answer), reply.summary
+    shown, text = conversation_of(answer), reply.summary
     checked = check_edits(worktree.path, reply.edits, shown)
     if isinstance(checked, Mismatched) and leave_out:
         missed, checked = checked, _without(checked, worktree, reply.edits, shown)
@@ -155,18 +151,10 @@ def _without(missed: Mismatched, worktree: Worktree, edits: Sequence[Edit], show
     return checked if isinstance(checked, EditsReady) and checked.changes else missed
 
 
-def _shown_to(answer: Answer) -> str:
-    """All that the model was told in this conversation."""
-    asked = prompt_of(answer.record.request)
-    return "\n".join([asked.text, *(correction for _, correction in asked.followups)])
-
-
 # ── live ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _by_agent(
-    spec: AgentStage, context: StageContext, prompt: Callable[[], Prompt], label: str, subject: str
-) -> Change | Failed:
+def _by_agent(spec: AgentStage, context: StageContext, prompt: Question, label: str, subject: str) -> Change | Failed:
     worktree = context.worktree
     start = remember_start(worktree, label)
     if not _goes_on(context, label):

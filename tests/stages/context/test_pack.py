@@ -11,15 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gremlins.masking import MASK
-from gremlins.stages.context.pack import (
+from gremlins.stages.context.pack import Subject, build_pack
+from gremlins.stages.context.showing import (
     Pack,
     PackEntry,
-    Subject,
-    build_pack,
     estimate_tokens,
     render_manifest,
-    render_tree,
 )
+from gremlins.stages.context.tree import render_tree
 from tests.conftest import Repo, make_repo
 from tests.time_limit import must_end
 
@@ -211,9 +210,13 @@ def test_only_tracked_text_is_shown(repo: Repo, tmp_path: Path) -> None:
     (repo.path / "gone.py").unlink()
     repo.write({"untracked.py": "calc_untracked = 1\n", "ignored/x.py": "calc_ignored\n"})
     found = pack(repo, "calc binary.py latin.py calc.min.py gone.py calc_link.py untracked.py")
-    assert set(shown(found)) == {"README.md", "calc.py", "latin.py", "tests/test_calc.py"}
+    assert set(shown(found)) == {"README.md", "calc.py", "calc.min.py", "latin.py", "tests/test_calc.py"}
     assert not re.search("calc_(outside|untracked|ignored)", found.text.replace("calc_link", ""))
-    assert {item.path for item in found.left_out} == {"calc.min.py"}
+    assert found.left_out == ()
+    assert "binary.py: not text\n" in found.text
+    assert "calc_link.py: a symbolic link\n" in found.text
+    assert "13,500 more characters of this line are not shown]" in found.text
+    assert entry(found, "calc.min.py").form == "slice"
 
 
 def test_a_file_cannot_end_its_own_tag(repo: Repo) -> None:
@@ -243,6 +246,7 @@ def test_a_fair_part_of_the_budget_is_used(project: Repo) -> None:
 def test_the_same_input_gives_the_same_bytes_in_another_process(project: Repo) -> None:
     script = (
         "import sys, hashlib; from pathlib import Path; from gremlins.stages.context.pack import *\n"
+        "from gremlins.stages.context.showing import render_manifest\n"
         "subject = Subject('cart filler_3 part2', failure='tests/test_cart.py::test_total')\n"
         "p = build_pack(Path(sys.argv[1]), subject, budget=9000)\n"
         "print(hashlib.sha256((p.text + render_manifest(p, stage='plan')).encode()).hexdigest())"
@@ -292,19 +296,21 @@ def test_estimates_never_grow_by_being_split(text: str) -> None:
 # --- the tree
 
 
-def test_the_tree_opens_the_folders_that_matter_and_counts_the_rest() -> None:
-    paths = [f"a/deep/er/f{n}.py" for n in range(50)] + [f"b/g{n}.py" for n in range(50)] + ["top.py"]
-    tree = render_tree(paths, ["b/g7.py"], 500)
-    assert "er/ (50 files)" in tree
-    assert "b/\n g0.py" in tree
-    assert "top.py" in tree
-    assert estimate_tokens(tree) <= 500
+def test_the_tree_lists_every_code_file_while_there_is_room_and_counts_the_rest() -> None:
+    paths = [f"a/deep/er/f{n}.py" for n in range(50)] + ["b/data.bin", "b/g.py", "b/h.ts", "Makefile", "top.py"]
+    tree = render_tree(paths, ["b/g.py"], 500, estimate_tokens)
+    assert "b/: g {.py}; h {.ts}; data.bin\n" in tree
+    assert "top {.py}; Makefile\n" in tree
+    assert "f0 f1 f10 " in tree
+    cut = render_tree(paths, ["b/g.py"], 60, estimate_tokens)
+    assert "a/deep/er/: 50 files\n" in cut
+    assert "b/: g {.py}; h {.ts}; +1 other files\n" in cut
 
 
 @given(limit=st.integers(0, 400), names=st.lists(st.text(alphabet="ab/é-", min_size=1, max_size=9), max_size=20))
 def test_the_tree_keeps_to_its_limit(limit: int, names: list[str]) -> None:
     paths = sorted({"/".join(part or "x" for part in name.split("/")) for name in names})
-    assert estimate_tokens(render_tree(paths, paths[:2], limit)) <= limit
+    assert estimate_tokens(render_tree(paths, paths[:2], limit, estimate_tokens)) <= limit
 
 
 # --- for people

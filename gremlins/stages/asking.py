@@ -1,0 +1,166 @@
+"""Asks a stage's model in batch mode, and gives it once what it says it lacks.
+
+A model without tools answers with a result, or with a request: `{"need": [{"path": …} | {"search": …}], "why": …}`,
+or a last line `NEED: path, path`. The request is answered by one more turn of the same call.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from gremlins.clients.base import Answer, Prompt
+from gremlins.clients.batch.engine import prompt_of
+from gremlins.outcome import Bail
+from gremlins.stages.base import StageContext
+from gremlins.stages.spec import AgentStage
+
+MOST_WANTS = 40
+
+
+@dataclass(frozen=True)
+class Want:
+    """One thing asked for: a file or folder, a definition in it, or the places that hold a text."""
+
+    path: str = ""
+    symbol: str = ""
+    search: str = ""
+
+    def __str__(self) -> str:
+        if self.search:
+            return f"places with `{self.search}`"
+        return f"`{self.symbol}` in `{self.path}`" if self.symbol else f"`{self.path}`"
+
+
+@dataclass(frozen=True)
+class Need:
+    """A request for more of the repository."""
+
+    wants: tuple[Want, ...]
+    why: str = ""
+
+    def __str__(self) -> str:
+        why = " ".join(self.why.split())[:300]
+        return ", ".join(map(str, self.wants)) + (f" ({why})" if why else "")
+
+
+class Question(Protocol):
+    """A prompt on demand, and the answer to a request for more. `shown`: all that the conversation holds so far."""
+
+    def __call__(self) -> Prompt: ...
+
+    def supply(self, need: Need, shown: str) -> str: ...
+
+
+def ask(spec: AgentStage, context: StageContext, question: Question, *, label: str | None = None) -> Answer | Bail:
+    """The model's result. A request in its place is answered once; a second one bails. Raises what a call raises."""
+    path = label or context.path
+    first = context.ask(spec, question, label=path)
+    need = read_need(first.text) if spec.settled_mode == "batch" else None
+    if need is None:
+        return first
+    context.log(f"{path}: the model asks for {need}")
+
+    def supplied() -> Prompt:
+        more = question.supply(need, conversation_of(first))
+        return replace(corrected(first, more), turn=first.record.key.turn + 1)
+
+    answer = context.ask(spec, supplied, label=path, revision=first.record.revision + 1)
+    again = read_need(answer.text)
+    return answer if again is None else Bail("missing_context", f"asked once more for {again}")
+
+
+def conversation_of(answer: Answer) -> str:
+    """All that the model was told in the conversation of a reply."""
+    asked = prompt_of(answer.record.request)
+    return "\n".join([asked.text, *(said for _, said in asked.followups)])
+
+
+def corrected(answer: Answer, correction: str) -> Prompt:
+    """The same conversation, with the reply and what is wrong with it."""
+    asked = prompt_of(answer.record.request)
+    return replace(asked, followups=(*asked.followups, (answer.text, correction)), turn=answer.record.key.turn)
+
+
+# ── reading a request ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_need(text: str) -> Need | None:
+    """The request in a reply, or None if it is a result. A reply with edits or a decision is one."""
+    if '"need"' in text:
+        for found in _objects_at_the_end(text):
+            wants = _wants(found.get("need"))
+            if wants and not found.get("edits") and not found.get("child_plan"):
+                return Need(wants, str(found.get("why") or ""))
+    if '"edits"' in text:
+        empty = (found for found in _objects_at_the_end(text) if found.get("edits") == [])
+        text = next((str(found.get("summary") or "") for found in empty), "")
+    return _line_of_needs(text)
+
+
+def _objects_at_the_end(text: str) -> Iterator[Mapping[str, Any]]:
+    """The JSON object that a text ends with, fenced or not."""
+    decoder = json.JSONDecoder(strict=False)
+    end = 0
+    for tries, opening in enumerate(_OBJECT.finditer(text)):
+        if opening.start() < end or tries > 200:
+            continue
+        try:
+            value, end = decoder.raw_decode(text, opening.start())
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict) and not text[end:].strip(" \t\r\n`"):
+            yield value
+
+
+_OBJECT = re.compile(r'\{\s{0,80}"')
+
+
+def _wants(value: object) -> tuple[Want, ...]:
+    if not isinstance(value, list):
+        return ()
+    found = []
+    for item in value[:MOST_WANTS]:
+        if isinstance(item, str) and item.strip():
+            found.append(_want(item))
+        elif isinstance(item, dict):
+            texts = {key: str(item.get(key) or "").strip() for key in ("path", "symbol", "search")}
+            if texts["search"] and not texts["path"]:
+                found.append(Want(search=texts["search"][:300]))
+            elif texts["path"]:
+                found.append(Want(path=texts["path"][:1000], symbol=texts["symbol"][:300]))
+            elif texts["symbol"]:
+                found.append(Want(search=texts["symbol"][:300]))
+    return tuple(dict.fromkeys(found))
+
+
+_MARKUP = "*_` \t"
+_LINE = re.compile(r"NEED[*_`]*\s*:[*_`]*\s*(?P<rest>.+)")
+_NOTHING = re.compile(r"\W*(none|nothing|n/?a)\W*", re.IGNORECASE)
+
+
+def _line_of_needs(text: str) -> Need | None:
+    """A last line `NEED: a.py, src/b.py, search: text`."""
+    last = next((line for line in reversed(text.split("\n")) if line.strip(_MARKUP + "\r")), "")
+    found = _LINE.fullmatch(last.strip(_MARKUP + "\r"))
+    if found is None or _NOTHING.fullmatch(found["rest"]):
+        return None
+    wants = tuple(dict.fromkeys(_want(item) for item in items_of(found["rest"])[:MOST_WANTS]))
+    return Need(wants) if wants else None
+
+
+def items_of(text: str) -> list[str]:
+    """The items of a list in one line: parted by commas or semicolons, less their quotes."""
+    items = (item.strip(" \t\r\"'`*[]()") for item in re.split(r"[,;]", text))
+    return [item.removesuffix(".") if item.count(".") > 1 else item for item in items if item]
+
+
+def _want(text: str) -> Want:
+    """`src/a.py`, `src/a.py#name`, `src/a.py::name`, `search: words`."""
+    if found := re.fullmatch(r"search\s*[:=]?\s+(.+)|search:(.+)", text, re.IGNORECASE):
+        return Want(search=(found[1] or found[2]).strip(" \"'`")[:300])
+    path, _, symbol = re.sub(r"::|#", "\0", text, count=1).partition("\0")
+    return Want(path=path.strip()[:1000], symbol=symbol.strip()[:300])
