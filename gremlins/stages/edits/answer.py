@@ -53,11 +53,11 @@ class EditReply(BaseModel):
     summary: Text = ""
 
 
-def _object(*, optional: tuple[str, ...] = (), **properties: Mapping[str, Any]) -> dict[str, Any]:
+def _object(**properties: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": properties,
-        "required": [name for name in properties if name not in optional],
+        "required": list(properties),
         "additionalProperties": False,
     }
 
@@ -67,7 +67,6 @@ _PATH = {"type": "string", "description": "Relative to the repository's top fold
 FORMAT: Mapping[str, Any] = {
     "type": "json_schema",
     "schema": _object(
-        optional=("need", "why"),
         edits={
             "type": "array",
             "description": "Applied in order, all or none. Empty when nothing shall change.",
@@ -93,15 +92,16 @@ FORMAT: Mapping[str, Any] = {
         },
         need={
             "type": "array",
-            "description": "Only in place of edits: what is missing to make them.",
+            "description": "Empty, or in place of edits: what is missing to make them.",
             "items": {
                 "anyOf": [
-                    _object(optional=("symbol",), path=_PATH, symbol={"type": "string"}),
+                    _object(path=_PATH),
+                    _object(path=_PATH, symbol={"type": "string", "description": "A definition in it."}),
                     _object(search={"type": "string", "description": "A text to find in the repository's files."}),
                 ]
             },
         },
-        why={"type": "string", "description": "What the files of `need` are needed for."},
+        why={"type": "string", "description": "What `need` is needed for; empty without it."},
     ),
 }
 """For `output_config.format`."""

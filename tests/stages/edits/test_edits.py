@@ -70,7 +70,7 @@ def test_the_schema_leaves_no_key_optional_and_none_unknown() -> None:
         return own + [found for value in inner for found in objects(value)]
 
     found = objects(FORMAT)
-    assert len(found) == 4
+    assert len(found) == 7
     for node in found:
         assert node["additionalProperties"] is False
         assert node["required"] == list(node["properties"])  # type: ignore[call-overload]
