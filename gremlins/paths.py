@@ -132,6 +132,11 @@ class Home(NamedTuple):
         return self.root / "polls"
 
     @property
+    def sandboxes(self) -> Path:
+        """Git directories of commands at work, one per worktree."""
+        return self.root / "sandboxes"
+
+    @property
     def crashes(self) -> Path:
         return self.root / "crashes"
 

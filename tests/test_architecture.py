@@ -39,7 +39,7 @@ LAYER_OF = {name: height for height, names in enumerate(LAYERS) for name in name
 
 INSIDE: dict[str, list[set[str]]] = {
     "processes": [{"children", "interrupt", "locks"}, {"credentials", "ending", "notify", "sandbox"}, {"spawn"}],
-    "repository": [{"git", "protected"}, {"github", "merging", "persons_tree"}, {"landing", "worktree"},
+    "repository": [{"git", "protected"}, {"enclosed", "github", "merging", "persons_tree"}, {"landing", "worktree"},
                    {"folder", "interrupted", "project"}, {"trust"}],
     "records": [{"claims", "format", "journal", "prices"}, {"gremlin", "stop_request", "wait"},
                 {"calls", "ending_event", "liveness", "persons_words"}, {"spend"}, {"totals"}, {"caps"}],

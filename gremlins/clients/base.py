@@ -14,11 +14,10 @@ from gremlins.clock import Clock, Jitter, no_jitter
 from gremlins.config import Settings
 from gremlins.errors import GremlinsError
 from gremlins.outcome import Bail, Failed, FailureClass
-from gremlins.paths import Home
 from gremlins.processes.interrupt import InterruptCheck, nothing_to_check
-from gremlins.processes.sandbox import shell_command
 from gremlins.records.calls import CallRecord, Cost, Ledger
 from gremlins.records.gremlin import Mode, ParkedCall
+from gremlins.repository.enclosed import enclosed
 
 
 @dataclass(frozen=True)
@@ -174,15 +173,9 @@ class Session:
     activity: Callable[[], None] = field(default=lambda: None)
     """Called whenever a live agent says something."""
 
-    def shell_command(self, command: str) -> list[str]:
-        """The argv of a shell command in the worktree, inside the sandbox of the settings. Raises NotReady."""
-        return shell_command(
-            command,
-            self.settings.sandbox,
-            worktree=self.worktree,
-            state=Home.from_env(self.env).root,
-            env=self.env,
-        )
+    def enclosed(self, command: str) -> contextlib.AbstractContextManager[list[str]]:
+        """The argv of a shell command in the worktree, inside the sandbox of the settings."""
+        return enclosed(command, self.settings.sandbox, self.worktree, self.env)
 
 
 class _NoLock:

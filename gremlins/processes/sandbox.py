@@ -5,7 +5,6 @@ What it does not stop: the network where it is allowed, reading other files of t
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import shutil
@@ -38,20 +37,28 @@ _INSIDE = '{ ulimit -u "$1" || ulimit -p "$1"; } 2> /dev/null; ulimit -d "$2"; e
 
 
 def shell_command(
-    command: str, settings: SandboxSettings, *, worktree: Path, state: Path, env: Mapping[str, str]
+    command: str,
+    settings: SandboxSettings,
+    *,
+    worktree: Path,
+    state: Path,
+    env: Mapping[str, str],
+    instead: Mapping[Path, Path],
+    readable: Mapping[Path, Path],
 ) -> list[str]:
-    """The argv that runs a shell command, enclosed where the settings ask for it and this machine can.
+    """The argv that runs a shell command in bubblewrap.
 
-    worktree: the only place of the project that it may write to. state: the state root.
-    Raises NotReady if a sandbox is required and there is none.
+    worktree: the only place of the project that it may write to. state: the state root. instead: folders, and the
+    writable ones that the command sees in their place. readable: places in the sandbox, and what is seen there.
     """
-    check_sandbox(settings, env)
-    if why_not(settings, env):
-        return ["/bin/sh", "-c", command]
     memory = "unlimited" if settings.memory is None else str(int(settings.memory * 1024))
     inside = ["/bin/sh", "-c", _INSIDE, "sh", str(settings.processes), memory, command]
     home = Path(env.get("HOME") or "/nonexistent")
     walls = list(_walls(settings, home.resolve(), worktree.resolve(), state.resolve(), env))
+    for place, other in instead.items():
+        walls += ["--bind", str(other), str(place)]
+    for place, source in readable.items():
+        walls += ["--ro-bind-try", str(source), str(place)]
     return [
         *_OPENING,
         *([] if settings.network else ["--unshare-net"]),
@@ -99,7 +106,7 @@ def _walls(settings: SandboxSettings, home: Path, worktree: Path, state: Path, e
     for folder in empty:
         yield from ("--tmpfs", str(folder))
     yield from _home_of_its_own(home)
-    for place in _needed(worktree, env):
+    for place in _programs(env):
         if any(place.is_relative_to(folder) for folder in empty) and place.exists():
             yield from ("--ro-bind", str(place), str(place))
     if state.is_dir():
@@ -129,10 +136,7 @@ def _home_of_its_own(home: Path) -> Iterator[str]:
             yield from ("--ro-bind-try", entry.path, entry.path)
 
 
-def _needed(worktree: Path, env: Mapping[str, str]) -> Iterator[Path]:
-    """The git directory, and the folders of programs, where they lie in a place that is made empty."""
-    with contextlib.suppress(OSError):
-        git_dir = Path((worktree / ".git").read_text().removeprefix("gitdir:").strip())
-        yield (git_dir / (git_dir / "commondir").read_text().strip()).resolve()
+def _programs(env: Mapping[str, str]) -> Iterator[Path]:
+    """The folders of programs on PATH, with their libraries beside them."""
     programs = map(Path, env.get("PATH", "").split(os.pathsep))
     yield from (folder.parent for folder in programs if folder.is_absolute() and folder.name == "bin")

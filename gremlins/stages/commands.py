@@ -109,9 +109,14 @@ def _open_private(path: Path) -> IO[bytes]:
 @contextmanager
 def _running(command: str, context: StageContext, output: IO[bytes]) -> Iterator[Popen[bytes]]:
     """The command as a child in its own group, holding the work lock; nothing of the group outlives the block."""
+    with context.session.enclosed(command) as argv:
+        yield from _started(argv, context, output)
+
+
+def _started(argv: Sequence[str], context: StageContext, output: IO[bytes]) -> Iterator[Popen[bytes]]:
     session = context.session
     child = start(
-        session.shell_command(command),
+        argv,
         cwd=context.worktree.path,
         env=quiet_env(context.worktree, command_env(session.env)),
         stdout=output,

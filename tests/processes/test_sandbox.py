@@ -13,7 +13,8 @@ import pytest
 
 from gremlins.config import SandboxSettings
 from gremlins.errors import NotReady
-from gremlins.processes.sandbox import SECRET_PLACES, check_sandbox, shell_command, why_not
+from gremlins.processes.sandbox import SECRET_PLACES, check_sandbox, why_not
+from gremlins.repository.enclosed import enclosed
 from tests.conftest import Repo
 from tests.time_limit import DEADLINE
 
@@ -47,10 +48,11 @@ def shell(person: Path, repo: Repo) -> Shell:
     def run(command: str, **settings: object) -> subprocess.CompletedProcess[str]:
         env = {"HOME": str(person), "PATH": f"{Path(sys.executable).parent}:{PATH}"}
         chosen = SandboxSettings(**settings)  # type: ignore[arg-type]
-        argv = shell_command(command, chosen, worktree=worktree, state=state, env=env)
-        return subprocess.run(
-            argv, cwd=worktree, env=env, capture_output=True, text=True, timeout=DEADLINE, check=False
-        )
+        env["GREMLINS_HOME"] = str(state)
+        with enclosed(command, chosen, worktree, env) as argv:
+            return subprocess.run(
+                argv, cwd=worktree, env=env, capture_output=True, text=True, timeout=DEADLINE, check=False
+            )
 
     return run
 
@@ -118,6 +120,39 @@ def test_what_a_test_suite_needs_is_there(shell: Shell, person: Path) -> None:
 
 
 @works
+def test_commits_of_commands_come_to_the_branch(shell: Shell, person: Path, repo: Repo) -> None:
+    before = repo.git("for-each-ref")
+    done = shell(
+        "set -e; git config user.name A; git config user.email a@b; echo 1 > one; git add one; git commit -qm one;"
+        "echo 2 > two; git add two; git commit -qm two; git tag theirs; git branch other;"
+        "git update-ref refs/heads/main HEAD"
+    )
+    assert done.returncode == 0, done.stderr
+    assert repo.git("log", "--format=%s", "main..gremlins/one").split() == ["two", "one"]
+    after = repo.git("for-each-ref").splitlines()
+    assert [line for line in before.splitlines() if line not in after] == [
+        line for line in before.splitlines() if line.endswith("refs/heads/gremlins/one")
+    ]
+    assert len(after) == len(before.splitlines())
+    worktree = Repo(person / ".local/state/gremlins/worktrees/one")
+    assert worktree.git("status", "--porcelain") == ""
+    assert repo.git("fsck", "--no-progress", "--connectivity-only") == ""
+    assert not list((person / ".local/state/gremlins/sandboxes/one").iterdir())
+    assert shell("git log --format=%s -2").stdout.split() == ["two", "one"]
+
+
+@works
+def test_a_git_directory_that_commands_spoiled_is_not_believed(shell: Shell, person: Path, repo: Repo) -> None:
+    before = {**all_files(person), **all_files(repo.path)}
+    shell(
+        "cd $(git rev-parse --git-common-dir); echo ../../../evil > refs/heads/gremlins/one; rm -rf objects worktrees;"
+        "ln -s /etc/passwd HEAD; mkfifo worktrees; printf '[core]\nfsmonitor = touch /tmp/evil\n' >> config"
+    )
+    assert {**all_files(person), **all_files(repo.path)} == before
+    assert repo.git("fsck", "--no-progress") == ""
+
+
+@works
 def test_exit_codes_and_words_pass_through(shell: Shell) -> None:
     done = shell("echo out; echo 'err \"$1\"' >&2; exit 7")
     assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", 'err "$1"\n')
@@ -143,8 +178,8 @@ def test_limits_hold(shell: Shell) -> None:
 def test_off_and_a_missing_bubblewrap(tmp_path: Path) -> None:
     nowhere = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
     for settings in (SandboxSettings(mode="off"), SandboxSettings()):
-        argv = shell_command("true", settings, worktree=tmp_path, state=tmp_path, env=nowhere)
-        assert argv == ["/bin/sh", "-c", "true"]
+        with enclosed("true", settings, tmp_path, nowhere) as argv:
+            assert argv == ["/bin/sh", "-c", "true"]
     assert "off" in str(why_not(SandboxSettings(mode="off"), os.environ))
     with pytest.raises(NotReady, match="not installed"):
         check_sandbox(SandboxSettings(mode="require"), nowhere)

@@ -50,10 +50,15 @@ def _bash_tool(session: Session) -> Any:
 
 async def run_command(session: Session, command: str) -> str:
     """Run one command of the agent, without our credentials; all it started is ended when it takes too long."""
+    with session.enclosed(command) as argv:
+        return await _run(session, argv)
+
+
+async def _run(session: Session, argv: list[str]) -> str:
     timeout = min(COMMAND_TIMEOUT, session.settings.live.idle_timeout * 0.8)
     run_id = uuid.uuid4().hex
     child = proc.start(
-        bound_to_us(session.shell_command(command)),
+        bound_to_us(argv),
         cwd=session.worktree,
         env={**proc.command_env(session.env), MARK: run_id},
         stdout=subprocess.PIPE,

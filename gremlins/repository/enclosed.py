@@ -1,0 +1,142 @@
+"""Commands in the sandbox, with a git directory of their own. Their commits come to the gremlin's branch afterwards.
+
+That directory is a copy of refs, settings and the worktree's index, with the repository's objects behind it, read-only:
+what commands do to it is theirs alone. Git never runs with the copy's settings outside the sandbox.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from gremlins.config import SandboxSettings
+from gremlins.errors import GremlinsError
+from gremlins.files import make_private_dir
+from gremlins.paths import Home
+from gremlins.processes.sandbox import check_sandbox, shell_command, why_not
+from gremlins.repository.git import Git, Sha
+
+OBJECTS = "objects-of-the-project"
+"""Below the copy: where the sandbox shows the repository's objects."""
+_COPIED = ("HEAD", "config", "packed-refs", "shallow", "info", "refs", "reftable")
+_SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+
+
+@contextlib.contextmanager
+def enclosed(command: str, settings: SandboxSettings, worktree: Path, env: Mapping[str, str]) -> Iterator[list[str]]:
+    """The argv of a shell command in a worktree, inside the sandbox where the settings ask for it and there is one.
+
+    Raises NotReady if one is required and there is none; GremlinsError when commits cannot be brought home.
+    """
+    check_sandbox(settings, env)
+    if why_not(settings, env):
+        yield ["/bin/sh", "-c", command]
+        return
+    home = Home.from_env(env)
+    walls = partial(shell_command, command, settings, worktree=worktree, state=home.root, env=env)
+    if not (worktree / ".git").is_file():
+        yield walls(instead={}, readable={})
+        return
+    with _private_git(worktree, home.sandboxes / worktree.name) as private:
+        behind = {private.common / name: private.common / name for name in ("modules", "lfs")}
+        behind[private.common / OBJECTS] = private.common / "objects"
+        yield walls(instead={private.common: private.copy}, readable=behind)
+
+
+@dataclass(frozen=True)
+class PrivateGit:
+    """common: the repository's git directory. copy: what commands see in its place."""
+
+    common: Path
+    copy: Path
+
+
+@contextlib.contextmanager
+def _private_git(worktree: Path, place: Path) -> Iterator[PrivateGit]:
+    """Make the copy in a new folder below `place`, bring new commits home, and remove it.
+
+    Raises GremlinsError when the commits cannot be brought home.
+    """
+    git = Git(worktree)
+    common, own = git.common_dir(), git.git_dir()
+    make_private_dir(place)
+    private = PrivateGit(common, Path(tempfile.mkdtemp(dir=place)))
+    branch, before = git.text("symbolic-ref", "--quiet", "HEAD").strip(), git.head()
+    try:
+        _copy(private, own)
+        yield private
+        _bring_home(git, private, own, branch, before)
+    finally:
+        shutil.rmtree(private.copy, ignore_errors=True)
+
+
+def _copy(private: PrivateGit, own: Path) -> None:
+    for name in _COPIED:
+        source = private.common / name
+        if source.is_dir():
+            shutil.copytree(source, private.copy / name)
+        elif source.exists():
+            shutil.copy(source, private.copy / name)
+    shutil.copytree(own, private.copy / own.relative_to(private.common), ignore=shutil.ignore_patterns("logs"))
+    (private.copy / "objects" / "info").mkdir(parents=True)
+    (private.copy / "objects" / "info" / "alternates").write_text(f"{private.common / OBJECTS}\n")
+    for name in (OBJECTS, "modules", "lfs"):
+        (private.copy / name).mkdir(exist_ok=True)
+
+
+def _tip(private: PrivateGit, own: Path, branch: str) -> Sha | None:
+    """The commit that the commands left on the branch, if they are still on it."""
+    head = _read(private.copy / own.relative_to(private.common) / "HEAD")
+    found = _read(private.copy / branch)
+    return Sha(found) if head == f"ref: {branch}" and _SHA.fullmatch(found) else None
+
+
+def _read(path: Path) -> str:
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            return file.read(4096).decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _bring_home(git: Git, private: PrivateGit, own: Path, branch: str, before: Sha) -> None:
+    """Copy the new objects, then move the branch and replace the index, each only if all that it names is there."""
+    after = _tip(private, own, branch) or before
+    index = private.copy / own.relative_to(private.common) / "index"
+    staged = _bytes(index) != _bytes(own / "index")
+    if after == before and not staged:
+        return
+    _copy_objects(git, private.copy / "objects")
+    if after != before:
+        if git.try_commit(after) is None:
+            raise GremlinsError(f"a commit that the commands made cannot be read: {after[:12]}")
+        git.update_ref(branch, after, before, reason="gremlins: commits of commands")
+    if git.attempt("write-tree", env={"GIT_INDEX_FILE": str(index)}).returncode:
+        git.raw("reset", "--quiet", "--mixed")
+    else:
+        shutil.copy(index, own / "index.commands")
+        os.replace(own / "index.commands", own / "index")
+
+
+def _copy_objects(git: Git, objects: Path) -> None:
+    for pack in sorted(objects.glob("pack/*.pack")):
+        git.raw("unpack-objects", "-q", "--strict", input=pack.read_bytes())
+    loose = [path.parent.name + path.name for path in objects.glob("[0-9a-f][0-9a-f]/*")]
+    names = "".join(f"{name}\n" for name in loose if _SHA.fullmatch(name))
+    also = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects)}
+    if names:
+        git.raw("unpack-objects", "-q", input=git.raw("pack-objects", "-q", "--stdout", input=names, env=also))
+
+
+def _bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes() if path.is_file() and not path.is_symlink() else None
+    except OSError:
+        return None
