@@ -259,7 +259,7 @@ def ignored(worktree: Worktree, changes: Sequence[FileChange]) -> list[str]:
 
 def _mode_of_new(path: Path, content: bytes) -> str:
     """A script (`#!`) is executable: a batch reply cannot say so otherwise."""
-    runnable = content.startswith(b"#!") or (path.is_file() and os.access(path, os.X_OK))
+    runnable = content.startswith(b"#!") or (path.is_file() and not path.is_symlink() and os.access(path, os.X_OK))
     return "100755" if runnable else "100644"
 
 

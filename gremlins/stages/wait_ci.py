@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gremlins.outcome import Bail, Done, Failed, Outcome
+from gremlins.redaction import Redactor
 from gremlins.repository.github import CommitCheck, PullRequest
 from gremlins.stages.base import StageContext
 from gremlins.stages.context.briefing import Briefing, prompt_for
@@ -107,7 +108,7 @@ def _fix(spec: WaitCi, context: StageContext, number: int, shown: str) -> Outcom
 
 def _shown(context: StageContext, failed: list[CommitCheck]) -> str:
     parts = [f"{check.name} failed ({check.url})\n{github(context).failed_log(check)}".strip() for check in failed]
-    return "\n\n".join(parts)
+    return Redactor(context.session.env).message("\n\n".join(parts))
 
 
 def _names(checks: list[CommitCheck]) -> str:

@@ -300,6 +300,26 @@ def test_executable_bits_line_ends_and_bytes_are_kept(repo: Repo, tmp_path: Path
     assert (modes["run.sh"], modes["tool"], modes["dos.txt"], modes["link"]) == ("100755", "100755", "100644", "120000")
 
 
+def test_files_links_and_folders_take_each_others_places(repo: Repo, tmp_path: Path) -> None:
+    os.symlink("tests", repo.path / "t")
+    os.symlink("tool", repo.path / "link")
+    repo.commit({"pkg/sub/a.py": "a\n", "mod.py": "m\n", "tool": "run\n"})
+    (repo.path / "tool").chmod(0o755)
+    repo.commit({})
+    made = folder.create(repo.path, tmp_path / "w", "gremlins/g", "main")
+    changes = {
+        "pkg/sub/a.py": None, "pkg": b"now a file\n", "mod.py": None, "mod.py/x.py": b"x\n",
+        "t": None, "t/x": b"own\n", "link": b"own\n", "tool": b"run 2\n",
+    }  # fmt: skip
+    done = wt.commit_aside(made, [FileChange(*item) for item in changes.items()], message="m", trailer=TRAILER)
+    entries = Git(made.path).ls_tree(str(done))
+    assert {path: entries[path].mode for path in changes if path in entries} == {
+        "pkg": "100644", "mod.py/x.py": "100644", "t/x": "100644", "link": "100644", "tool": "100755",
+    }  # fmt: skip
+    assert status(made) == ""
+    assert (made.path / "tests/test_calc.py").is_file()
+
+
 def test_where_git_converts_line_ends_the_repository_keeps_its_own(repo: Repo, made: Worktree) -> None:
     repo.git("config", "core.autocrlf", "true")
     done = wt.commit_aside(made, [FileChange("calc.py", b"x = 1\r\n")], message="m", trailer=TRAILER)

@@ -281,7 +281,7 @@ class _Files:
             return Misfit("an edit before this one deleted the file")
         names = list(self.where.modes)
         same = [name for name in names if name.rsplit("/", 1)[-1] == path.rsplit("/", 1)[-1]]
-        near = (same or get_close_matches(path, names[:20_000], n=3, cutoff=0.6))[:3]
+        near = (same or get_close_matches(path, names[:5_000], n=3, cutoff=0.6))[:3]
         return Misfit("there is no such file", "".join(f"{name}\n" for name in near))
 
 
