@@ -217,6 +217,14 @@ def test_a_secret_that_a_command_prints_is_masked_wherever_it_goes(sandbox: Make
     assert "own-token-of-the-caller" not in everything
 
 
+def test_a_secret_in_a_failed_commands_last_words_is_masked_in_the_reason(sandbox: MakeSandbox) -> None:
+    it = sandbox()
+    it.repo.commit({"fail.sh": f"echo key: ghp_''{'a1B2' * 9}\nexit 3\n"})
+    record = it.run(it.make("stages: [{type: exec, cmds: ['sh fail.sh']}]\n"))
+    assert isinstance(record.status, FailedGremlin)
+    assert record.status.reason == "`sh fail.sh` exited with 3: key: ***"
+
+
 def test_verify_gives_up_after_its_attempts(sandbox: MakeSandbox) -> None:
     noise = [{"edits": [{"path": f"{n}.txt", "content": f"{n}\n"}], "summary": "try"} for n in range(3)]
     it = sandbox(*noise)

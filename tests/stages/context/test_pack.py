@@ -194,6 +194,14 @@ def test_a_placeholder_is_no_secret(repo: Repo, text: str) -> None:
     assert "calc.py" in shown(pack(repo, "calc.py"))
 
 
+def test_a_private_key_that_the_branch_deletes_is_not_in_its_review(repo: Repo) -> None:
+    base = repo.commit({"key.py": f'KEY = """{PRIVATE}-----END RSA PRIVATE KEY-----"""\nx = 1\n'})
+    repo.commit({"key.py": "KEY = None\nx = 1\n"})
+    found = pack(repo, "Review", diff_base=base)
+    assert "+KEY = None" in found.text
+    assert PRIVATE.splitlines()[1] not in found.text
+
+
 def test_only_tracked_text_is_shown(repo: Repo, tmp_path: Path) -> None:
     (tmp_path / "outside.py").write_text("calc_outside = 1\n")
     repo.write(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import unicodedata
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from gremlins.masking import MASK
 from gremlins.stages.edits.answer import Delete, Edit, Replace, Write
 from gremlins.stages.edits.checking import Checked, EditsReady, Mismatched, check_edits, render_mismatches
+from gremlins.stages.edits.placeholders import placeholder_in
 from gremlins.stages.secrecy import screen
 from gremlins.stages.tags import tagged
 from gremlins.stages.text_files import read_text
@@ -147,6 +149,15 @@ SOUNDS_SO = [
 def test_code_that_only_sounds_so_is_code(repo: Repo) -> None:
     for line in SOUNDS_SO:
         assert after(check_edits(repo.path, [Write(path="new.py", content=f"x = 1\n{line}\n")], "")), line
+
+
+@pytest.mark.parametrize(
+    "unit", ["# ... rest ", "[not shown", "existing code ", " ", "(", "\n# rest of the code", "```\n"]
+)
+def test_no_text_takes_long_to_look_for_them(unit: str) -> None:
+    began = time.process_time()
+    placeholder_in("a.md", unit * (60_000 // len(unit)), "")
+    assert time.process_time() - began < 3
 
 
 def test_what_the_file_had_before_may_stay(repo: Repo) -> None:
