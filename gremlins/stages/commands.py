@@ -18,6 +18,7 @@ from gremlins.clock import SystemClock
 from gremlins.files import make_private_dir
 from gremlins.processes.children import command_env, start, terminate_group
 from gremlins.redaction import Redactor
+from gremlins.repository.git import some_of
 from gremlins.repository.interrupted import snapshot_around_commands
 from gremlins.repository.worktree import commit_tracked, new_files, quiet_env
 from gremlins.stages.base import StageContext
@@ -25,7 +26,9 @@ from gremlins.stages.base import StageContext
 GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL for a command that ran too long or was stopped."""
 TAIL_BYTES = 24_000
-"""Of a command's output, what a prompt or a person gets to see; the whole is in the artifact."""
+"""Of a command's output, what a prompt or a person gets to see; the artifact has more of it."""
+MOST_LOG = 16_000_000
+"""Bytes of a command's output that are kept once it has ended."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +64,13 @@ def commit_changes(context: StageContext, commands: str) -> None:
     with _committing:  # parallel branches may run commands in one worktree
         subject = f"Changes made by `{' '.join(commands.split())}`"
         changed = commit_tracked(context.worktree, message=subject if len(subject) <= 72 else f"{subject[:70]}…`")
-        left = new_files(context.worktree)
+        uncommitted, left = context.worktree.git.dirty_paths(), new_files(context.worktree)
     if changed:
-        context.log(f"{context.path}: the commands changed {_some(changed)}; committed")
+        context.log(f"{context.path}: the commands changed {some_of(changed)}; committed")
+    if uncommitted:
+        context.log(f"{context.path}: changes in tracked files are not committed: {some_of(uncommitted)}")
     if left:
-        context.log(f"{context.path}: new files are not committed, for git does not track them: {_some(left)}")
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - 10
-    return ", ".join(names[:10]) + (f" and {more} more" if more > 0 else "")
+        context.log(f"{context.path}: new files are not committed, for git does not track them: {some_of(left)}")
 
 
 def failure_sentence(result: CommandResult) -> str:
@@ -83,23 +83,26 @@ def failure_sentence(result: CommandResult) -> str:
 
 def run_command(command: str, context: StageContext, *, timeout: float, log_name: str) -> CommandResult:
     """Run one command to its end, its timeout, or the end of this process's own life. Raises Terminated."""
-    context.busy(context.clock.now() + timedelta(seconds=timeout), f"running `{command}`")
-    context.log(f"{context.path}: running `{command}`")
+    redact = Redactor(context.session.env)
+    shown = redact.message(command)
+    context.busy(context.clock.now() + timedelta(seconds=timeout), f"running `{shown}`")
+    context.log(f"{context.path}: running `{shown}`")
     began = context.clock.monotonic()
     make_private_dir(context.artifacts)
     output = context.artifacts / log_name
-    with _open_private(output) as file, _running(command, context, file) as child:
-        timed_out = not _wait(child, context, timeout)
-        if timed_out:
-            terminate_group(child.pid, clock=SystemClock(), grace=GRACE)
-        code = child.wait(timeout=GRACE * 2)
+    try:
+        with _open_private(output) as file, _running(command, context, file) as child:
+            timed_out = not _wait(child, context, timeout)
+            if timed_out:
+                terminate_group(child.pid, clock=SystemClock(), grace=GRACE)
+            code = child.wait(timeout=GRACE * 2)
+    finally:
+        mask_log(output, redact)
     seconds = context.clock.monotonic() - began
     code = 124 if timed_out else 128 - code if code < 0 else code
-    context.log(f"{context.path}: `{command}` exited with {code} after {seconds:.1f} s")
+    context.log(f"{context.path}: `{shown}` exited with {code} after {seconds:.1f} s")
     context.busy(None, "")
-    redact = Redactor(context.session.env)
-    _mask_log(output, redact)
-    return CommandResult(command, code, redact.message(_tail(output)), timeout if timed_out else seconds, timed_out)
+    return CommandResult(shown, code, redact.message(_tail(output)), timeout if timed_out else seconds, timed_out)
 
 
 def _open_private(path: Path) -> IO[bytes]:
@@ -153,16 +156,23 @@ def _wait(child: Popen[bytes], context: StageContext, timeout: float) -> bool:
             os.close(child_fd)
 
 
-def _mask_log(path: Path, redact: Redactor) -> None:
-    """Write a command's output again with its secrets masked, some lines at a time; as it is where there are none."""
+def mask_log(path: Path, redact: Redactor, *, most: int = MOST_LOG) -> None:
+    """Write a command's output again with its secrets masked, a part at a time; of a very long one the two ends."""
     masked = path.with_name(f"{path.name}.masked")
-    changed = False
+    size = path.stat().st_size
+    changed = too_long = size > most
     with path.open("rb") as old, _open_private(masked) as new:
-        while lines := old.readlines(1_000_000):
-            text = b"".join(lines).decode(errors="surrogateescape")
+        while part := old.read(min(1_000_000, most // 2)) + old.readline(100_000):
+            text = part.decode(errors="surrogateescape")
             shown = redact.message(text)
             changed = changed or shown != text
             new.write(shown.encode(errors="surrogateescape"))
+            if too_long and old.tell() >= most // 2:
+                too_long = False
+                left_out = size - most // 2 - old.tell()
+                new.write(f"\n… ({left_out:,} bytes are left out)\n".encode())
+                old.seek(left_out, os.SEEK_CUR)
+                old.readline(100_000)
     if changed:
         masked.replace(path)
     else:

@@ -13,7 +13,9 @@ import pytest
 from gremlins.fleet.land import land
 from gremlins.paths import Home
 from gremlins.records.gremlin import Bailed, FailedGremlin, Finished
+from gremlins.redaction import Redactor
 from gremlins.simulator import ScriptedModel, Simulator
+from gremlins.stages.commands import mask_log
 from tests.conftest import Repo
 from tests.in_process import InProcessSandbox
 
@@ -223,6 +225,21 @@ def test_a_secret_in_a_failed_commands_last_words_is_masked_in_the_reason(sandbo
     record = it.run(it.make("stages: [{type: exec, cmds: ['sh fail.sh']}]\n"))
     assert isinstance(record.status, FailedGremlin)
     assert record.status.reason == "`sh fail.sh` exited with 3: key: ***"
+
+
+def test_of_a_very_long_output_both_ends_are_kept_and_masked(tmp_path: Path) -> None:
+    log = tmp_path / "talk.log"
+    token = "ghp_" + "a1B2" * 9
+    log.write_text(f"first {token}\n" + "x = 1\n" * 10_000 + f"last {token}\n")
+    mask_log(log, Redactor({}), most=2_000)
+    shown = log.read_text()
+    assert shown.startswith("first ***\nx = 1\n")
+    assert shown.endswith("x = 1\nlast ***\n")
+    assert len(shown) < 2_500
+    assert "bytes are left out" in shown
+    mask_log(log, Redactor({}))
+    assert log.read_text() == shown
+    assert [path.name for path in tmp_path.iterdir()] == ["talk.log"]
 
 
 def test_verify_gives_up_after_its_attempts(sandbox: MakeSandbox) -> None:
