@@ -255,6 +255,7 @@ def _clear_away(record: Gremlin, journal: Journal, landing: Landing) -> Landing:
         return changed(landing, kept=kept)
     except (GremlinsError, OSError) as error:
         left = f"its worktree could not be removed ({error}): `gremlins rm {record.id}` tries again"
+        journal(left)
         return changed(landing, left=(*landing.left, left))
 
 

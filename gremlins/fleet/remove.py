@@ -25,6 +25,10 @@ GRAVE = ".{}.removed"
 """Move a gremlin's folder aside first, so that it is gone at once however long deleting takes."""
 
 
+SQUASHED_INTO = 12
+"""The newest of a person's branches are searched for a squash merge; each takes a few calls of git."""
+
+
 class NotLanded(Conflict):
     """The gremlin has commits that no branch of a person holds."""
 
@@ -140,22 +144,11 @@ def _known_tip(git: Git, record: Gremlin) -> Sha:
 
 def _is_held(git: Git, tip: Sha, base: Sha) -> bool:
     """True if a person's branch has all that `base..tip` changes, by a merge or a squash merge."""
-    theirs = [
-        name
-        for name in git.text("for-each-ref", "--format=%(refname)", f"--contains={tip}", *_THEIRS).split()
-        if f"/{BRANCH_PREFIX}" not in name
-    ]
-    if theirs:
+    theirs = ("for-each-ref", "--format=%(refname)", "--sort=-committerdate", "refs/heads", "refs/remotes", "refs/tags")
+    if any(f"/{BRANCH_PREFIX}" not in name for name in git.text(*theirs, f"--contains={tip}").split()):
         return True
-    checked_out = [f"refs/heads/{place.branch}" for place in git.checkouts() if place.branch]
-    known = git.text(
-        "for-each-ref", "--format=%(refname)", "refs/remotes/*/HEAD", "refs/heads/main", "refs/heads/master"
-    )
-    likely = dict.fromkeys(name for name in (*checked_out, *known.split()) if f"/{BRANCH_PREFIX}" not in name)
-    return any(holds(git, git.commit(name), tip, base) for name in likely)
-
-
-_THEIRS = ("refs/heads", "refs/remotes", "refs/tags")
+    newest = [name for name in git.text(*theirs).split() if f"/{BRANCH_PREFIX}" not in name][:SQUASHED_INTO]
+    return any(holds(git, git.commit(name), tip, base) for name in newest)
 
 
 def _worktree(record: Gremlin) -> Worktree:

@@ -219,11 +219,11 @@ def forget_progress(record: Gremlin, paths: GremlinPaths, frozen: FrozenLaunch, 
     holders = [spec for spec in frozen.pipeline.stages[order.index(stage) :] if children(spec)]
     if not holders:
         return
+    _forget_starts(record, [spec.name for spec in holders])
     aside = paths.artifacts / "before" / f"spawn-{record.spawn}"
     for entry in _of_rounds_and_branches(paths, [spec.name for spec in holders]):
         make_private_dir(aside)
         entry.rename(aside / entry.name)
-    _forget_starts(record, [spec.name for spec in holders])
 
 
 def _forget_starts(record: Gremlin, names: list[str]) -> None:

@@ -76,15 +76,17 @@ def is_whole(worktree: Worktree) -> bool:
 
 
 def _check_out(worktree: Worktree, *, new: bool) -> str | None:
-    git, path = Git(worktree.repo), worktree.path
+    git, path, kept = Git(worktree.repo), worktree.path, None
     make_private_dir(path.parent)
-    _refuse_locked(git, path)
-    kept = keep_files(worktree)
-    _discard(git, path)
-    new_branch = ["--no-track", "-b", worktree.branch] if new else []
-    git.raw(
-        "worktree", "add", "--quiet", "--no-checkout", *new_branch, str(path), worktree.base if new else worktree.branch
-    )
+    if new and not os.path.lexists(path):
+        # Forced twice: git may still know a folder of this name that is gone, and may have locked it while making it.
+        args = ["--force", "--force", "--no-track", "-b", worktree.branch, str(path), worktree.base]
+    else:
+        _refuse_locked(git, path)
+        kept = keep_files(worktree)
+        _discard(git, path)
+        args = ["--no-track", "-b", worktree.branch, str(path), worktree.base] if new else [str(path), worktree.branch]
+    git.raw("worktree", "add", "--quiet", "--no-checkout", *args)
     _lead_git_here(worktree)
     worktree.git.raw("reset", "--hard", "--quiet")
     return kept
@@ -96,9 +98,10 @@ def _lead_git_here(worktree: Worktree) -> None:
     Raises NotReady.
     """
     if _misled(worktree) is not None:
-        own, value = _own_git_dir(worktree.path), os.fsencode(worktree.path)
-        if own is not None and worktree.git.answer("config", "--bool", "extensions.worktreeConfig") == "true":
-            worktree.git.raw("config", "--worktree", "core.worktree", os.fsdecode(value))
+        own = _own_git_dir(worktree.path)
+        shared = worktree.git.answer("config", "--bool", "extensions.worktreeConfig") == "true"
+        if shared and own is not None and own.parent.name == "worktrees":
+            worktree.git.raw("config", "--worktree", "core.worktree", str(worktree.path))
     if (why := _misled(worktree)) is not None:
         raise NotReady(
             f"git in {worktree.path} would work elsewhere: {why}",

@@ -15,8 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gremlins.clock import Clock, SystemClock
+from gremlins.errors import Conflict
 from gremlins.files import write_atomic
-from gremlins.repository.git import QUIET, Git, Sha, TreeEntry, error_of, split_names
+from gremlins.repository.git import QUIET, Git, Sha, TreeEntry, error_of, some_of, split_names
 from gremlins.repository.merging import merge_aside
 
 BRANCH_PREFIX = "gremlins/"
@@ -169,12 +170,21 @@ def merge_branch(worktree: Worktree, theirs: Sha, *, message: str, trailer: str)
         if git.is_ancestor(theirs, head):
             return None
         tree = merge_aside(git, head, theirs, Sha(worktree.base))
+        _refuse_in_the_way(git, head, git.changed_paths(head, tree))
         done = git.commit_tree(tree, [head, theirs], _with_trailer(message, trailer))
         git.update_ref(worktree.ref, done, head, reason="gremlins: merge of a branch")
     if done == worktree.tip():
         _attach(git, worktree.branch)
         _move_files(git, done, git.changed_paths(f"{done}^", done))
     return done
+
+
+def _refuse_in_the_way(git: Git, head: Sha, paths: Sequence[str]) -> None:
+    """Raise Conflict if files that are to be written hold changes in no commit."""
+    with git.scratch_index(head) as env:
+        _, changed = changed_files(git, head, env)
+    if found := sorted(set(changed) & set(paths)):
+        raise Conflict(f"files with changes in no commit are in the way: {some_of(found)}", hint="commit them first")
 
 
 # --- finding earlier work

@@ -11,7 +11,7 @@ from gremlins.clock import FakeClock
 from gremlins.errors import Conflict, GremlinsError
 from gremlins.repository import folder
 from gremlins.repository import worktree as wt
-from gremlins.repository.git import Git, HostGitError, UnknownRef
+from gremlins.repository.git import Git, HostGitError, Sha, UnknownRef
 from gremlins.repository.worktree import FileChange, Worktree
 from tests.conftest import Repo
 from tests.kill_points import killed_at, steps
@@ -413,6 +413,36 @@ def test_an_agent_that_wandered_off_is_brought_back(made: Worktree, where: str) 
     assert work.head() == done
     assert Git(made.path).is_ancestor(made.base, str(done))
     assert Git(made.path).changed_paths(made.base, str(done)) == ["calc.py", "more.py"]
+    assert status(made) == ""
+
+
+def side_branch(made: Worktree, files: dict[str, bytes]) -> Sha:
+    """A commit beside the gremlin's branch, made without a working tree."""
+    git = Git(made.path)
+    with git.scratch_index(git.head()) as env:
+        blobs = {content: git.text("hash-object", "-w", "--stdin", input=content) for content in set(files.values())}
+        lines = "".join(f"100644 {blobs[content]}\t{name}\n" for name, content in files.items())
+        git.raw("update-index", "--index-info", input=lines, env=env)
+        return git.commit_tree(git.write_tree(env), [made.base], "side")
+
+
+def test_a_file_that_is_in_no_commit_is_not_merged_over(made: Worktree) -> None:
+    theirs = side_branch(made, {"found.txt": b"theirs\n", "calc.py": b"theirs\n"})
+    inside(made).write({"found.txt": "a person's\n"})
+    with pytest.raises(Conflict, match=r"in the way: found\.txt"):
+        wt.merge_branch(made, theirs, message="m", trailer=TRAILER)
+    assert (inside(made).read("found.txt"), status(made)) == ("a person's\n", "?? found.txt")
+    (made.path / "found.txt").unlink()
+    assert wt.merge_branch(made, theirs, message="m", trailer=TRAILER)
+    assert status(made) == ""
+
+
+@pytest.mark.soak
+def test_a_merge_of_forty_thousand_paths(made: Worktree) -> None:
+    names = [f"d{n % 40}/{n}.txt" for n in range(40_000 if os.environ.get("GREMLINS_SOAK") else 1500)]
+    theirs = side_branch(made, dict.fromkeys(names, b"x\n"))
+    done = wt.merge_branch(made, theirs, message="m", trailer=TRAILER)
+    assert len(Git(made.path).changed_paths(made.base, str(done))) == len(names)
     assert status(made) == ""
 
 
