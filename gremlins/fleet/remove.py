@@ -144,11 +144,17 @@ def _known_tip(git: Git, record: Gremlin) -> Sha:
 
 def _is_held(git: Git, tip: Sha, base: Sha) -> bool:
     """True if a person's branch has all that `base..tip` changes, by a merge or a squash merge."""
-    theirs = ("for-each-ref", "--format=%(refname)", "--sort=-committerdate", "refs/heads", "refs/remotes", "refs/tags")
-    if any(f"/{BRANCH_PREFIX}" not in name for name in git.text(*theirs, f"--contains={tip}").split()):
+    if _persons_refs(git, f"--contains={tip}"):
         return True
-    newest = [name for name in git.text(*theirs).split() if f"/{BRANCH_PREFIX}" not in name][:SQUASHED_INTO]
+    newest = _persons_refs(git, f"--no-merged={base}")[:SQUASHED_INTO]
     return any(holds(git, git.commit(name), tip, base) for name in newest)
+
+
+def _persons_refs(git: Git, which: str) -> list[str]:
+    """Branches and tags that are no gremlin's, the newest first."""
+    kinds = ("refs/heads", "refs/remotes", "refs/tags")
+    shown = git.text("for-each-ref", "--format=%(refname)", "--sort=-committerdate", which, *kinds)
+    return [name for name in shown.split() if f"/{BRANCH_PREFIX}" not in name]
 
 
 def _worktree(record: Gremlin) -> Worktree:

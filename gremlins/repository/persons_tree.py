@@ -101,7 +101,7 @@ class PersonsTree:
         """Write aside what goes through a filter. Raises Conflict if one fails, with nothing of the tree touched."""
         if self.git.answer("config", "--get-regexp", r"^filter\.") is None:
             return
-        names = _nul(path for path in self.git.changed_paths(old, new) if path in self.git.ls_tree(new))
+        names = _nul(self.git.ls_tree(new, self.git.changed_paths(old, new)))
         with self.git.scratch_index(new) as env, TemporaryDirectory(prefix="gremlins-filters-") as folder:
             asked = self.git.raw("check-attr", "--cached", "-z", "--stdin", "filter", input=names, env=env)
             fields = split_names(asked)
