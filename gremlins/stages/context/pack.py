@@ -57,7 +57,7 @@ class Subject:
     needs: tuple[str, ...] = ()
 
 
-NAMED_SHARE = 0.87
+NAMED_SHARE = 0.93
 """Of the budget: files that are named, together."""
 TREE_SHARE, DIFF_SHARE, PROSE_SHARE = 0.2, 0.55, 0.1
 
@@ -140,7 +140,8 @@ class _Builder:
         shown = []
         for path, section, limit in zip(paths, sections, share_out([s.tokens for s in sections], room), strict=True):
             if section.tokens > limit:
-                section = self._sliced(self._with_named_definitions(ranked.get(path) or Ranked(path)), limit, ranking)
+                file = self._with_named_definitions(ranked.get(path) or Ranked(path))
+                section = self._sliced(file, limit, ranking, meant=True)
             shown.append(section)
             self.left -= section.tokens
         return shown
@@ -198,13 +199,14 @@ class _Builder:
                 return section
         return self._sliced(file, int(min(self.left, slice_share * self.budget)), ranking)
 
-    def _sliced(self, file: Ranked, limit: int, ranking: Ranking) -> Shown:
+    def _sliced(self, file: Ranked, limit: int, ranking: Ranking, *, meant: bool = False) -> Shown:
         source = self.corpus.sources[file.path]
         weights = line_weights(source.lines, ranking.values) if limit >= 300 else {}
         for line, weight in file.lines.items():
             weights[line] = weights.get(line, 0.0) + 10 * weight
         why = file.why or "named"
-        return parts(source, limit, weights, file.lines, why) or Shown("", 0, PackEntry(file.path, 0, "listed", why))
+        found = parts(source, limit, weights, file.lines, why, meant=meant)
+        return found or Shown("", 0, PackEntry(file.path, 0, "listed", why))
 
     # --- what is not a matter of score
 

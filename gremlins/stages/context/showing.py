@@ -80,18 +80,34 @@ def whole(source: SourceFile, why: str) -> Shown:
     return Shown(shown, tokens, PackEntry(source.path, tokens, "slice" if source.cut else "whole", why))
 
 
-def parts(source: SourceFile, limit: int, weights: Mapping[int, float], named: Iterable[int], why: str) -> Shown | None:
+def parts(
+    source: SourceFile,
+    limit: int,
+    weights: Mapping[int, float],
+    named: Iterable[int],
+    why: str,
+    *,
+    meant: bool = False,
+) -> Shown | None:
     """The parts of a file around its weightiest lines, in at most `limit` tokens; None where there is no room.
 
-    named: lines of definitions that are wanted whole.
+    named: lines of definitions that are wanted whole. meant: the file itself was asked for, so that all of its code
+    matters more than long comments.
     """
     lines = source.lines
     if limit < 300 or not lines:
         return None
     size = [estimate_tokens(line) for line in lines]
     definitions = source.syntax.definitions
-    slices = choose_slices(len(lines), weights, size, limit - 80, definitions, frozenset(named))
-    return _cut(source, slices, limit, why) if slices else None
+    middles = (range(first + 3, last) for first, last in source.syntax.comments if meant and last - first > 6)
+    dispensable = frozenset(line for middle in middles for line in middle)
+    for part in (1.0, 0.94, 0.88, 0.8):  # the lines that stand for gaps are estimated
+        room = int(part * limit) - 80
+        slices = choose_slices(len(lines), weights, size, room, definitions, frozenset(named), dispensable, rest=meant)
+        shown = _cut(source, slices, limit, why) if slices else None
+        if shown is not None:
+            return shown
+    return None
 
 
 def beginning(source: SourceFile, limit: int, why: str) -> Shown | None:

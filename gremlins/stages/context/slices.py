@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from gremlins.stages.context.syntax import Definition
 
 HEAD = 25
 LONGEST_BLOCK = 140
 AROUND = 12
+CONTEXT = 3
+"""Lines before and after a block: what is put before or after it is put between the two."""
 
 
 @dataclass(frozen=True)
@@ -28,32 +30,52 @@ def choose_slices(
     budget: int,
     definitions: Sequence[Definition],
     named: frozenset[int] = frozenset(),
+    dispensable: frozenset[int] = frozenset(),
+    *,
+    rest: bool = False,
 ) -> list[Slice]:
     """The head of a file and the blocks around its weightiest lines, as many as `budget` holds.
 
     `count` is the number of lines, `size` is what each costs. A definition whose line is in `named` is wanted whole,
-    however long. Slices come in file order and do not touch.
+    however long; lines in `dispensable` are left out; `rest`: what room remains goes to the other lines. Slices come
+    in file order and do not touch.
     """
     shown: set[int] = set()
     left = budget
     head = range(min(HEAD, count))
     spread = _spread(weights, count)
-    wanted = sorted(spread, key=lambda line: (-spread[line], line))[:MOST_TRIED]
-    wanted.sort(key=lambda line: line not in named)
+    wanted = sorted(spread, key=lambda line: (line not in named, -spread[line], line))
     blocks = _Blocks(definitions, count, named)
-    for block in [
-        blocks.around(wanted[0]) if wanted else head,
-        head,
-        *(blocks.around(line) for line in wanted[1:]),
-    ]:
-        new = [number for number in block if number not in shown]
+    missed = 0
+
+    def unseen(lines: Iterable[int]) -> Iterator[int]:
+        return (line for line in lines if line - 1 not in shown)
+
+    for line in chain(wanted[:1], [0], unseen(wanted[1:])):
+        block, whole = blocks.around(line) if line else head, line in named
+        new = [number for number in block if number not in shown and (whole or number + 1 not in dispensable)]
+        if not new:
+            continue
         cost = sum(size[number] for number in new) + GAP
-        if new and cost > left:  # the block's own beginning says most
+        if dispensable and not whole:
+            cost += HOLE * sum(number in dispensable and number + 1 not in dispensable for number in block)
+        if cost > left:  # the block's own beginning says most
+            missed += 1
             new, cost = _fitting(new, size, left)
-        if new:
-            shown.update(new)
-            left -= cost
-    return _runs(_without_small_gaps(shown, size, left))
+        shown.update(new)
+        left -= cost
+        if missed > MOST_MISSED:
+            break
+    if rest:
+        for number in range(count):
+            if number + 1 in dispensable:
+                left -= HOLE if number not in dispensable else 0
+            elif number not in shown:
+                left -= size[number]
+                if left < 0:
+                    break
+                shown.add(number)
+    return _runs(_without_small_gaps(shown, size, left if not rest else 0))
 
 
 def _spread(weights: Mapping[int, float], count: int) -> dict[int, float]:
@@ -68,7 +90,10 @@ def _spread(weights: Mapping[int, float], count: int) -> dict[int, float]:
     }
 
 
-MOST_TRIED = 400
+HOLE = 16
+"""The same, for a comment that is left out of a block."""
+MOST_MISSED = 50
+"""After so many blocks that had no room the others are not tried."""
 GAP = 30
 """Tokens of the line that stands for a gap, at most."""
 
@@ -79,20 +104,23 @@ class _Blocks:
     def __init__(self, definitions: Sequence[Definition], count: int, named: frozenset[int]) -> None:
         self.count = count
         self.named = named
-        self.longer = [one for one in definitions if one.last > one.first]
+        self.inside: dict[int, list[Definition]] = {}
+        """The definitions of several lines around each line, counted from 1."""
+        for one in definitions:
+            for line in range(one.first, one.last + 1) if one.last > one.first else ():
+                self.inside.setdefault(line, []).append(one)
 
     def around(self, line: int) -> list[int]:
         """The innermost definition around a line (from 1) if it is not too long or is meant itself, else some lines
         around it; and the lines that open what it is in.
         """
-        inside = [one for one in self.longer if one.first <= line <= one.last]
-        inside.sort(key=lambda one: (one.at != line, one.last - one.first))
+        inside = sorted(self.inside.get(line, ()), key=lambda one: (one.at != line, one.last - one.first))
         around = range(max(0, line - 1 - AROUND), min(self.count, line + AROUND))
         if inside:
             inner = inside[0]
             meant = inner.at == line and line in self.named
             if meant or inner.last - inner.first < LONGEST_BLOCK:
-                around = range(inner.first - 1, min(inner.last, self.count))
+                around = range(max(0, inner.first - 1 - CONTEXT), min(inner.last + CONTEXT, self.count))
         openings = sorted({one.at - 1 for one in inside} - set(around))
         return [*openings, *around]
 
@@ -115,7 +143,7 @@ def _without_small_gaps(shown: set[int], size: Sequence[int], budget: int) -> se
     for before, after in pairwise(ordered):
         between = range(before + 1, after)
         cost = sum(size[number] for number in between)
-        if 0 < len(between) <= 5 and cost <= budget:
+        if 0 < len(between) <= 5 and cost <= max(budget, HOLE):
             filled.update(between)
             budget -= cost
     return filled

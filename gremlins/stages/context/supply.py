@@ -130,7 +130,6 @@ def _sections(files: Files, asked: dict[str, _Asked], room: int) -> list[Shown]:
             sections.append(full[path])
             continue
         named = [line for line, weight in one.lines.items() if weight > 1]
-        weights = dict(one.lines) or {1: 1.0}
-        cut = parts(sources[path], limit, weights, named, one.why) if limit >= 300 else None
+        cut = parts(sources[path], limit, one.lines, named, one.why, meant=one.whole)
         sections.append(cut or Shown("", 0, PackEntry(path, 0, "listed", one.why)))
     return sections

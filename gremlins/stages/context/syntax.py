@@ -10,7 +10,7 @@ import re
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -48,6 +48,8 @@ class Syntax:
     imports: Sequence[Import]
     parsed: bool = True
     """False if there was no grammar for it."""
+    comments: Sequence[tuple[int, int]] = ()
+    """The first and last line of each comment that has lines of its own; those that follow one another are one."""
 
 
 def lines_of(text: str) -> list[str]:
@@ -188,6 +190,7 @@ class _Loaded:
     language: Any
     definitions: frozenset[int]
     imports: frozenset[int]
+    comments: frozenset[int]
 
 
 @cache
@@ -201,7 +204,8 @@ def _load(name: str) -> _Loaded | None:
         return None
     function = "language_tsx" if name == "tsx" else grammar.function
     language = tree_sitter.Language(getattr(module, function)())
-    return _Loaded(language, _kinds(language, grammar.definitions), _kinds(language, grammar.imports))
+    kinds = (grammar.definitions, grammar.imports, "comment line_comment block_comment multiline_comment")
+    return _Loaded(language, *(_kinds(language, names) for names in kinds))
 
 
 def _kinds(language: Any, names: str) -> frozenset[int]:
@@ -222,15 +226,29 @@ def _parse(loaded: _Loaded, text: str, lines: Sequence[str], cpu: Callable[[], f
         return None
     definitions: list[Definition] = []
     imports: list[Import] = []
+    comments: list[tuple[int, int]] = []
     for node, above in _walk(tree.root_node):
         kind = node.kind_id
         if kind in loaded.definitions and (definition := _definition(node, above, source, lines)) is not None:
             definitions.append(definition)
+        if kind in loaded.comments:
+            _add_comment(comments, node, lines)
         if kind in loaded.imports:
             imports.extend(_imports(node, source))
     if tree.root_node.has_error:  # what the grammar did not understand may hide a definition
         definitions += _by_patterns(lines, definitions, _KEYWORD)
-    return Syntax(sorted(definitions, key=lambda one: (one.at, -one.last, one.name)), imports)
+    leads = {last + 1: first for first, last in comments if last - first <= LONGEST_LEAD}
+    definitions = [replace(one, first=leads.get(one.first, one.first)) for one in definitions]
+    return Syntax(sorted(definitions, key=lambda one: (one.at, -one.last, one.name)), imports, comments=comments)
+
+
+def _add_comment(comments: list[tuple[int, int]], node: Any, lines: Sequence[str]) -> None:
+    first, last = node.start_point.row + 1, node.end_point.row + (node.end_point.column > 0)
+    if lines[first - 1][: node.start_point.column].strip():
+        return
+    if comments and comments[-1][1] == first - 1:
+        first = comments.pop()[0]
+    comments.append((first, max(first, last)))
 
 
 def _walk(root: Any) -> Iterator[tuple[Any, Sequence[Any]]]:
@@ -359,7 +377,7 @@ def _with_lead(lines: Sequence[str], first: int) -> int:
     return start
 
 
-LONGEST_LEAD = 40
+LONGEST_LEAD = 60
 _LEADS = re.compile(r"[ \t]*(?://|/\*|\*|@\w|#\[|#:|# |\[\w+)")
 
 
