@@ -17,7 +17,14 @@ from pathlib import Path
 from gremlins.errors import Conflict, GitError, NotReady
 from gremlins.files import make_private_dir
 from gremlins.repository.git import Git, Sha, error_of
-from gremlins.repository.worktree import MADE_AGAIN, Worktree, changed_files, interrupted_ref, tree_of_files
+from gremlins.repository.worktree import (
+    MADE_AGAIN,
+    Worktree,
+    changed_files,
+    interrupted_ref,
+    staged_apart,
+    tree_of_files,
+)
 
 # --- making
 
@@ -171,7 +178,7 @@ def keep_files(worktree: Worktree) -> str | None:
         if not found.files and git.is_ancestor(head, start):
             return None
         tree = tree_of_files(git, start, leave_out=MADE_AGAIN)
-        parents = [start, head, *_staged(git, head, tree)]
+        parents = [start, head, *(staged_apart(git, head, tree) if _has_own_index(git) else ())]
         saved = git.commit_tree(tree, list(dict.fromkeys(parents)), f"Files of the worktree of {worktree.branch}")
         ref = interrupted_ref(worktree)
         git.update_ref(ref, saved, "0" * len(saved), reason="gremlins: files of a worktree")
@@ -229,16 +236,6 @@ def _unsaved(git: Git, start: Sha) -> Unsaved:
     if _has_own_index(git):
         staged = git.names("diff", "--cached", "--name-only", "--diff-filter=d", "--no-renames", "-z", "HEAD")
     return Unsaved(tuple(dict.fromkeys([*files, *staged])), (*nested, *modules))
-
-
-def _staged(git: Git, head: Sha, tree: Sha) -> list[Sha]:
-    """A commit of the index, if it holds something else than `head` and the files."""
-    if not _has_own_index(git):
-        return []
-    done = git.attempt("write-tree")
-    if done.returncode or done.stdout.strip() in (git.tree(head), tree):  # unmerged: the files have all of it
-        return []
-    return [git.commit_tree(done.stdout.strip(), [head], "Staged")]
 
 
 def _has_content(path: Path) -> bool:

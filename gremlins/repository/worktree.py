@@ -432,14 +432,22 @@ def save_interrupted(worktree: Worktree, ref: str, *, to: str | None = None) -> 
     goal = git.commit(to or worktree.ref)
     head = git.head()
     tree = tree_of_files(git, head)
+    staged = staged_apart(git, head, tree)
     saved = None
-    if tree != git.tree(goal) or not git.is_ancestor(head, goal):
-        saved = git.commit_tree(
-            tree, list(dict.fromkeys([head, worktree.tip()])), f"Interrupted work of {worktree.branch}"
-        )
+    if staged or tree != git.tree(goal) or not git.is_ancestor(head, goal):
+        parents = list(dict.fromkeys([head, worktree.tip(), *staged]))
+        saved = git.commit_tree(tree, parents, f"Interrupted work of {worktree.branch}")
         git.update_ref(ref, saved, reason="gremlins: interrupted work")
     _reset_to(worktree, goal)
     return saved
+
+
+def staged_apart(git: Git, head: Sha, tree: Sha) -> list[Sha]:
+    """A commit of the index, if it holds something else than `head` and the tree of the files."""
+    done = git.attempt("write-tree")
+    if done.returncode or done.stdout.strip() in (git.tree(head), tree):  # unmerged: the files have all of it
+        return []
+    return [git.commit_tree(done.stdout.strip(), [head], "Staged")]
 
 
 def interrupted_ref(worktree: Worktree) -> str:

@@ -416,6 +416,15 @@ def test_an_agent_that_wandered_off_is_brought_back(made: Worktree, where: str) 
     assert status(made) == ""
 
 
+def test_what_was_staged_apart_from_the_files_is_saved_too(made: Worktree) -> None:
+    inside(made).write({"README.md": "staged\n"})
+    inside(made).git("add", "README.md")
+    inside(made).git("restore", "--worktree", "--source=HEAD", "README.md")
+    ref = wt.interrupted_ref(made)
+    assert wt.save_interrupted(made, ref)
+    assert (status(made), inside(made).git("show", f"{ref}^2:README.md")) == ("", "staged")
+
+
 def side_branch(made: Worktree, files: dict[str, bytes]) -> Sha:
     """A commit beside the gremlin's branch, made without a working tree."""
     git = Git(made.path)
