@@ -40,6 +40,8 @@ from gremlins.repository.worktree import Worktree, branch_name
 from gremlins.stages.spec import AgentStage, Exec, Handoff, Implement, OpenPr, Plan, Verify, WaitCi, WaitReview, walk
 from gremlins.text import normalised
 
+LONGEST_SLUG = 22
+"""Characters of an id's words."""
 ANTHROPIC = frozenset({"claude", "anthropic"})
 
 
@@ -218,9 +220,13 @@ def _cannot_write(home: Home, error: OSError) -> GremlinsError:
 
 
 def new_id(request: LaunchRequest, home: Home) -> str:
-    """Up to five words of the task and four random hex digits."""
+    """The first words of the task, and four random hex digits: short enough to be shown whole, and to be typed."""
     words = re.findall(r"[a-z0-9]+", (request.title or request.task or request.pipeline).lower())
-    slug = "-".join(words[:5])[:40].strip("-") or "gremlin"
+    slug = words[0][:LONGEST_SLUG] if words else "gremlin"
+    for word in words[1:5]:
+        if len(slug) + len(word) + 1 > LONGEST_SLUG:
+            break
+        slug += f"-{word}"
     while True:
         gremlin_id = f"{slug}-{secrets.token_hex(2)}"
         if not home.gremlin(gremlin_id).root.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from pathlib import Path
 
 import typer
 
@@ -14,14 +15,19 @@ from gremlins.paths import Home
 
 def clean(
     older_than: str = typer.Option("0s", "--older-than", metavar="7d", help="Only what ended so long ago."),
+    everything: bool = typer.Option(False, "--all", help="Of every repository, not of the current one only."),
 ) -> int:
-    """Remove what has landed, and what is over without commits."""
+    """Remove what has landed, and what is over without commits. One that asks you something stays."""
     from gremlins.fleet.dispatch.ownership import settle_attempt
     from gremlins.fleet.remove import clean as sweep  # pydantic: only for the verbs that act
+    from gremlins.repository.project import find_project
 
     home, clock = Home.from_env(), SystemClock()
     settle_bead = partial(settle_attempt, home, clock=clock)
-    removed, problems = sweep(home, older_than=_seconds(older_than), clock=clock, settle_bead=settle_bead)
+    project = None if everything else find_project(Path.cwd())
+    removed, problems = sweep(
+        home, older_than=_seconds(older_than), clock=clock, settle_bead=settle_bead, project=project
+    )
     for name, kept in removed.items():
         say(f"{name}: removed")
         for ref in kept:
@@ -29,7 +35,7 @@ def clean(
     for error in problems:
         note(f"warning: not removed: {error.message}")
     if not removed:
-        say("nothing to clean")
+        say("nothing to clean" + ("" if everything else " in this repository; `--all` looks at every one"))
     return 0
 
 

@@ -19,7 +19,14 @@ MARKS = {"ok": "ok", "info": "note", "warning": "warning", "problem": "problem",
 COLOURS = {"ok": "32", "info": "2", "warning": "33", "problem": "31", "not_ready": "1;31"}
 
 
-def doctor(json: bool = typer.Option(False, "--json", help="One JSON document.")) -> int:
+ORDER = tuple(MARKS)
+"""From the best to the worst: a person reads the end first."""
+
+
+def doctor(
+    json: bool = typer.Option(False, "--json", help="One JSON document."),
+    settings: bool = typer.Option(False, "--settings", help="Every setting, those at their defaults too."),
+) -> int:
     """Look at git, credentials (by a call that costs nothing), binaries, settings, disk and records."""
     from gremlins.fleet.doctor import examine  # pydantic, the providers: only here are all of them looked at
 
@@ -27,7 +34,7 @@ def doctor(json: bool = typer.Option(False, "--json", help="One JSON document.")
     if json:
         dump(as_json(health))
     else:
-        _tell(health)
+        _tell(health, every_setting=settings)
     return health.exit_code
 
 
@@ -39,16 +46,22 @@ def as_json(health: Health) -> dict[str, object]:
     }
 
 
-def _tell(health: Health) -> None:
+def _tell(health: Health, *, every_setting: bool) -> None:
+    """What is well, then the settings, then the problems, and the verdict."""
     width = max(len(check.name) for check in health.checks)
-    for check in health.checks:
+    checks = sorted(health.checks, key=lambda check: ORDER.index(check.verdict))
+    well = [check for check in checks if check.verdict in ("ok", "info")]
+    for check in well:
         _tell_check(check, width)
-    if health.settings:
-        say("\nsettings")
-        rows = [(f"  {s.key}", _value(s.value), s.source) for s in health.settings]
+    shown = [s for s in health.settings if every_setting or s.source != "default"]
+    if shown:
+        say("\nsettings" if every_setting else "\nchanged settings (`--settings` shows all)")
+        rows = [(f"  {s.key}", _value(s.value), s.source) for s in shown]
         for line in columns(rows, ("", "", ""))[1:]:
             say(line)
     say()
+    for check in checks[len(well) :]:
+        _tell_check(check, width)
     say(
         {0: "all is well", 1: "there are problems, see above", 5: "not ready: nothing can be launched, see above"}[
             health.exit_code

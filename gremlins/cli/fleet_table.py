@@ -1,23 +1,21 @@
-"""The fleet for people: plain columns off a terminal, a table that fits on one. What needs a person comes first."""
+"""The fleet for people, in groups: first what needs a person. Whole off a terminal, cut to its width on one."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from gremlins.cli.out import ago, columns, dollars, printable
+from gremlins.cli.out import ago, dollars, printable
 from gremlins.fleet.status import FleetStatus, Row, branches, next_poll
-from gremlins.records.gremlin import Stopped
-from gremlins.records.liveness import ALIVE
+from gremlins.records.gremlin import Finished, Running, Stopped
+from gremlins.records.liveness import ALIVE, State
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-NEEDS_A_PERSON = ("bailed", "dead", "detached", "stalled", "stopped")
-ORDER = (*NEEDS_A_PERSON, "stopping", "running", "parked", "finished", "landed")
-STYLES = {
+STYLES: Mapping[State, str] = {
     "bailed": "bold red",
     "dead": "bold red",
     "detached": "bold yellow",
@@ -29,23 +27,36 @@ STYLES = {
     "finished": "bold green",
     "landed": "dim",
 }
-NOTHING = "no gremlins to show; `gremlins launch PIPELINE TASK` starts one, `gremlins status --all` shows finished ones"
-_RANK = {state: rank for rank, state in enumerate(ORDER)}
+NEEDS, READY, WORKING, WAITING = "needs you", "ready to land", "working", "waiting"
+GROUPS = (NEEDS, READY, WORKING, WAITING, "finished without a change", "stopped", "landed")
+"""In the order in which they are shown; an empty one is not."""
+NOTHING = "no gremlins to show; `gremlins launch PIPELINE TASK` starts one, `gremlins status --all` shows landed ones"
 
 
-def by_urgency(rows: Iterable[Row]) -> list[Row]:
-    """Rows that need a person first, then running, parked and over; in each group in their order."""
-    return sorted(rows, key=lambda row: _RANK[row.life.state])
-
-
-def needs_a_person(row: Row) -> bool:
-    return row.life.state in NEEDS_A_PERSON
+def group_of(row: Row) -> str:
+    """The group a gremlin is shown in."""
+    status = row.record.status
+    match row.life.state:
+        case "bailed" | "dead" | "detached" | "stalled":
+            return NEEDS
+        case "finished":
+            ready = isinstance(status, Finished) and status.evidence.kind == "commits"
+            return READY if ready else "finished without a change"
+        case "parked":
+            return WAITING
+        case "running" | "stopping":
+            return WAITING if isinstance(status, Running) and status.asleep else WORKING
+        case other:
+            return other
 
 
 def detail(row: Row, now: datetime) -> str:
-    """The detail beside a state: the next poll, the wait, or the reason of its end."""
-    if isinstance(status := row.record.status, Stopped):
+    """The detail beside a state: the size of its change, the next poll, the wait, or the reason of its end."""
+    status = row.record.status
+    if isinstance(status, Stopped):
         return printable(f"by {status.by}: {status.reason or 'no reason given'}")
+    if isinstance(status, Finished):
+        return diff_of(row) or printable(status.evidence.detail)
     if row.life.state != "parked":
         return printable("; ".join(part for part in (_branches(row), row.life.reason) if part))
     calls = row.seen.outstanding
@@ -88,30 +99,104 @@ def diff_of(row: Row) -> str | None:
     return f"{diff.files} file{'s' if diff.files != 1 else ''}, +{diff.added} −{diff.deleted}"
 
 
+# ── groups and columns ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Block(NamedTuple):
+    """One gremlin: its cells, the style of its state, and the line below, which says what it needs."""
+
+    cells: tuple[str, ...]
+    style: str
+    below: str = ""
+
+
+def grouped(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """The rows by group. Within one they keep their order, whatever their states become."""
+    found: dict[str, list[Row]] = {name: [] for name in GROUPS}
+    for row in rows:
+        found[group_of(row)].append(row)
+    return {name: members for name, members in found.items() if members}
+
+
+def repositories(rows: Sequence[Row]) -> dict[str, str]:
+    """Projects by a name for people; empty if there is only one."""
+    projects = {row.record.project for row in rows}
+    if len(projects) < 2:
+        return {}
+    ends = {path: path.rstrip("/").rpartition("/")[2] for path in projects}
+    taken = Counter(ends.values())
+    return {path: end if taken[end] == 1 else path for path, end in ends.items()}
+
+
+def heading(name: str, rows: Sequence[Row]) -> str:
+    """The name of a group and the commands for it; a single row's with its id."""
+    who = rows[0].record.id if len(rows) == 1 else "ID"
+    states = {row.life.state for row in rows}
+    commands: list[str] = []
+    if name == NEEDS:
+        commands += [f"gremlins answer {who} TEXT"] if "bailed" in states else []
+        commands += [f"gremlins rescue {who}"] if states - {"bailed"} else []
+    if name == READY:
+        commands = [f"gremlins diff {who}", f"gremlins land {who}"]
+    return " · ".join([name, *commands])
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """`3 gremlins: 1 needs you, 2 working · $0.0105, saved $0.0105`."""
+    costs = [row.record.cost for row in rows]
+    spent = dollars(sum(c.total_usd for c in costs), sum(c.unpriced_calls + c.unknown_calls for c in costs))
+    saved = sum(c.saved_usd for c in costs)
+    what = f"{len(rows)} gremlin{'s' if len(rows) != 1 else ''}: {counts(rows)}"
+    return f"{what} · {spent}" + (f", saved {dollars(saved)}" if saved else "")
+
+
+def counts(rows: Iterable[Row]) -> str:
+    """`3 need you, 2 working, 40 waiting`."""
+    found = Counter(group_of(row) for row in rows)
+    return ", ".join(
+        f"{found[name]} {'need you' if name == NEEDS and found[name] > 1 else name}" for name in GROUPS if found[name]
+    )
+
+
+def block(row: Row, now: datetime, names: Mapping[str, str], *, wide: bool) -> Block:
+    """The cells of a row, as in `COLUMNS`: a narrow one has no state, and its task only where there is no detail."""
+    record, more, asks = row.record, detail(row, now), group_of(row) == NEEDS
+    stage = record.stage or "-"
+    since = ago((now - row.life.since).total_seconds())
+    repo = (names[record.project],) if names else ()
+    beside = "" if asks else more
+    below = (more if wide else f"{row.life.shown}: {more}") if asks else ""
+    last = (beside, task_of(row)) if wide else (beside.replace("asks again in", "asks in") or task_of(row),)
+    state = (row.life.shown,) if wide else ()
+    stage = stage if wide else stage.rpartition("/")[2]
+    return Block((record.id, *state, stage, since, cost_of(row), *repo, *last), STYLES[row.life.state], below)
+
+
 # ── off a terminal ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def lines(fleet: FleetStatus, now: datetime) -> list[str]:
-    """Aligned columns, nothing wrapped or cut."""
+    """Groups of aligned columns, nothing wrapped or cut."""
     if not fleet.rows:
         return [NOTHING]
-    rows = [
-        (
-            row.record.id,
-            row.life.shown,
-            row.record.stage or "-",
-            row.record.mode or "-",
-            ago((now - row.life.since).total_seconds()),
-            cost_of(row),
-            task_of(row),
-            detail(row, now),
-        )
-        for row in by_urgency(fleet.rows)
-    ]
-    return columns(rows, ("ID", "STATE", "STAGE", "MODE", "FOR", "COST", "TASK", "DETAIL"))
+    names = repositories(fleet.rows)
+    groups = grouped(fleet.rows)
+    blocks = {name: [block(row, now, names, wide=True) for row in rows] for name, rows in groups.items()}
+    every = [found.cells for members in blocks.values() for found in members]
+    form = "  " + "  ".join(f"{{:<{max(map(len, column))}}}" for column in zip(*every, strict=True))
+    shown = [summary(fleet.rows)]
+    for name, members in blocks.items():
+        shown += ["", heading(name, groups[name])]
+        for found in members:
+            shown.append(form.format(*found.cells).rstrip())
+            shown += [f"    ↳ {found.below}"] if found.below else []
+    return shown
 
 
 # ── on a terminal ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+WIDE = 110
+"""From this width on, the state, the detail and the task have a column each."""
 
 
 def rich_table(fleet: FleetStatus, now: datetime) -> None:
@@ -124,34 +209,64 @@ def rich_table(fleet: FleetStatus, now: datetime) -> None:
 
 
 def view(fleet: FleetStatus, now: datetime, width: int, height: int | None = None) -> list[Text]:
-    """The table as lines no wider than `width` cells and, if there is a `height`, no more than that many."""
+    """The groups as lines no wider than `width` cells and, if there is a `height`, no more than that many."""
     from rich.text import Text  # only on a terminal
 
     if not fleet.rows:
         return _fitted([Text(NOTHING)], width)
-    rows = by_urgency(fleet.rows)
-    head = [_summary(rows)]
+    head = [Text(summary(fleet.rows), style="bold")]
     if fleet.unreadable:
         count = len(fleet.unreadable)
         head.append(Text(f"{count} record{'s' if count > 1 else ''} cannot be read: `gremlins doctor`", style="red"))
-    room = None if height is None else max(1, height - len(head) - 1)
-    asking = sum(map(needs_a_person, rows))
-    layout = _Layout(rows, now, width, reasons_below=room is None or len(rows) + asking <= room or asking * 4 <= room)
-    body = [layout.row(row) for row in rows]
-    if room is not None and sum(map(len, body)) > room:
-        kept = _that_fit(body, room - 1)
-        body = [*body[:kept], [Text(f"… and {len(rows) - kept} more: {_counts(rows[kept:])}", style="dim")]]
-    return _fitted([*head, layout.header(), *(line for lines in body for line in lines)], width)
+    body = _body(fleet.rows, now, width)
+    room = None if height is None else max(1, height - len(head))
+    if room is not None and sum(len(found) for _, found in body) > room:
+        body = _shortened(body, room)
+    return _fitted([*head, *(line for _, found in body for line in found)], width)
 
 
-def _that_fit(blocks: Sequence[Sequence[object]], room: int) -> int:
-    """Number of blocks of lines that fit, from the first on."""
-    used = 0
-    for count, block in enumerate(blocks):
-        used += len(block)
-        if used > room:
-            return count
-    return len(blocks)
+def _body(rows: Sequence[Row], now: datetime, width: int) -> list[tuple[Row | None, list[Text]]]:
+    """The lines of each row, and before them, without a row, those of the group's heading."""
+    from rich.text import Text  # only on a terminal
+
+    names, wide = repositories(rows), width >= WIDE
+    groups = grouped(rows)
+    blocks = {row.record.id: block(row, now, names, wide=wide) for row in rows}
+    widths = [max(map(len, column)) for column in zip(*(found.cells for found in blocks.values()), strict=True)]
+    body: list[tuple[Row | None, list[Text]]] = []
+    for name, members in groups.items():
+        body.append((None, [Text(), Text(heading(name, members), style="bold" if name == NEEDS else "dim")]))
+        for row in members:
+            found = blocks[row.record.id]
+            below = [Text(f"    ↳ {found.below}", style=found.style.removeprefix("bold "))] if found.below else []
+            body.append((row, [_line(found, widths, wide=wide), *below]))
+    return body
+
+
+def _line(found: Block, widths: Sequence[int], *, wide: bool) -> Text:
+    from rich.text import Text  # only on a terminal
+
+    line = Text("  ")
+    for place, (cell, size) in enumerate(zip(found.cells, widths, strict=True)):
+        style = found.style if place == (1 if wide else 0) else "dim" if place == len(widths) - 1 else ""
+        part = Text(cell, style=style)
+        part.truncate(size, pad=True)
+        line.append_text(part).append("  ")
+    line.rstrip()
+    return line
+
+
+def _shortened(body: list[tuple[Row | None, list[Text]]], room: int) -> list[tuple[Row | None, list[Text]]]:
+    """As much as fits: without blank lines, then without the lines below, and at last without the last rows."""
+    from rich.text import Text  # only on a terminal
+
+    body = [(row, found if row is not None else found[1:]) for row, found in body]
+    if sum(len(found) for _, found in body) > room:
+        body = [(row, found[:1]) for row, found in body]
+    if len(body) <= room:
+        return body
+    rest = [row for row, _ in body[room - 1 :] if row is not None]
+    return [*body[: room - 1], (None, [Text(f"… and {len(rest)} more: {counts(rest)}", style="dim")])]
 
 
 def _fitted(lines: list[Text], width: int) -> list[Text]:
@@ -159,99 +274,3 @@ def _fitted(lines: list[Text], width: int) -> list[Text]:
         line.no_wrap = True
         line.truncate(width, overflow="ellipsis")
     return lines
-
-
-def _counts(rows: Sequence[Row]) -> str:
-    """`3 need you, 2 running, 40 parked`."""
-    found = Counter("need you" if needs_a_person(row) else row.life.state for row in rows)
-    order = ("need you", *ORDER)
-    return ", ".join(f"{found[name]} {name}" for name in order if found[name])
-
-
-def _summary(rows: Sequence[Row]) -> Text:
-    from rich.text import Text  # only on a terminal
-
-    costs = [row.record.cost for row in rows]
-    spent = dollars(sum(c.total_usd for c in costs), sum(c.unpriced_calls + c.unknown_calls for c in costs))
-    saved = sum(c.saved_usd for c in costs)
-    what = f"{len(rows)} gremlin{'s' if len(rows) != 1 else ''}: {_counts(rows)}"
-    return Text(f"{what} · {spent}" + (f", saved {dollars(saved)}" if saved else ""), style="bold")
-
-
-def shortened(gremlin_id: str, width: int) -> str:
-    """An id that fits: its end stays, which tells it from others of the same task, and of its beginning what can."""
-    tail = 5
-    if len(gremlin_id) <= width or width <= tail + 1:
-        return gremlin_id
-    return f"{gremlin_id[: width - tail - 1]}…{gremlin_id[-tail:]}"
-
-
-class _Layout:
-    """Column widths for these rows on a screen of this width. Reasons have lines of their own, or a column."""
-
-    GAP = 2
-    WIDE = 110
-    """From here on the task and the detail have a column each."""
-
-    def __init__(self, rows: Sequence[Row], now: datetime, width: int, *, reasons_below: bool) -> None:
-        self.now = now
-        self.wide = width >= self.WIDE
-        self.reasons_below = reasons_below
-        self.cells = {row.record.id: self._cells(row) for row in rows}
-        self.names = ("ID", "STATE", "STAGE", "FOR", "COST")
-        caps = (40, 24, 24, 7, 10) if self.wide else (20 if width >= 80 else 14, 12, 12, 7, 9)
-        natural = [max(len(cells[i]) for cells in [self.names, *self.cells.values()]) for i in range(len(caps))]
-        self.widths = [min(size, cap) for size, cap in zip(natural, caps, strict=True)]
-        left = max(0, width - sum(self.widths) - self.GAP * len(caps))
-        if self.wide:
-            details = max([len(self._detail(row)) for row in rows], default=0)
-            self.widths.append(min(max(details, len("DETAIL")), left // 2))
-            left -= self.widths[-1] + self.GAP
-        self.widths.append(left)
-
-    def _cells(self, row: Row) -> tuple[str, ...]:
-        stage, shown = row.record.stage or "-", row.life.shown
-        return (
-            row.record.id,
-            shown if self.wide else shown.replace("dead:signal ", "dead:"),
-            stage if self.wide else stage.rpartition("/")[2],
-            ago((self.now - row.life.since).total_seconds()),
-            cost_of(row),
-        )
-
-    def _detail(self, row: Row) -> str:
-        """The cell beside the state: nothing where the reason has a line of its own."""
-        if needs_a_person(row) and self.reasons_below:
-            return ""
-        text = detail(row, self.now)
-        return text if self.wide else text.replace("asks again in", "asks in")
-
-    def header(self) -> Text:
-        names = [*self.names, *(("DETAIL", "TASK") if self.wide else ("DETAIL",))]
-        return self._joined(names, [""] * len(names), base="dim")
-
-    def row(self, row: Row) -> list[Text]:
-        """One line; a second one with the reason where a person is needed."""
-        from rich.text import Text  # only on a terminal
-
-        style, asks = STYLES[row.life.state], needs_a_person(row)
-        title = task_of(row)
-        last = [self._detail(row), title] if self.wide else [self._detail(row) or title]
-        styles = ["bold" if asks else "", style, "", "", "", *([""] if self.wide else []), "dim"]
-        gremlin_id, *cells = self.cells[row.record.id]
-        found = [self._joined([shortened(gremlin_id, self.widths[0]), *cells, *last], styles, base="")]
-        more = detail(row, self.now)
-        if self.reasons_below and asks and more:
-            found.append(Text(f"  ↳ {more}", style=style.removeprefix("bold ")))
-        return found
-
-    def _joined(self, cells: Sequence[str], styles: Sequence[str], base: str) -> Text:
-        from rich.text import Text  # only on a terminal
-
-        line = Text(style=base)
-        for cell, style, width in zip(cells, styles, self.widths, strict=True):
-            part = Text(cell, style=style)
-            part.truncate(width, overflow="ellipsis", pad=True)
-            line.append_text(part).append(" " * self.GAP)
-        line.rstrip()
-        return line

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gremlins.cli.out import dump, note, on_terminal, say
 from gremlins.clock import SystemClock
-from gremlins.fleet.status import FleetStatus, as_json, survey
+from gremlins.fleet.status import OVER, FleetStatus, as_json, survey
 from gremlins.paths import Home
 
 
@@ -23,7 +23,8 @@ def show_fleet(
     project = _here() if here else None
 
     def fleet() -> FleetStatus:
-        return survey(home, clock, names=names, everything=everything, project=project)
+        hidden = OVER if json else frozenset({"landed"})
+        return survey(home, clock, names=names, everything=everything, hidden=hidden, project=project)
 
     if json:
         found = fleet()

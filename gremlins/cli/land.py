@@ -23,6 +23,7 @@ def land(
     ff: bool = typer.Option(False, "--ff", help="Its own commits, only if your branch has not moved."),
     into: str = typer.Option(None, "--into", metavar="BRANCH", help="Another branch than the current one."),
     keep: bool = typer.Option(False, "--keep", help="Keep its worktree and branch."),
+    message: str = typer.Option(None, "-m", "--message", help="The commit's message; by default title and summary."),
     pr: bool = typer.Option(False, "--pr", help="Have GitHub merge its pull request, if that is green."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only say whether it would land."),
 ) -> int:
@@ -32,10 +33,14 @@ def land(
 
     if squash and ff:
         raise typer.BadParameter("is the opposite of --squash", param_hint="--ff")
-    if pr and (ff or into):
-        raise typer.BadParameter("squashes into the pull request's own base", param_hint="--pr")
+    if pr and (ff or into or message):
+        raise typer.BadParameter("squashes into the pull request's own base, with its own title", param_hint="--pr")
     if pr and dry_run:
         raise typer.BadParameter("is not for --pr: GitHub shows whether it can be merged", param_hint="--dry-run")
+    if ff and message:
+        raise typer.BadParameter("keeps the gremlin's own commits and their messages", param_hint="--ff")
+    if message is not None and not message.strip():
+        raise typer.BadParameter("is empty", param_hint="-m")
     home, clock = Home.from_env(), SystemClock()
     name = resolve(home, gremlin_id)
     if dry_run:
@@ -47,7 +52,7 @@ def land(
     if pr:
         done = land_pr(home, name, clock=clock, env=dict(os.environ), keep=keep)
     else:
-        done = bring_in(home, name, clock=clock, mode="ff" if ff else "squash", into=into, keep=keep)
+        done = bring_in(home, name, clock=clock, mode="ff" if ff else "squash", into=into, keep=keep, message=message)
     how = "was merged by hand: landed" if done.by_hand else "landed"
     say(f"{done.id}: {how} on {done.target} as {done.sha[:12]}, {_files(done)} changed")
     if done.kept:

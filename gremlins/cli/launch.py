@@ -11,6 +11,7 @@ import typer
 
 from gremlins.cli.completion import complete_modes, complete_pipelines
 from gremlins.cli.out import dump, note, say
+from gremlins.cli.persons_text import read_text
 from gremlins.cli.trust import agreed, say_yes
 from gremlins.clock import SystemClock
 from gremlins.errors import GremlinsError
@@ -21,11 +22,13 @@ from gremlins.repository.git import Git
 
 def launch(
     pipeline: str = typer.Argument(
-        ..., help="Name of a pipeline, or a path ending in .yaml.", autocompletion=complete_pipelines
+        ...,
+        help="Name of a pipeline, or a path ending in .yaml. A task alone goes to the default one.",
+        autocompletion=complete_pipelines,
     ),
-    task: str = typer.Argument("", help="The task, in your own words."),
+    task: str = typer.Argument("", help="The task, in your own words; `-` reads standard input."),
     plan: str = typer.Option(
-        None, "--plan", metavar="FILE", help="A written plan, or an issue: '#42', owner/repo#42, its URL."
+        None, "--plan", metavar="FILE", help="A written plan (`-`: standard input), or an issue: '#42', its URL."
     ),
     gremlin_id: str = typer.Option(None, "--id", help="1 to 64 of a-z, 0-9 and -."),
     mode: str = typer.Option(
@@ -48,6 +51,12 @@ def launch(
     home, clock = Home.from_env(), SystemClock()
     if mode not in (None, "live", "batch"):
         raise typer.BadParameter("is live or batch", param_hint="--mode")
+    if " " in pipeline and not task and not pipeline.endswith(".yaml"):
+        pipeline, task = _default_pipeline(home), pipeline
+    if task == plan == "-":
+        raise typer.BadParameter("cannot be standard input too", param_hint="--plan")
+    if task == "-":
+        task = read_text(task, quoted="")
     given = _read_plan(plan)
     request = LaunchRequest(
         pipeline=pipeline,
@@ -91,9 +100,17 @@ def _tell_of_uncommitted(record: Gremlin) -> None:
             note(f"note: {record.id} does not see uncommitted work, it starts from {record.base[:12]}: {names}")
 
 
+def _default_pipeline(home: Home) -> str:
+    """The pipeline of a task that names none: that of dispatching."""
+    from gremlins.config import load_settings
+    from gremlins.repository.git import find_root
+
+    return load_settings(find_root(Path.cwd()), home, os.environ).settings.dispatch.pipeline
+
+
 def _read_plan(path: str | None) -> str | None:
-    if path is None:
-        return None
+    if path is None or path == "-":
+        return None if path is None else read_text(path, quoted="")
     from gremlins.repository.github import ISSUE, GitHub  # only where a plan is given
 
     if ISSUE.fullmatch(path) and not Path(path).exists():
@@ -111,6 +128,7 @@ def _read_plan(path: str | None) -> str | None:
 
 def _wait(home: Home, gremlin_id: str, json: bool) -> int:
     """Follow it to its end. Ctrl-C detaches: it goes on by itself."""
+    from gremlins.cli.fleet_table import READY, group_of
     from gremlins.cli.watch import watch_launch  # rich: only for the live view
     from gremlins.fleet.advice import what_next
     from gremlins.fleet.status import as_json, look
@@ -122,11 +140,13 @@ def _wait(home: Home, gremlin_id: str, json: bool) -> int:
         note(f"{gremlin_id} goes on by itself; `gremlins stop {gremlin_id}` stops it")
         return 130
     row = look(home, gremlin_id, clock)
+    hint = what_next(row.life.state, gremlin_id) or "it goes on by itself"
     if json:
         dump(as_json(row))
     if row.life.state in ("finished", "landed"):
+        if not json and group_of(row) == READY:
+            say(f"{gremlin_id}: {hint}")
         return 0
-    hint = what_next(row.life.state, gremlin_id) or "it goes on by itself"
     raise GremlinsError(
         f"{gremlin_id} is {row.life.shown}: {row.life.reason or 'it did not finish'}",
         hint=f"`gremlins show {gremlin_id}` tells more; {hint}",

@@ -87,7 +87,7 @@ def changes(known: dict[str, tuple[str, ...]], fleet: FleetStatus, now: datetime
             yield "  ".join(part for part in parts if part)
     for name in sorted(known.keys() - seen):
         del known[name]
-        yield f"{at}  {name}  gone from the list (finished, landed or removed)"
+        yield f"{at}  {name}  gone from the list (landed or removed)"
 
 
 def _occasion(row: Row, now: datetime) -> str:

@@ -29,6 +29,9 @@ from gremlins.repository.protected import protected
 from gremlins.repository.worktree import Worktree
 from gremlins.stages.pull_request import PULL_REQUEST, find_ours
 
+LONGEST_BODY = 4000
+"""Characters of a landing commit's body."""
+
 
 @dataclass(frozen=True)
 class Landing:
@@ -56,8 +59,12 @@ def land(
     mode: Literal["squash", "ff"] = "squash",
     into: str | None = None,
     keep: bool = False,
+    message: str | None = None,
 ) -> Landing:
-    """Land a finished gremlin. Raises Conflict, with nothing changed, when tree, branch or gremlin do not allow it."""
+    """Land a finished gremlin; a `message` takes the place of its title and summary.
+
+    Raises Conflict, with nothing changed, when tree, branch or gremlin do not allow it.
+    """
     _refuse_unless_finished(home, gremlin_id, clock)
     store, paths = RunStore(home, clock), home.gremlin(gremlin_id)
     with GremlinLock.acquire(paths.lock, "keeper", clock=clock) as lock:
@@ -67,7 +74,7 @@ def land(
             _landing_place(record, into),
             record.branch,
             record.base,
-            message=_message(record),
+            message=message or _message(record),
             token=_token(record),
             mode=mode,
             into=into,
@@ -260,7 +267,15 @@ def _clear_away(record: Gremlin, journal: Journal, landing: Landing) -> Landing:
 
 
 def _message(record: Gremlin) -> str:
-    """Subject from the task's title, the task as body where it says more."""
+    """The task's title, and as body the agent's summaries from the branch; the task itself where there are none."""
     task = record.task.strip()
-    body = "" if task == record.title or not task else f"\n\n{task[:2000]}"
-    return f"{record.title or record.id}{body}"
+    body = _summaries(record) or ("" if task == record.title else task)
+    return f"{record.title or record.id}\n\n{body[:LONGEST_BODY]}".rstrip()
+
+
+def _summaries(record: Gremlin) -> str:
+    """The bodies of the branch's commits, oldest first, without our trailers."""
+    span = f"{record.base}..refs/heads/{record.branch}"
+    bodies = Git(Path(record.project)).text("log", "--reverse", "--no-merges", "--format=%b%x00", span).split("\0")
+    lines = [[line for line in body.splitlines() if not line.startswith("Gremlins-")] for body in bodies]
+    return "\n\n".join(text for body in lines if (text := "\n".join(body).strip()))

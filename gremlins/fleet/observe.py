@@ -118,15 +118,16 @@ def ids(home: Home) -> Iterator[str]:
 
 
 def resolve(home: Home, prefix: str) -> str:
-    """The id with this unique prefix. Raises NotFound with the nearest ids, or with the matches."""
+    """The id with this unique prefix, else with this end. Raises NotFound with the nearest ids, or the matches."""
     if GREMLIN_ID.fullmatch(prefix) and home.gremlin(prefix).root.is_dir():
         return prefix
     known = sorted(ids(home))
     matches = [name for name in known if name.startswith(prefix)] if prefix else []
+    matches = matches or ([name for name in known if name.endswith(f"-{prefix.removeprefix('-')}")] if prefix else [])
     if len(matches) == 1:
         return matches[0]
     if matches:
         some = ", ".join(matches[:12]) + (" …" if len(matches) > 12 else "")
-        raise NotFound(f"`{prefix}` is the beginning of several gremlins", hint=f"one of: {some}")
+        raise NotFound(f"`{prefix}` stands for several gremlins", hint=f"one of: {some}")
     hint = did_you_mean(prefix, known, otherwise="`gremlins status --all` lists them all")
     raise NotFound(f"no gremlin `{prefix}`", hint=hint)

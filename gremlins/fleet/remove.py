@@ -14,13 +14,15 @@ from gremlins.fleet.stop import await_stop, request_stop
 from gremlins.paths import Home
 from gremlins.processes.ending import end_worktree_processes
 from gremlins.processes.locks import GremlinLock
-from gremlins.records.gremlin import Finished, Gremlin, Landed, RunStore
+from gremlins.records.gremlin import Bailed, Finished, Gremlin, Landed, RunStore
 from gremlins.records.spend import archive
 from gremlins.repository.folder import is_whole, refuse_to_remove, remove, unsaved
 from gremlins.repository.git import Git, Sha, some_of
 from gremlins.repository.merging import holds
 from gremlins.repository.worktree import BRANCH_PREFIX, SIDE, Worktree, side_worktrees
 
+NO_QUESTION = frozenset({"no_evidence", "empty_implementation"})
+"""Bails by a rule of ours that ask a person nothing."""
 GRAVE = ".{}.removed"
 """Move a gremlin's folder aside first, so that it is gone at once however long deleting takes."""
 
@@ -167,12 +169,17 @@ def _worktrees(record: Gremlin) -> list[Worktree]:
     return [*side_worktrees(own), own]
 
 
+def _asks(record: Gremlin) -> bool:
+    """True if it has bailed with a question to a person."""
+    return isinstance(record.status, Bailed) and record.status.kind not in NO_QUESTION
+
+
 def clean(
-    home: Home, *, older_than: float, clock: Clock, settle_bead: Callable[[str], None]
+    home: Home, *, older_than: float, clock: Clock, settle_bead: Callable[[str], None], project: Path | None = None
 ) -> tuple[dict[str, tuple[str, ...]], list[GremlinsError]]:
     """Remove what ended more than so many seconds ago and has landed, by hand or not, or is over without commits.
 
-    Returns the ids, each with the refs that still keep interrupted work; and what was not removed, and why.
+    project: of this one only. What has bailed with a question stays. Returns the ids, each with the refs that still keep interrupted work; and what was not removed, and why.
     """
     from gremlins.fleet.observe import ids
 
@@ -183,7 +190,9 @@ def clean(
             row = look(home, gremlin_id, clock)
             ended = row.record.ended_at or row.record.updated_at
             old = (clock.now() - ended).total_seconds() >= older_than
-            if not old or not row.record.over() or row.seen.holder is not None:
+            if project is not None and Path(row.record.project) != project:
+                continue
+            if not old or _asks(row.record) or not row.record.over() or row.seen.holder is not None:
                 continue
             with GremlinLock.acquire(home.gremlin(gremlin_id).lock, "keeper", clock=clock):
                 record = store.read(gremlin_id)

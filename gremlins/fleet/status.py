@@ -14,8 +14,8 @@ from gremlins.paths import Home
 from gremlins.records.gremlin import Bailed, Gremlin, ParkedCall, StageRun
 from gremlins.records.liveness import Liveness, Observed, liveness
 
-HIDDEN = frozenset({"finished", "landed"})
-"""Left out of a list unless asked for."""
+OVER = frozenset({"finished", "landed"})
+"""Left out of the JSON list unless asked for; people are shown what has finished, for it waits to be landed."""
 
 DEFAULT_IDLE_TIMEOUT = 360.0
 
@@ -54,6 +54,7 @@ def survey(
     *,
     names: tuple[str, ...] = (),
     everything: bool = False,
+    hidden: frozenset[str] = OVER,
     project: Path | None = None,
     idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
 ) -> FleetStatus:
@@ -70,7 +71,7 @@ def survey(
             continue
         except NotFound:
             continue  # being launched or removed at this moment
-        if names or everything or row.life.state not in HIDDEN:
+        if names or everything or row.life.state not in hidden:
             rows.append(row)
     if project is not None:
         rows = [row for row in rows if Path(row.record.project) == project]

@@ -70,12 +70,16 @@ class Liveness(NamedTuple):
     exit_code: int | None = None
     signal: str | None = None
     reason: str | None = None
+    capped: bool = False
+    """A spending cap of ours has ended it."""
 
     @property
     def shown(self) -> str:
-        """`dead:exit 3`, `dead:signal SIGTERM`, `dead:lost`, else the state."""
+        """`dead:exit 3`, `dead:signal SIGTERM`, `dead:lost`, `capped`, else the state."""
         if self.state != "dead":
             return self.state
+        if self.capped:
+            return "capped"
         if self.signal:
             return f"dead:signal {self.signal}"
         return "dead:lost" if self.exit_code is None else f"dead:exit {self.exit_code}"
@@ -140,7 +144,13 @@ def _over(record: Gremlin) -> Liveness:
         case Bailed():
             return Liveness("bailed", status.since, reason=f"{status.kind}: {status.detail}")
         case FailedGremlin():
-            return Liveness("dead", status.since, exit_code=status.exit_code or 1, reason=status.reason or None)
+            return Liveness(
+                "dead",
+                status.since,
+                exit_code=status.exit_code or 1,
+                reason=status.reason or None,
+                capped=status.cap is not None,
+            )
         case Interrupted():
             return Liveness("dead", status.since, signal=status.signal, reason=f"ended by {status.signal}")
         case Queued() | Running() | Parked():

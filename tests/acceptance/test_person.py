@@ -78,6 +78,7 @@ def test_a_bail_shows_its_question_the_whole_reply_and_the_three_ways_on(sandbox
     assert "A mean of none can raise or be zero." in page
     for verb in ("gremlins answer g", "gremlins rescue g", "gremlins ack g"):
         assert verb in page
+    assert "nothing to clean" in sandbox.ok("clean"), "it asks something"
 
 
 def test_only_a_bail_can_be_answered_and_an_empty_answer_is_wrong_usage(sandbox: Sandbox) -> None:

@@ -9,7 +9,17 @@ from typing import Any
 from gremlins.errors import CorruptRecord
 from gremlins.fleet.status import FleetStatus, Row
 from gremlins.processes.locks import Holder
-from gremlins.records.gremlin import CostSummary, ParkedCall, Running, Stopped
+from gremlins.records.gremlin import (
+    Bailed,
+    CostSummary,
+    DiffCount,
+    Evidence,
+    Finished,
+    ParkedCall,
+    Running,
+    Status,
+    Stopped,
+)
 from gremlins.records.liveness import Liveness, Observed, State
 from gremlins.records.wait import WaitPlan
 from tests.fleet.records import NOON, ago, record
@@ -26,9 +36,22 @@ REASONS: dict[str, str] = {
 def row(name: str, state: State, *, since: float = 60, **changes: Any) -> Row:
     """One gremlin in this state; a parked one is polled in 90 seconds."""
     calls = (ParkedCall(stage="plan", batch_id=f"msgbatch_{name}", custom_id=name),) if state == "parked" else ()
-    stopped = Stopped(since=ago(since), by="a person", reason=REASONS["stopped"])
-    status = stopped if state == "stopped" else Running(since=ago(since))
-    fields: dict[str, Any] = {"client": "claude:m", "updated_at": ago(since), "cost": COST}
+    evidence = Evidence(kind="commits", base="0" * 40, tip="1" * 40, holds=True)
+    status: Status = Running(since=ago(since))
+    match state:
+        case "stopped":
+            status = Stopped(since=ago(since), by="a person", reason=REASONS["stopped"])
+        case "finished":
+            status = Finished(since=ago(since), evidence=evidence)
+        case "bailed":
+            kind, _, told = REASONS["bailed"].partition(": ")
+            status = Bailed(since=ago(since), stage="plan", kind=kind, detail=told)
+    fields: dict[str, Any] = {
+        "diff": DiffCount(files=2, added=10, deleted=3),
+        "client": "claude:m",
+        "updated_at": ago(since),
+        "cost": COST,
+    }
     alive = state in ("running", "parked", "stalled", "stopping")
     observed = Observed(
         record(name, status, **{**fields, **changes}),
@@ -43,6 +66,7 @@ def row(name: str, state: State, *, since: float = 60, **changes: Any) -> Row:
     )
 
 
+DIFF = DiffCount(files=2, added=10, deleted=3)
 COST = CostSummary(total_usd=0.01, batch_usd=0.01, saved_usd=0.01)
 EVERY_STATE: tuple[State, ...] = (
     "finished",

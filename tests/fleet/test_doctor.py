@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gremlins.cli.doctor import as_json, doctor
+from gremlins.cli.doctor import MARKS, as_json, doctor
 from gremlins.fleet.doctor import Check, Health, examine
 from gremlins.pipeline.freezing import FrozenLaunch
 from gremlins.simulator import Options, Simulator
@@ -182,9 +182,24 @@ def test_the_verb_tells_it_all_and_ends_with_its_code(
     for name, value in {**env, "GREMLINS_HOME": str(root.home.root)}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(repo.path)
-    assert doctor(json=False) == 0
-    assert "all is well" in capsys.readouterr().out
-    assert doctor(json=True) == 0
+    assert doctor(json=False, settings=False) == 0
+    assert "all is well" in (out := capsys.readouterr().out)
+    assert "batch.poll_max" not in out, "a setting at its default is not worth a line"
+    assert doctor(json=False, settings=True) == 0
+    assert "batch.poll_max" in capsys.readouterr().out
+    assert doctor(json=True, settings=False) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["ok"] is True
     assert {"name", "verdict", "detail", "hint"} == set(found["checks"][0])
+
+
+def test_problems_come_last(
+    root: Root, repo: Repo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GREMLINS_HOME", str(root.home.root))
+    monkeypatch.chdir(repo.path)
+    assert doctor(json=False, settings=False) == 5
+    lines = capsys.readouterr().out.splitlines()
+    marks = [line[:9].strip() for line in lines if line[:9].strip() in MARKS.values()]
+    assert marks == sorted(marks, key=list(MARKS.values()).index)
+    assert "not ready" in lines[-1]
