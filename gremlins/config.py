@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -146,6 +147,21 @@ class SpendSettings(Section):
         return None if isinstance(value, str) and value.strip().lower() == "none" else value
 
 
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message='Field name "copy"')  # pydantic's old name of `model_copy`
+
+    class WorktreeSettings(Section):
+        setup: tuple[Command, ...] = Field((), description="commands run once in a fresh worktree, such as `npm ci`")
+        copy: tuple[Command, ...] = Field(  # type: ignore[assignment]
+            (), description="ignored files copied into a fresh worktree, as patterns of .gitignore"
+        )
+
+        @field_validator("setup", "copy", mode="before")
+        @classmethod
+        def _one(cls, value: object) -> object:
+            return (value,) if isinstance(value, str) else value
+
+
 class Settings(Section):
     """All settings. Frozen into each gremlin as JSON; older and newer copies can be read."""
 
@@ -161,6 +177,7 @@ class Settings(Section):
     dispatch: DispatchSettings = DispatchSettings()
     spend: SpendSettings = SpendSettings()
     sandbox: SandboxSettings = SandboxSettings()
+    worktree: WorktreeSettings = WorktreeSettings()
 
     @field_validator("client")
     @classmethod
@@ -335,6 +352,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "dispatch": DispatchSettings,
     "spend": SpendSettings,
     "sandbox": SandboxSettings,
+    "worktree": WorktreeSettings,
 }
 _SECRET = re.compile(r"(^|[_-])(api[_-]?key|key|token|secret|password|passwd|credentials?)$", re.IGNORECASE)
 _URL = re.compile(r"(^|[_-])(base[_-]?url|url|endpoint)$", re.IGNORECASE)

@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-FailureClass = Literal["task", "permanent", "config", "credit", "capacity", "host", "start", "canceled", "unknown"]
-"""Whose fault a failure is; only `task`, `start` and `unknown` are ever charged to a bead."""
+FailureClass = Literal[
+    "task", "permanent", "config", "credit", "capacity", "environment", "host", "start", "canceled", "unknown"
+]
+"""Whose fault a failure is; `environment` is a missing tool or a failed setup of the worktree. Only `task`, `start` and
+`unknown` are ever charged to a bead."""
 
-KEEPS_ATTEMPT: frozenset[FailureClass] = frozenset({"config", "credit", "capacity", "host", "start", "unknown"})
+KEEPS_ATTEMPT: frozenset[FailureClass] = frozenset(
+    {"config", "credit", "capacity", "environment", "host", "start", "unknown"}
+)
 """After these the same attempt goes on: nothing that was paid for in it is asked again."""
 
 

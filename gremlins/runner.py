@@ -64,6 +64,7 @@ from gremlins.repository.interrupted import undo_killed_commands
 from gremlins.repository.worktree import Worktree, clear_stale_locks, quiet_env, tree_differs
 from gremlins.retry import RETRY_AFTER_CEILING, seconds_until
 from gremlins.stages.base import StageContext
+from gremlins.stages.readiness import make_ready, works_in_the_tree
 from gremlins.stages.revision import round_name, round_stages
 from gremlins.stages.spec import AgentStage, Stage, Verify
 from gremlins.stages.table import stage_function
@@ -225,7 +226,8 @@ class Run:
     def _stage(self, spec: Stage, context: StageContext) -> Outcome:
         self._begin(spec, context.path)
         try:
-            outcome: Outcome = stage_function(spec)(spec, context)
+            unready = make_ready(context) if works_in_the_tree(spec, context) else None
+            outcome: Outcome = unready or stage_function(spec)(spec, context)
         except CallUnsuccessful as error:
             outcome = error.outcome
         self._ended(context.path, outcome)

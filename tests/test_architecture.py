@@ -39,7 +39,8 @@ LAYER_OF = {name: height for height, names in enumerate(LAYERS) for name in name
 
 INSIDE: dict[str, list[set[str]]] = {
     "processes": [{"children", "interrupt", "locks"}, {"credentials", "ending", "notify", "sandbox"}, {"spawn"}],
-    "repository": [{"git", "protected"}, {"enclosed", "github", "merging", "persons_tree"}, {"landing", "worktree"},
+    "repository": [{"git", "protected"}, {"enclosed", "github", "inclusion", "merging", "persons_tree"},
+                   {"landing", "worktree"},
                    {"folder", "interrupted", "project"}, {"trust"}],
     "records": [{"claims", "format", "journal", "prices"}, {"gremlin", "stop_request", "wait"},
                 {"calls", "ending_event", "liveness", "persons_words"}, {"spend"}, {"totals"}, {"caps"}],
@@ -48,7 +49,7 @@ INSIDE: dict[str, list[set[str]]] = {
     "clients.batch": [{"api", "booking", "results", "waiter"}, {"lost", "shared_poll"}, {"engine", "become_waiter"},
                       {"client"}, {"stopping"}],
     "stages": [{"spec"}, {"base", "revision"}, {"asking", "secrecy", "tags", "text_files"}, {"commands", "edits"},
-               {"branches", "context", "pull_request"},
+               {"readiness"}, {"base_check", "branches", "context", "pull_request"},
                {"exec_", "handoff", "implement", "open_pr", "parallel", "plan", "review_code", "verify",
                 "wait_ci", "wait_review"}, {"address_code", "agent", "loop"}, {"table"}],
     "stages.edits": [{"answer", "indentation", "placeholders"}, {"matching"}, {"places"}, {"checking"},

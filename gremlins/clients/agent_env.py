@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from gremlins.processes.children import without_callers_own
+
 _COMMON = re.compile(
     r"""PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_\w+|TZ|TERM|TMPDIR|XDG_\w+
       | (HTTP|HTTPS|ALL|NO)_PROXY
@@ -20,7 +22,7 @@ def agent_env(env: Mapping[str, str], provider: Sequence[str], extra: Mapping[st
     wanted = [re.compile(pattern) for pattern in provider]
     chosen = {
         name: value
-        for name, value in env.items()
+        for name, value in without_callers_own(env).items()
         if not name.upper().startswith("GREMLINS_")
         and (_COMMON.fullmatch(name) or any(pattern.fullmatch(name) for pattern in wanted))
     }

@@ -169,7 +169,7 @@ def _check_proxy(variable: str, value: str) -> str:
         if importlib.util.find_spec("socks") is None or importlib.util.find_spec("socksio") is None:
             raise NotReady(
                 f"{variable} names a SOCKS proxy, and the packages for it are not installed",
-                hint="pip install 'gremlins[socks]', or name an HTTP proxy",
+                hint="pip install 'gremlins-fleet[socks]', or name an HTTP proxy",
             )
     elif parts.scheme != "http":
         raise NotReady(

@@ -7,6 +7,7 @@ A `Check` says what was found and, if something is wrong, what to do.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import shutil
@@ -105,6 +106,7 @@ def examine(home: Home, cwd: Path, env: Mapping[str, str]) -> Health:
         *_clients(settings, env),
         settings_check,
         *_trust(repo, home),
+        *_editable_installs(repo, env),
         _sandbox(settings, env),
         *_pipelines(repo),
         *_state_root(home),
@@ -131,6 +133,23 @@ def _trust(repo: Path | None, home: Home) -> Iterator[Check]:
         yield Check("trust", "warning", error.message, error.hint)
     except GremlinsError as error:
         yield _bad("trust", error)
+
+
+def _editable_installs(repo: Path | None, env: Mapping[str, str]) -> Iterator[Check]:
+    """Python environments that import this project from here: with them, tests of a worktree would test this tree."""
+    if repo is None:
+        return
+    for venv in dict.fromkeys(
+        Path(found) for found in (env.get("VIRTUAL_ENV"), repo / ".venv", repo / "venv") if found
+    ):
+        for note in venv.glob("lib/python*/site-packages/*.dist-info/direct_url.json"):
+            with contextlib.suppress(OSError, ValueError):
+                found = json.loads(note.read_bytes())
+                if found.get("dir_info", {}).get("editable") and found.get("url") == repo.as_uri():
+                    hint = (
+                        "let worktree.setup make one: setup = ['python3 -m venv .venv', '.venv/bin/pip install -e .']"
+                    )
+                    yield Check("python", "warning", f"{venv} has an editable install of this project", hint)
 
 
 def _bad(name: str, error: GremlinsError, verdict: Verdict | None = None) -> Check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -16,6 +17,9 @@ from gremlins.records.gremlin import Gremlin, Queued, RunStore
 from gremlins.records.journal import Journal
 from gremlins.records.persons_words import write_words
 from gremlins.records.stop_request import clear_stop
+from gremlins.repository.folder import refuse_lost
+from gremlins.repository.git import Git
+from gremlins.repository.worktree import Worktree
 from gremlins.stages.revision import round_name
 
 
@@ -35,7 +39,7 @@ def go_on(
     store, paths = RunStore(home, clock), home.gremlin(gremlin_id)
     lock = GremlinLock.acquire(paths.lock, "keeper", clock=clock)
     try:
-        record = decide(store.read(gremlin_id))
+        record = decide(find_worktree(store.read(gremlin_id), home))
         frozen = read_frozen(paths.frozen)
         end_worktree_processes(paths, clock)
         clear_stop(paths)  # one that came while it was ending
@@ -48,3 +52,14 @@ def go_on(
         lock.release()
         raise
     return record
+
+
+def find_worktree(record: Gremlin, home: Home) -> Gremlin:
+    """The record with its worktree where the state root is now. Raises Conflict where its process would end at once."""
+    worktree = home.worktree(record.id)
+    if record.branch:
+        repo = Path(record.project)
+        refuse_lost(Worktree(repo, worktree, record.branch, record.base))
+        if record.worktree != str(worktree) and worktree.is_dir():
+            Git(repo).attempt("worktree", "repair", str(worktree))
+    return replace(record, worktree=str(worktree))

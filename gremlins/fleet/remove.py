@@ -179,7 +179,8 @@ def clean(
 ) -> tuple[dict[str, tuple[str, ...]], list[GremlinsError]]:
     """Remove what ended more than so many seconds ago and has landed, by hand or not, or is over without commits.
 
-    project: of this one only. What has bailed with a question stays. Returns the ids, each with the refs that still keep interrupted work; and what was not removed, and why.
+    project: of this one only. What has bailed with a question stays.
+    Returns the ids, each with the refs that still keep interrupted work; and what was not removed, and why.
     """
     from gremlins.fleet.observe import ids
 

@@ -16,13 +16,15 @@ from gremlins.clients.account import find_account
 from gremlins.clients.key_proof import see_batch
 from gremlins.clients.transport import ApiFailure
 from gremlins.clock import Clock
+from gremlins.config import load_settings
 from gremlins.errors import Conflict, GremlinsError
 from gremlins.files import make_private_dir, sweep_drafts
+from gremlins.fleet.going_on import find_worktree
 from gremlins.fleet.status import Row, look
 from gremlins.fleet.stop import await_stop, request_stop
 from gremlins.outcome import KEEPS_ATTEMPT
 from gremlins.paths import GremlinPaths, Home
-from gremlins.pipeline.freezing import FrozenLaunch, read_frozen
+from gremlins.pipeline.freezing import FrozenLaunch, read_frozen, write_frozen
 from gremlins.processes.ending import end_worktree_processes
 from gremlins.processes.locks import GremlinLock
 from gremlins.processes.spawn import spawn_runner
@@ -30,8 +32,9 @@ from gremlins.records.calls import BatchCall, CallFailed, Intent, Ledger
 from gremlins.records.gremlin import Bailed, FailedGremlin, Gremlin, Queued, RunStore, StageRun
 from gremlins.records.liveness import RESCUABLE
 from gremlins.records.stop_request import StopRequest, clear_stop, read_stop, write_stop
-from gremlins.repository.folder import refuse_lost, remove
+from gremlins.repository.folder import remove
 from gremlins.repository.git import Git
+from gremlins.repository.trust import check_trust
 from gremlins.repository.worktree import SIDE, Worktree, side_worktrees
 from gremlins.stages.revision import round_name
 from gremlins.stages.spec import children
@@ -104,7 +107,7 @@ def _revive(
     store = RunStore(home, clock)
     record, paths = store.read(gremlin_id), home.gremlin(gremlin_id)
     frozen = read_frozen(paths.frozen)
-    record = _find_worktree(record, home)
+    record = find_worktree(record, home)
     ledger = Ledger(paths)
     open_calls = [call for call in ledger.batch_calls() if not call.settled]
     _prove_key(open_calls, env, frozen)
@@ -123,19 +126,31 @@ def _revive(
         record = _next_attempt(record, ledger.batch_calls())
     _keep_or_clear_stop(paths, open_calls)
     record = replace(record, spawn=record.spawn + 1, status=Queued(since=clock.now()), ended_at=None)
+    current, changes = _with_settings_of_now(frozen, record, home, env)
+    if current is not frozen:
+        write_frozen(paths.frozen, current)
     store.write(record, lock)
-    return detail
+    return detail + changes
 
 
-def _find_worktree(record: Gremlin, home: Home) -> Gremlin:
-    """The record with its worktree where the state root is now. Raises Conflict where its process would end at once."""
-    worktree = home.worktree(record.id)
-    if record.branch:
-        repo = Path(record.project)
-        refuse_lost(Worktree(repo, worktree, record.branch, record.base))
-        if record.worktree != str(worktree) and worktree.is_dir():
-            Git(repo).attempt("worktree", "repair", str(worktree))
-    return replace(record, worktree=str(worktree))
+def _with_settings_of_now(
+    frozen: FrozenLaunch, record: Gremlin, home: Home, env: Mapping[str, str]
+) -> tuple[FrozenLaunch, str]:
+    """The launch with `verify` and `worktree.*` as they are now, and in words what that changes. What shaped a paid
+    call stays as it was."""
+    try:
+        check_trust(record.tree, home)
+        now = load_settings(record.tree, home, env).settings
+    except GremlinsError as error:
+        return frozen, f"; the settings stay as they were: {error.message}"
+    known = frozen.settings
+    changed = [name for name in ("verify", "worktree") if getattr(now, name) != getattr(known, name)]
+    if not changed:
+        return frozen, ""
+    settings = known.model_copy(update={name: getattr(now, name) for name in changed})
+    words = [f"verify = {list(now.verify)}"] if "verify" in changed else []
+    words += ["worktree settings"] if "worktree" in changed else []
+    return frozen.model_copy(update={"settings": settings}), f"; as they are now: {', '.join(words)}"
 
 
 def _keep_or_clear_stop(paths: GremlinPaths, open_calls: list[BatchCall]) -> None:

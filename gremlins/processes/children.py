@@ -296,6 +296,20 @@ def command_env(env: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+CALLERS_OWN = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "NODE_PATH")
+"""Variables that point into the environment of the person who called us, such as an active venv."""
+
+
+def without_callers_own(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment without those variables, and without the entries of PATH that lie in what they name."""
+    named = [part for name in CALLERS_OWN for part in env.get(name, "").split(os.pathsep) if part]
+    folders = [os.path.join(os.path.abspath(part), "") for part in named]
+    entries = env.get("PATH", "").split(os.pathsep)
+    kept = [entry for entry in entries if not any(os.path.join(entry, "").startswith(folder) for folder in folders)]
+    rest = {name: value for name, value in env.items() if name not in CALLERS_OWN}
+    return {**rest, "PATH": os.pathsep.join(kept)} if "PATH" in env else rest
+
+
 def _has_password(name: str, value: str) -> bool:
     """True for a gateway's address with `user:password@`."""
     return name.startswith("ANTHROPIC_") and "://" in value and "@" in value

@@ -16,7 +16,7 @@ from typing import IO
 
 from gremlins.clock import SystemClock
 from gremlins.files import make_private_dir
-from gremlins.processes.children import command_env, start, terminate_group
+from gremlins.processes.children import command_env, start, terminate_group, without_callers_own
 from gremlins.redaction import Redactor
 from gremlins.repository.git import some_of
 from gremlins.repository.interrupted import snapshot_around_commands
@@ -121,7 +121,7 @@ def _started(argv: Sequence[str], context: StageContext, output: IO[bytes]) -> I
     child = start(
         argv,
         cwd=context.worktree.path,
-        env=quiet_env(context.worktree, command_env(session.env)),
+        env=quiet_env(context.worktree, _own_env(context)),
         stdout=output,
         stderr=output,
         pass_fds=() if session.work_fd is None else (session.work_fd,),
@@ -134,6 +134,14 @@ def _started(argv: Sequence[str], context: StageContext, output: IO[bytes]) -> I
             child.wait(timeout=GRACE)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)  # what the command left in the background
+
+
+def _own_env(context: StageContext) -> dict[str, str]:
+    """No credentials, nothing of the caller's environment, and the programs that the worktree itself holds first."""
+    env = without_callers_own(command_env(context.session.env))
+    tree = context.worktree.path
+    own = [str(folder) for folder in (tree / ".venv/bin", tree / "node_modules/.bin") if folder.is_dir()]
+    return {**env, "PATH": os.pathsep.join([*own, env.get("PATH", os.defpath)])}
 
 
 def _wait(child: Popen[bytes], context: StageContext, timeout: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.stages.base import StageContext
+from gremlins.stages.base_check import beyond_a_model
 from gremlins.stages.commands import CommandResult, failure_sentence, first_failure
 from gremlins.stages.context.briefing import Briefing, prompt_for
 from gremlins.stages.edits.answer import NothingToDo
@@ -23,6 +24,9 @@ def run(spec: Verify, context: StageContext) -> Outcome:
         failure = None if asked else _run_all(spec, context, commands, round_)
         if not asked and failure is None:
             return Done("the commands pass" + (f" after {round_ - 1} fixes" if round_ > 1 else ""))
+        first = round_ == 1
+        if failure and (beyond := beyond_a_model(failure, commands, context, timeout=spec.timeout, first=first)):
+            return beyond
         outcome = _fix(spec, context, label, failure, commands)
         if outcome is not None:
             return outcome

@@ -183,3 +183,16 @@ def test_a_stop_of_a_dead_one_ends_what_it_left(sandbox: Sandbox, tmp_path: Path
 
 def record(sandbox: Sandbox) -> dict[str, int]:
     return dict(json.loads((sandbox.home / "gremlins/g/state.json").read_text()))
+
+
+def test_a_rescue_takes_verify_and_setup_as_they_are_now_and_says_so(sandbox: Sandbox) -> None:
+    sandbox.pipeline("checks", "evidence: none\nmode: batch\nstages: [verify]\n")
+    sandbox.repo.write({".gremlins/config.toml": "verify = ['no-such-tool']\n"})
+    sandbox.ok("launch", "checks", "--id", "g")
+    sandbox.until("g", "dead")
+    assert "exited with 127" in sandbox.state("g")["liveness"]["reason"]
+    sandbox.repo.write({".gremlins/config.toml": "verify = ['test -e made']\nworktree.setup = ['touch made']\n"})
+    said = sandbox.ok("rescue", "g")
+    assert "verify = ['test -e made']" in said
+    assert "worktree settings" in said
+    sandbox.until("g", "finished")

@@ -203,3 +203,11 @@ def test_problems_come_last(
     marks = [line[:9].strip() for line in lines if line[:9].strip() in MARKS.values()]
     assert marks == sorted(marks, key=list(MARKS.values()).index)
     assert "not ready" in lines[-1]
+
+
+def test_an_editable_install_of_this_project_is_warned_of(root: Root, repo: Repo, env: dict[str, str]) -> None:
+    note = ".venv/lib/python3.11/site-packages/calc-1.dist-info/direct_url.json"
+    repo.write({note: json.dumps({"url": repo.path.as_uri(), "dir_info": {"editable": True}})})
+    found = check(examine(root.home, repo.path, env), "python")
+    assert found.verdict == "warning"
+    assert "worktree.setup" in str(found.hint)

@@ -98,7 +98,7 @@ def require_claude(env: Mapping[str, str]) -> Path:
         raise NotReady(f"{BIN_VARIABLE} names no program that can be run: {env[BIN_VARIABLE]}")
     raise NotReady(
         "no `claude` binary: live calls of `claude:` need Claude Code",
-        hint="npm install -g @anthropic-ai/claude-code, or pip install 'gremlins[claude]', or use --mode batch",
+        hint="npm install -g @anthropic-ai/claude-code, or pip install 'gremlins-fleet[claude]', or use --mode batch",
     )
 
 

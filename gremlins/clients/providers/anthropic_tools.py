@@ -60,7 +60,7 @@ async def _run(session: Session, argv: list[str]) -> str:
     child = proc.start(
         bound_to_us(argv),
         cwd=session.worktree,
-        env={**proc.command_env(session.env), MARK: run_id},
+        env={**proc.without_callers_own(proc.command_env(session.env)), MARK: run_id},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         pass_fds=() if session.work_fd is None else (session.work_fd,),

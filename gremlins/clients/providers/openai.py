@@ -42,7 +42,7 @@ def require_openai(env: Mapping[str, str]) -> None:
     if importlib.util.find_spec(PACKAGE) is None:
         raise NotReady(
             "calls of `openai:` need the extra `openai`, which is not installed",
-            hint="pip install 'gremlins[openai]'",
+            hint="pip install 'gremlins-fleet[openai]'",
         )
     if not env.get("OPENAI_API_KEY"):
         raise NotReady("OPENAI_API_KEY is not set", hint="export OPENAI_API_KEY=…")

@@ -14,7 +14,7 @@ from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.outcome import FailureClass
 
-PERMANENT_BAILS = frozenset({"needs_human", "refused", UNKNOWN_COST})
+PERMANENT_BAILS = frozenset({"needs_human", "refused", "environment", UNKNOWN_COST})
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def ask(around: SessionSetup, **more: Any) -> str:
 def test_without_its_extra_one_line_names_it(around: SessionSetup) -> None:
     with pytest.raises(NotReady, match="the extra `openai`") as caught:
         OpenAIClient.check_ready(MODEL, "live", around.env, Settings())
-    assert caught.value.hint == "pip install 'gremlins[openai]'"
+    assert caught.value.hint == "pip install 'gremlins-fleet[openai]'"
     with pytest.raises(NotReady):
         ask(around)
 
