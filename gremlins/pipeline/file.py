@@ -21,7 +21,6 @@ from gremlins.stages.spec import (
     PromptStage,
     Stage,
     StageSpec,
-    Verify,
     checked_client,
     named,
     walk,
@@ -350,8 +349,6 @@ class _Freezer:
             case Parallel():
                 frozen = {name: self.stages(inner, f"{path}/{name}/") for name, inner in stage.branches.items()}
                 return with_changes(stage, branches=frozen)
-            case Verify():
-                return self._asks(with_changes(stage, cmds=stage.cmds or self.settings.verify), path)
             case AgentStage():
                 return self._asks(stage, path)
             case _:
