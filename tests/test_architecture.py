@@ -58,7 +58,7 @@ INSIDE: dict[str, list[set[str]]] = {
                      {"claude_stream", "copilot_stream"}, {"claude_code"}],
     "clients.providers": [{"anthropic_tools", "anthropic_turns", "kilo_run", "kilo_server", "scripted"},
                           {"anthropic", "kilo", "openai"}],
-    "pipeline": [{"file"}, {"freezing"}],
+    "pipeline": [{"file"}, {"freezing", "schema"}],
     "fleet": [{"advice", "times", "observe", "start_point"}, {"status"}, {"beads"}, {"stop"},
               {"going_on"}, {"rescue", "ack", "land", "remove", "history", "doctor"}, {"answer", "revise", "diff"},
               {"dispatch"}, {"relocate"}],
@@ -70,7 +70,8 @@ INSIDE: dict[str, list[set[str]]] = {
     "cli": [{"completion", "current_project", "out", "persons_text", "screen", "verbs"}, {"named", "trust"},
             {"fleet_table", "show_page", "watch"}, {"fleet_view"}, {"bead"}, {"dispatch"},
             {"ack", "answer", "clean", "cost", "demo", "diff", "doctor", "land", "launch", "log", "pipelines",
-             "relocate", "rescue", "revise", "rm", "show", "simulate", "status", "stop"}, {"app", "quick"}, {"main"}],
+             "relocate", "rescue", "revise", "rm", "schema", "show", "simulate", "status", "stop"},
+            {"app", "quick"}, {"main"}],
     "simulator": [{"api"}, {"faults", "messages", "reading"}, {"model", "options"}, {"catalogue", "rules"},
                   {"checks", "demo_repository"}, {"batches"}, {"routes"}, {"server"}, {"simulator"}, {"__main__"}],
 }  # fmt: skip

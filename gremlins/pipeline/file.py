@@ -96,7 +96,7 @@ class FrozenPipeline(BaseModel):
         return dict(walk(self.stages)).get("/".join(part.partition("[")[0] for part in path.split("/")))
 
 
-class _Header(BaseModel):
+class PipelineHeader(BaseModel):
     """The top level of a pipeline file, except its stages."""
 
     model_config = ConfigDict(extra="forbid")
@@ -216,11 +216,11 @@ class _Reader:
     def pipeline(self, root: Node) -> Pipeline:
         if not isinstance(root.value, dict):
             self._fail(root.line, "a pipeline is a mapping with a list of `stages`")
-        self._check_keys(root, {*_Header.model_fields, "stages"}, "a pipeline")
+        self._check_keys(root, {*PipelineHeader.model_fields, "stages"}, "a pipeline")
         if "stages" not in root.value:
             self._fail(root.line, "has no `stages`")
         plain = {key: node.plain() for key, node in root.value.items() if key != "stages"}
-        header = self._validated(_Header, plain, root, "a pipeline")
+        header = self._validated(PipelineHeader, plain, root, "a pipeline")
         stages = named(self._stages(root.value["stages"], "`stages`"))
         lines = self._lines(stages)
         self._check_artifacts(stages, lines)

@@ -433,11 +433,11 @@ def test_stages_that_may_commit_say_so() -> None:
     assert not Parallel(branches={"a": (PromptStage(name="a", prompt="x"),)}).changes_code
 
 
-def test_verify_takes_its_commands_from_the_settings_if_it_names_none(frozen: Freeze) -> None:
+def test_verify_without_commands_leaves_them_to_the_settings_of_its_run(frozen: Freeze) -> None:
     made = agents(
         frozen("stages: [verify, {type: verify, cmds: [own]}]", settings=Settings(verify=("a", "b"))),
     )
-    assert [stage.cmds for stage in made.values() if isinstance(stage, Verify)] == [("a", "b"), ("own",)]
+    assert [stage.cmds for stage in made.values() if isinstance(stage, Verify)] == [(), ("own",)]
 
 
 def test_a_prompts_text_is_frozen(frozen: Freeze, project: Path) -> None:
