@@ -69,7 +69,7 @@ INSIDE: dict[str, list[set[str]]] = {
                        {"loop", "view"}],
     "cli": [{"completion", "current_project", "out", "persons_text", "screen", "verbs"}, {"named", "trust"},
             {"fleet_table", "show_page", "watch"}, {"fleet_view"}, {"bead"}, {"dispatch"},
-            {"ack", "answer", "clean", "cost", "demo", "diff", "doctor", "land", "launch", "log", "pipelines",
+            {"ack", "answer", "clean", "cost", "demo", "diff", "doctor", "land", "launch", "log", "mcp", "pipelines",
              "relocate", "rescue", "revise", "rm", "schema", "show", "simulate", "status", "stop"},
             {"app", "quick"}, {"main"}],
     "simulator": [{"api"}, {"faults", "messages", "reading"}, {"model", "options"}, {"catalogue", "rules"},
