@@ -37,6 +37,14 @@ def test_a_bead_is_worked_on_and_closed_by_the_loop(project: Sandbox) -> None:
     assert all(line.strip() for line in process.out.splitlines())
 
 
+def test_until_idle_the_loop_leaves_by_itself_and_sums_up(project: Sandbox) -> None:
+    done = create(project, "Do the work")
+    said = project.ok("dispatch", "--until-idle")
+    assert statuses(project)[done] == "closed"
+    assert "1 gremlins started, 1 beads closed, $0.0000" in said
+    assert project.run("dispatch", "--once", "--until-idle").code == 2
+
+
 def test_beads_text_is_the_task(project: Sandbox) -> None:
     bead_id = create(project, "Mend it", "-d", "It is broken", "--acceptance", "It works", "--notes", "With care")
     gremlin = once(project)["spawned"][0]["gremlin"]

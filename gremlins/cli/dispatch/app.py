@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import typer
 
 from gremlins.cli.current_project import Here
-from gremlins.cli.out import dump, flush_to_reader, note, on_terminal, printable, say
+from gremlins.cli.out import dollars, dump, flush_to_reader, note, on_terminal, printable, say
 from gremlins.clock import Clock, SystemClock, rfc3339
 from gremlins.errors import Conflict, GremlinsError, NotFound, NotReady
 from gremlins.fleet.beads.attempts import FLEET, RESET
@@ -41,6 +42,7 @@ JSON = typer.Option(False, "--json", help="Print JSON.")
 def dispatch(
     context: typer.Context,
     once: bool = typer.Option(False, "--once", help="One tick, then leave."),
+    until_idle: bool = typer.Option(False, "--until-idle", help="Leave when no gremlin is at work and no bead is due."),
     pipeline: str = typer.Option(None, "--pipeline", metavar="NAME", help="Instead of the setting's."),
     mode: str = typer.Option(None, "--mode", metavar="live|batch", help="For every agent stage."),
     max_running: int = typer.Option(None, "--max-running", metavar="N", min=1, help="Gremlins at work at a time."),
@@ -56,6 +58,8 @@ def dispatch(
         raise typer.BadParameter(
             "goes with --once or --explain: the loop has no end to its output", param_hint="--json"
         )
+    if once and until_idle:
+        raise typer.BadParameter("is one tick only", param_hint="--once")
     if mode not in (None, "live", "batch"):
         raise typer.BadParameter("is live or batch", param_hint="--mode")
     here = Here.find()
@@ -64,7 +68,7 @@ def dispatch(
         return _explain(here, options(here.settings().settings), explain, json)
     crew = _assemble(here, lambda: options(here.settings().settings))
     crew.fleet.readiness.pipeline(crew.policy().pipeline)  # an unknown or wrong one ends the command
-    return _once(crew, json) if once else _loop(crew)
+    return _once(crew, json) if once else _loop(crew, until_idle=until_idle)
 
 
 # --- the loop and the single tick
@@ -141,31 +145,64 @@ def _not_ready(missing: Missing) -> GremlinsError:
     return kinds.get(missing.exit_code, GremlinsError)(missing.reason, hint=missing.hint)
 
 
-def _loop(crew: Crew) -> int:
-    """Run until SIGTERM or Ctrl-C, then drain: start nothing; running and parked gremlins go on."""
-    here = crew.here
+def _loop(crew: Crew, *, until_idle: bool) -> int:
+    """Run until SIGTERM, Ctrl-C or idleness, then drain: start nothing; running and parked gremlins go on."""
+    here, tally = crew.here, Tally()
     lock = locks.loop_lock(here.home, here.project)
     with closing(here.store), locks.only_loop(lock, here.clock):
         crew.interrupt.install()
         with _shown(crew) as watch:
+
+            def count_and_watch(report: TickReport) -> None:
+                tally.add(report)
+                watch(report)
+
             loop = Loop(
                 crew.dispatcher,
                 crew.fleet,
                 here.clock,
                 interval=lambda: crew.policy().interval,
                 draining=lambda: crew.draining,
-                watch=watch,
+                watch=count_and_watch,
+                last=lambda report: until_idle and _is_idle(report, crew.policy()),
             )
             loop.run()
-        _say_goodbye(crew)
+        _say_goodbye(crew, tally)
     return 0
 
 
-def _say_goodbye(crew: Crew) -> None:
+@dataclass
+class Tally:
+    """What a run of the loop has done."""
+
+    started: int = 0
+    ends: Counter[str] = field(default_factory=Counter)
+    """Beads `closed`, `failed` and `held`."""
+    cost_usd: float = 0.0
+
+    def add(self, report: TickReport) -> None:
+        self.started += len(report.spawned)
+        self.ends.update(notice.kind for notice in report.moved)
+        self.cost_usd += sum(end.cost_usd for _, end in report.settled)
+
+    def __str__(self) -> str:
+        ends = "".join(f", {self.ends[kind]} beads {kind}" for kind in ("closed", "failed", "held") if self.ends[kind])
+        return f"{self.started} gremlins started{ends}, {dollars(self.cost_usd)}"
+
+
+def _is_idle(report: TickReport, policy: Policy) -> bool:
+    """True if nothing is at work and nothing comes due but what a person has put off for longer than any backoff."""
+    if report.watched or report.spawned or report.settled or report.moved or report.missing is not None:
+        return False
+    return report.next_due is None or report.next_due - report.now > policy.backoff_max
+
+
+def _say_goodbye(crew: Crew, tally: Tally) -> None:
     here = crew.here
     works = here.store.view(here.project, here.clock.now().timestamp(), fresh=0).works
     left = [attempt.gremlin_id for work in works if (attempt := work.unsettled) is not None]
     names = f": {', '.join(left[:8])}{' …' if len(left) > 8 else ''}" if left else ""
+    say(f"{_stamp(here.clock)}  {tally}")
     say(f"{_stamp(here.clock)}  drained; {len(left)} gremlins go on by themselves{names}")
 
 

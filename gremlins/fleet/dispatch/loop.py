@@ -19,7 +19,7 @@ LONGEST_TROUBLE = 60.0
 
 @dataclass
 class Loop:
-    """Ticks until `draining()` is true. An error is reported once and the tick is tried again."""
+    """Ticks until `draining()`, or until one is the `last`. An error is reported once and the tick is tried again."""
 
     dispatcher: Dispatcher
     fleet: Fleet
@@ -27,17 +27,20 @@ class Loop:
     interval: Callable[[], float]
     draining: Callable[[], bool]
     watch: Callable[[TickReport], None] = lambda report: None
+    last: Callable[[TickReport], bool] = lambda report: False
     _told: set[str] = field(default_factory=set)
     _trouble: int = 0
 
     def run(self) -> None:
-        """Return when draining. Running and parked gremlins go on by themselves."""
+        """Return when draining, or after the last tick. Running and parked gremlins go on by themselves."""
         while not self.draining():
             report = self._tick()
             if report is None:
                 self.fleet.wait((), min(self.interval() * 2.0**self._trouble, LONGEST_TROUBLE))
                 continue
             self.watch(report)
+            if self.last(report):
+                return
             if not self.draining():
                 self.fleet.wait(report.watched, self._pause(report))
 
