@@ -17,13 +17,17 @@ def cleaned(text: str) -> str:
     return _ORDERS.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
+ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
+"""A terminal's order, whole: a colour, a title."""
 _NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 """C0 without tab and line ends, DEL, C1, lone surrogates: git, a database or a file refuses them, or a reader obeys."""
 
 
 def normalised(text: str) -> str:
-    """`text` as it is taken in, from a person, a model or a repository: each character that is no text is U+FFFD."""
-    return text if text.isprintable() else _NO_TEXT.sub("\ufffd", text)
+    """`text` as it is taken in, from a person, a model or a repository: without orders to a terminal, and each other
+    character that is no text as U+FFFD.
+    """
+    return text if text.isprintable() else _NO_TEXT.sub("\ufffd", ESCAPE_SEQUENCE.sub("", text))
 
 
 def normalised_value(value: object) -> object:

@@ -15,12 +15,13 @@ from gremlins.stages.handoff import parse_decision
 from gremlins.text import normalised
 
 ODD = "a\0b\x1b[31mc\x7f\x85\ud800\n\td\r\n‏é"
-STORED = "a\ufffdb\ufffd[31mc\ufffd\ufffd\ufffd\n\td\r\n‏é"
+STORED = "a\ufffdbc\ufffd\ufffd\ufffd\n\td\r\n‏é"
 
 
 def test_what_is_no_text_is_replaced_and_the_rest_stays() -> None:
     assert normalised(ODD) == STORED
     assert normalised("plain\ttext\n") == "plain\ttext\n"
+    assert normalised("\x1b]0;title\x07\x1b[1;31mred\x1b[0m \x1b alone") == "red \ufffd alone"
 
 
 @given(st.text(alphabet=st.characters(), max_size=40))

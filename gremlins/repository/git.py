@@ -14,6 +14,7 @@ from typing import NewType
 
 from gremlins.errors import Conflict, GitError, GremlinsError, NotReady, did_you_mean
 from gremlins.processes.children import Completed, TimedOut, command_env, run
+from gremlins.text import ESCAPE_SEQUENCE
 
 Sha = NewType("Sha", str)
 """The full name of a commit or tree."""
@@ -69,7 +70,6 @@ _HOST_TROUBLE = re.compile(
 
 _FILTER_TROUBLE = re.compile(r"^(?:fatal|error): (.+: (?:clean|smudge) filter .+ failed)$", re.MULTILINE)
 
-_ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -448,7 +448,7 @@ def error_of(args: Sequence[str], done: Completed) -> GitError:
 
 def plain_text(text: str) -> str:
     """A text without what would move a cursor, hide or reorder words, or cannot be encoded."""
-    text = _ESCAPE_SEQUENCE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = ESCAPE_SEQUENCE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     return _CONTROL.sub("", text).encode(errors="replace").decode()
 
 

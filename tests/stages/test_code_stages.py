@@ -79,10 +79,10 @@ def test_control_characters_of_a_task_reach_no_commit_message(sandbox: MakeSandb
     it = sandbox(FIX)
     gremlin = it.make(IMPLEMENT, task="Fix \x1b[31madd\x07\x9b\u202e it subtracts\x00")
     record = it.run(gremlin)
-    assert it.repo.git("log", "-1", "--format=%s", record.branch) == "Fix add it subtracts"
+    assert it.repo.git("log", "-1", "--format=%s", record.branch) == "Fix add\ufffd\ufffd it subtracts\ufffd"
     land(it.home, gremlin, clock=it.clock)
     message = it.repo.git("log", "-1", "--format=%B", "main")
-    assert message.splitlines()[0] == "Fix add it subtracts"
+    assert message.splitlines()[0] == "Fix add\ufffd\ufffd it subtracts\ufffd"
     assert not [c for c in message if ord(c) < 32 and c != "\n"]
 
 
@@ -172,7 +172,7 @@ def test_replies_with_characters_that_are_no_text_are_used(sandbox: MakeSandbox)
     record = it.run(gremlin)
     assert isinstance(record.status, Finished), record.status
     assert record.task == "Do\ufffd it."
-    assert (it.home.gremlin(gremlin).artifacts / "plan.md").read_text() == "1. Add\ufffd it\ufffd[31m.\n"
+    assert (it.home.gremlin(gremlin).artifacts / "plan.md").read_text() == "1. Add\ufffd it.\n"
     assert "add\ufffd adds" in it.repo.git("log", "-1", "--format=%B", record.branch)
 
 
