@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from gremlins.masking import MASK
 
-_NOTE = re.compile(r"\[[^\[\]\n]{0,400}\bnot shown\b[^\[\]\n]{0,400}\]")
+_NOTE = re.compile(r"\[[^\[\]\n]{0,400}\bnot shown\b")
 _FRAME = re.compile(
     r"""^\s*(?://+|\#+|/\*+|\*+(?!\S)|--(?!>)|;+|%+|<!--|\{/\*|\(\*|'''|\"\"\"|\[|\(|<)?\s*(?P<said>.*?)\s*
         (?:\*/\}?|-->|\*\)|'''|\"\"\"|\]|\)|>)?\s*$""",

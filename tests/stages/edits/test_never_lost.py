@@ -100,6 +100,8 @@ def test_a_file_that_was_shown_whole_can_be_rewritten_moved_and_deleted(repo: Re
 
 
 STANDS_FOR_CODE = [
+    "[lines 26–200 are not shown: operator[], f9 …]",
+    "x = 'aaaa [12,345 more characters of this line are not shown]",
     "[lines 26–200 are not shown: f9, f10 …]",
     "# ... rest of the code unchanged",
     "// ... existing code ...",
