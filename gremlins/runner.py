@@ -197,7 +197,9 @@ class Run:
             self.interrupt.clear()
         # Not interruptible: a second signal changes nothing.
         session = dataclasses.replace(self._session(), clock=SystemClock(), check=nothing_to_check)
-        settle_stopped_calls(session, self.make_client, self._show_waiting)
+        stop = read_stop(self.paths)
+        give_up = stop is not None and stop.give_up
+        settle_stopped_calls(session, self.make_client, self._show_waiting, give_up=give_up)
 
     def _show_waiting(self, wait: Wait) -> None:
         """Show the wait of a stop, once: its polls are close together."""
@@ -572,16 +574,18 @@ def _crashed(home: Home, gremlin_id: str, lock: GremlinLock, clock: Clock, env: 
     write_atomic(log, text)
     store = RunStore(home, clock)
     record = store.read(gremlin_id)
+    calls = Ledger(store.paths(gremlin_id)).readable()[0]
+    cost = summarize(calls)
     reason = f"a bug in gremlins: {text.strip().splitlines()[-1][:300]}; see {log}"
     Journal(store.paths(gremlin_id).log, clock)(reason)
     status: Status
-    if outstanding := tuple(call.parked() for call in Ledger(store.paths(gremlin_id)).outstanding()):
-        status = Parked(since=clock.now(), calls=outstanding, reason=reason)
+    if waiting := tuple(call.parked() for call in outstanding(calls)):
+        status = Parked(since=clock.now(), calls=waiting, reason=reason)
     else:
         status = FailedGremlin(
             since=clock.now(), stage=record.stage, failure="unknown", reason=reason, exit_code=INTERNAL_ERROR
         )
-    written = store.write(replace(record, status=status), lock)
+    written = store.write(replace(record, status=status, cost=cost, total_cost_usd=cost.total_usd), lock)
     with contextlib.suppress(GremlinsError):  # `frozen.json` may be the unreadable file
         settings = read_frozen(store.paths(gremlin_id).frozen).settings
         if (event := ending_event(written, clock.now())) is not None:

@@ -63,7 +63,8 @@ def detail(row: Row, now: datetime) -> str:
     if any(call.batch_id is None for call in calls):
         return "looking for a batch it may have sent"
     due = next_poll(row.seen)
-    parts = [f"{len(calls)} batches"] if len(calls) > 1 else []
+    parts = [printable(row.life.reason)] if row.life.reason else []
+    parts += [f"{len(calls)} batches"] if len(calls) > 1 else []
     parts += [shown] if (shown := _branches(row)) else []
     if due is not None:
         left = (due - now).total_seconds()

@@ -33,7 +33,7 @@ def rescue(
     for name in names:
         try:
             adopt(home, name, clock, restart=from_stage is not None)
-            done = bring_back(home, name, clock=clock, env=env, from_stage=from_stage)
+            done = bring_back(home, name, clock=clock, env=env, from_stage=from_stage, tell=note)
             say(f"{done.id}: was {done.found}; {done.detail}")
         except GremlinsError as error:
             failures.append(error)

@@ -13,7 +13,7 @@ from gremlins.clock import rfc3339
 from gremlins.fleet.advice import what_next
 from gremlins.fleet.history import History, saved_by, wait_of
 from gremlins.records.calls import BatchCall, CallFailed, CallRecord
-from gremlins.records.gremlin import Bailed, FailedGremlin, Finished, Landed, StageRun
+from gremlins.records.gremlin import Bailed, FailedGremlin, Finished, Landed, StageRun, overdue
 from gremlins.records.spend import model_of
 
 WIDE = 110
@@ -250,6 +250,9 @@ def _waiting(found: History, now: datetime) -> Iterator[Line]:
         since = f", for {ago((now - call.submitted_at).total_seconds())}" if call.submitted_at else ""
         asks = f", asks again in {ago((due - now).total_seconds())}" if due else ""
         expires = f", expires {_moment(call.expires_at, '%a %H:%M')}" if call.expires_at else ""
+        if late := overdue((call,), now):
+            yield f"{call.stage}: {late}", RED, True
+            continue
         yield f"{call.stage}: {call.batch_id}{since}{asks}{expires}", CYAN, True
 
 

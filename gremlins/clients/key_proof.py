@@ -38,14 +38,17 @@ def _raise_if_no_api(account: Account, failure: ApiFailure) -> None:
     raise NotReady(f"{account.base_url} cannot be used: {failure.message}", hint=hint)
 
 
-def see_batch(account: Account, batch_id: str, *, timeout: float = TIMEOUT) -> None:
-    """Retrieve a batch. Raises NotReady if the key cannot see it, ApiFailure for any other fault."""
+def sees_batch(account: Account, batch_id: str, *, timeout: float = TIMEOUT) -> bool:
+    """False if the API does not show this batch to the key. Raises NotReady if the key is refused, ApiFailure for any
+    other fault."""
     try:
         Wire(account, timeout=timeout).call("GET", f"/v1/messages/batches/{quote(batch_id, safe='')}")
     except ApiFailure as failure:
-        if failure.status in (401, 403, 404):
+        if failure.status in (401, 403):
             raise NotReady(
-                f"this key cannot see the outstanding batch {batch_id}: {failure.message}",
-                hint="use a key of the workspace it was sent from; nothing was sent or changed",
+                f"this key cannot see the outstanding batch {batch_id}: {failure.message}", hint=REFUSED_HINT
             ) from None
+        if failure.status in (404, 410):
+            return False
         raise
+    return True

@@ -25,9 +25,10 @@ from gremlins.clients.key_proof import list_models
 from gremlins.clients.registry import client_class, known_providers
 from gremlins.clients.route import warnings_of
 from gremlins.clients.transport import ApiFailure
+from gremlins.clock import SystemClock
 from gremlins.config import ClientSpec, LoadedSettings, Settings, known_settings, load_settings, value_of
 from gremlins.errors import CorruptRecord, GremlinsError, NotReady
-from gremlins.fleet.observe import ids
+from gremlins.fleet.observe import ids, observe
 from gremlins.paths import GREMLIN_ID, GremlinPaths, Home
 from gremlins.pipeline.file import list_pipelines
 from gremlins.pipeline.freezing import read_frozen
@@ -35,7 +36,7 @@ from gremlins.processes import children as proc
 from gremlins.processes.locks import GremlinLock, holder_of
 from gremlins.processes.sandbox import why_not
 from gremlins.records.calls import Ledger, summarize
-from gremlins.records.gremlin import read_record
+from gremlins.records.gremlin import overdue, read_record
 from gremlins.records.spend import unreadable_lines
 from gremlins.repository.git import Git, find_root
 from gremlins.repository.trust import Untrusted, check_trust
@@ -356,11 +357,23 @@ def _records(home: Home) -> Iterator[Check]:
         yield Check("record", "problem", f"and {len(wrong) - MOST_NAMED} more that cannot be read")
     counted = f"{len(names)} gremlin{'s' if len(names) != 1 else ''}, {calls} call{'s' if calls != 1 else ''}"
     yield Check("records", "ok", counted + (" that can be read" if wrong else ", all readable"))
+    yield from _overdue(home, names)
     if unknown:
         detail = f"{unknown} send{'s' if unknown > 1 else ''} may have been billed and cannot be looked up"
         yield Check("unknown cost", "warning", f"{detail} ({', '.join(of_unknown[:MOST_NAMED])})", CONSOLE)
     yield from _beads(home)
     yield from _orphans(home, frozenset(names))
+
+
+def _overdue(home: Home, names: list[str]) -> Iterator[Check]:
+    """Gremlins whose batch should have ended long ago."""
+    now = SystemClock().now()
+    for name in names:
+        with contextlib.suppress(GremlinsError):  # a record that cannot be read is reported already
+            seen = observe(str(home.gremlin(name).root), holder_of_the_over=False)
+            if (why := overdue(seen.outstanding, now)) is not None:
+                hint = f"a gremlin with a process ends this wait itself; else `gremlins rescue {name}`"
+                yield Check("overdue", "warning", f"{name}: {why}", hint)
 
 
 def _own_files(paths: GremlinPaths) -> Iterator[CorruptRecord]:

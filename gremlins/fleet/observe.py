@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
-from gremlins.errors import CorruptRecord, NotFound, did_you_mean
-from gremlins.paths import ACTIVITY, CALLS, FROZEN, GREMLIN_ID, LOCK, LOG, STATE, STOP, WAIT, Home
+from gremlins.errors import NotFound, did_you_mean
+from gremlins.paths import ACTIVITY, FROZEN, GREMLIN_ID, LOCK, LOG, STATE, STOP, WAIT, GremlinPaths, Home
 from gremlins.processes.locks import holder_of
 from gremlins.records.format import Record
 from gremlins.records.gremlin import Gremlin, Parked, ParkedCall, Running, read_again, read_version
@@ -34,40 +35,35 @@ def observe(folder: str, *, holder_of_the_over: bool = True) -> Observed:
             break
     if holder is None and record.over():
         return Observed(record, folder, None)
+    if holder is None and not isinstance(record.status, Parked):
+        record, outstanding = _as_booked(folder, record)
+    else:
+        outstanding = record.status.calls if isinstance(record.status, Parked | Running) else ()
     may_stall = holder is not None and not isinstance(record.status, Parked)
     return Observed(
         record,
         folder,
         holder,
         stop_wanted=os.path.exists(f"{folder}/{STOP}"),
-        outstanding=_outstanding(folder, record, alive=holder is not None),
+        outstanding=outstanding,
         wait=read_wait(f"{folder}/{WAIT}") if isinstance(record.status, Parked | Running) else None,
         last_sign=_last_sign(folder) if may_stall else None,
         idle_timeout=_idle_timeout(folder) if may_stall else None,
     )
 
 
-def _outstanding(folder: str, record: Gremlin, *, alive: bool) -> tuple[ParkedCall, ...]:
-    """Calls that are or may be with the API: as the live process wrote them, else from the call records."""
-    match record.status:
-        case Parked(calls=calls):
-            return calls
-        case Running(calls=calls) if alive:
-            return calls
-        case _ if alive:
-            return ()
-    found = [call for path in sorted(Path(folder, CALLS).glob("*.json")) if (call := _outstanding_call(path))]
-    return tuple(sorted(found, key=lambda call: call.submitted_at.timestamp() if call.submitted_at else 0.0))
+def _as_booked(folder: str, record: Gremlin) -> tuple[Gremlin, tuple[ParkedCall, ...]]:
+    """What a process that was killed left behind: its record with the cost of its calls, and those that are or may be
+    with the API. The calls are the truth: it may have died before it wrote the record."""
+    from gremlins.records.calls import Ledger, outstanding, summarize  # 10 ms that only such a gremlin needs
 
-
-def _outstanding_call(path: Path) -> ParkedCall | None:
-    from gremlins.records.calls import BatchCall, read_call  # 10 ms that only a gremlin without a process needs
-
-    try:
-        call = read_call(path)
-    except CorruptRecord:
-        return None  # `doctor` reports it; it hides no other call
-    return call.parked() if isinstance(call, BatchCall) and call.outstanding else None
+    calls, _ = Ledger(GremlinPaths(Path(folder))).readable()  # `doctor` reports the others; they hide no call
+    cost = max(
+        summarize(calls), record.cost, key=lambda known: known.total_usd
+    )  # an unreadable call is in the record only
+    parked = (call.parked() for call in outstanding(calls))
+    by_age = sorted(parked, key=lambda call: call.submitted_at.timestamp() if call.submitted_at else 0.0)
+    return replace(record, cost=cost, total_cost_usd=cost.total_usd), tuple(by_age)
 
 
 def _last_sign(folder: str) -> datetime | None:

@@ -23,6 +23,8 @@ from gremlins.repository.worktree import BRANCH_PREFIX, SIDE, Worktree, side_wor
 
 NO_QUESTION = frozenset({"no_evidence", "empty_implementation"})
 """Bails by a rule of ours that ask a person nothing."""
+GIVING_UP = 15.0
+"""Seconds beyond `batch.stop_wait`, in which a silent API is given up."""
 GRAVE = ".{}.removed"
 """Move a gremlin's folder aside first, so that it is gone at once however long deleting takes."""
 
@@ -70,9 +72,11 @@ def remove_gremlin(
 
 
 def _stop_first(home: Home, gremlin_id: str, clock: Clock, env: Mapping[str, str], wait: float) -> None:
-    request = partial(request_stop, home, gremlin_id, by="rm --force", why="to be removed", clock=clock, env=env)
+    request = partial(
+        request_stop, home, gremlin_id, by="rm --force", why="to be removed", clock=clock, env=env, give_up=True
+    )
     request()
-    result = await_stop(home, gremlin_id, clock=clock, wait=wait, renew=request)
+    result = await_stop(home, gremlin_id, clock=clock, wait=wait + GIVING_UP, renew=request)
     if result.verdict == "pending":
         reason = result.row.life.reason or "its batch has not ended yet"
         raise GremlinsError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,11 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from gremlins.clients.account import find_account
-from gremlins.clients.key_proof import see_batch
+from gremlins.clients.key_proof import sees_batch
 from gremlins.clients.transport import ApiFailure
 from gremlins.clock import Clock
 from gremlins.config import load_settings
-from gremlins.errors import Conflict, GremlinsError
+from gremlins.errors import Conflict, GremlinsError, NotReady
 from gremlins.files import make_private_dir, sweep_drafts
 from gremlins.fleet.going_on import find_worktree
 from gremlins.fleet.status import Row, look
@@ -28,7 +28,7 @@ from gremlins.pipeline.freezing import FrozenLaunch, read_frozen, write_frozen
 from gremlins.processes.ending import end_worktree_processes
 from gremlins.processes.locks import GremlinLock
 from gremlins.processes.spawn import spawn_runner
-from gremlins.records.calls import BatchCall, CallFailed, Intent, Ledger
+from gremlins.records.calls import BatchCall, CallFailed, Ledger
 from gremlins.records.gremlin import Bailed, FailedGremlin, Gremlin, Queued, RunStore, StageRun
 from gremlins.records.liveness import RESCUABLE
 from gremlins.records.stop_request import StopRequest, clear_stop, read_stop, write_stop
@@ -38,6 +38,11 @@ from gremlins.repository.trust import check_trust
 from gremlins.repository.worktree import SIDE, Worktree, side_worktrees
 from gremlins.stages.revision import round_name
 from gremlins.stages.spec import children
+
+LOOKS = 3
+"""For a batch: one answer that it is not there may be a gateway's own."""
+PAUSE = 0.5
+"""Seconds between them."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +55,20 @@ class Rescue:
 
 
 def rescue(
-    home: Home, gremlin_id: str, *, clock: Clock, env: Mapping[str, str], from_stage: str | None = None
+    home: Home,
+    gremlin_id: str,
+    *,
+    clock: Clock,
+    env: Mapping[str, str],
+    from_stage: str | None = None,
+    follow_unseen: bool = False,
+    tell: Callable[[str], None] = lambda _line: None,
 ) -> Rescue:
-    """Bring a gremlin back. Raises Conflict when its state does not allow it; nothing is touched then."""
+    """Bring a gremlin back. Raises Conflict when its state does not allow it; nothing is touched then.
+
+    from_stage: ask this stage and all after it anew. `tell` hears what may be paid twice, before anything is done.
+    follow_unseen: the loop has no other key, so its gremlin asks for a while about a batch that this key does not see.
+    """
     row = look(home, gremlin_id, clock)
     refuse_unless_rescuable(row, restart=from_stage is not None)
     if row.life.state == "stalled":
@@ -66,7 +82,7 @@ def rescue(
         again = look(home, gremlin_id, clock)
         if again.life.state not in (RESCUABLE | {"finished"} if from_stage else RESCUABLE):
             refuse_unless_rescuable(again, restart=from_stage is not None)
-        detail = _revive(home, gremlin_id, lock, clock, env, from_stage)
+        detail = _revive(home, gremlin_id, lock, clock, env, from_stage, follow_unseen=follow_unseen, tell=tell)
         spawn_runner(paths, lock, env)
     except BaseException:
         lock.release()
@@ -101,7 +117,15 @@ def _stop_stalled(home: Home, gremlin_id: str, clock: Clock, env: Mapping[str, s
 
 
 def _revive(
-    home: Home, gremlin_id: str, lock: GremlinLock, clock: Clock, env: Mapping[str, str], from_stage: str | None
+    home: Home,
+    gremlin_id: str,
+    lock: GremlinLock,
+    clock: Clock,
+    env: Mapping[str, str],
+    from_stage: str | None,
+    *,
+    follow_unseen: bool,
+    tell: Callable[[str], None],
 ) -> str:
     """Everything that must be true before a new process may start. Returns what was found, in words."""
     store = RunStore(home, clock)
@@ -109,8 +133,15 @@ def _revive(
     frozen = read_frozen(paths.frozen)
     record = find_worktree(record, home)
     ledger = Ledger(paths)
-    open_calls = [call for call in ledger.batch_calls() if not call.settled]
-    _prove_key(open_calls, env, frozen)
+    calls = ledger.batch_calls()
+    open_calls = [call for call in calls if not call.settled]
+    unseen = _unseen(open_calls, env, frozen, clock)
+    if from_stage is not None:
+        doubts = list(_may_be_paid_twice(calls, unseen, record, _again(record, frozen, from_stage)))
+        if doubts:
+            tell(f"{gremlin_id}: may be paid for twice: {', '.join(doubts)}")
+    elif unseen and not follow_unseen:
+        _refuse_unseen(gremlin_id, unseen[0])
     end_worktree_processes(paths, clock)
     for folder in (paths.calls, paths.artifacts):  # not its own folder: others write their wish to stop there
         sweep_drafts(folder)
@@ -119,11 +150,12 @@ def _revive(
         record = restart_from(record, frozen, from_stage, clock)
         forget_progress(record, paths, frozen, from_stage)
         if open_calls:
-            stop = StopRequest(by="rescue", why=f"started again from {from_stage}", at=clock.now(), then_resume=True)
+            why = f"started again from {from_stage}"
+            stop = StopRequest(by="rescue", why=why, at=clock.now(), then_resume=True, give_up=True)
             write_stop(paths, stop)
         detail = f"starting again from {from_stage}"
     else:
-        record = _next_attempt(record, ledger.batch_calls())
+        record = _next_attempt(record, calls)
     _keep_or_clear_stop(paths, open_calls)
     record = replace(record, spawn=record.spawn + 1, status=Queued(since=clock.now()), ended_at=None)
     current, changes = _with_settings_of_now(frozen, record, home, env)
@@ -164,17 +196,53 @@ def _keep_or_clear_stop(paths: GremlinPaths, open_calls: list[BatchCall]) -> Non
         clear_stop(paths)
 
 
-def _prove_key(open_calls: list[BatchCall], env: Mapping[str, str], frozen: FrozenLaunch) -> None:
-    """Prove that the present key sees every outstanding batch, before anything changes. Raises NotReady."""
-    with_id = [call for call in open_calls if call.batch is not None]
-    looked_for = [call for call in open_calls if isinstance(call.status, Intent) and call.maybe_sent]
-    if not with_id and not looked_for:
-        return
-    account = find_account(env)
-    for call in with_id:
-        assert call.batch is not None
+def _unseen(open_calls: list[BatchCall], env: Mapping[str, str], frozen: FrozenLaunch, clock: Clock) -> list[BatchCall]:
+    """The calls whose batch the present key does not see, looked for before anything changes.
+
+    Raises NotReady without a key, or with one that is refused, while anything is or may be outstanding.
+    """
+    if not any(call.outstanding for call in open_calls):
+        return []
+    account, timeout = find_account(env), frozen.settings.batch.http_timeout
+
+    def sees(batch_id: str) -> bool:
+        for number in range(LOOKS):
+            if number:
+                clock.sleep(PAUSE)
+            if sees_batch(account, batch_id, timeout=timeout):
+                return True
+        return False
+
+    unseen: list[BatchCall] = []
+    for call in open_calls:
         with contextlib.suppress(ApiFailure):  # network errors prove nothing
-            see_batch(account, call.batch.batch_id, timeout=frozen.settings.batch.http_timeout)
+            if call.batch is not None and not sees(call.batch.batch_id):
+                unseen.append(call)
+    return unseen
+
+
+def _refuse_unseen(gremlin_id: str, call: BatchCall) -> None:
+    assert call.batch is not None
+    raise NotReady(
+        f"this key cannot see the outstanding batch {call.batch.batch_id}: it is of another workspace, or was deleted",
+        hint=f"use a key of the workspace it was sent from; nothing was sent or changed. If there is none: `gremlins "
+        f"rescue {gremlin_id} --from {call.key.top_stage}` asks anew, `gremlins rm --force {gremlin_id}` removes it",
+    )
+
+
+def _may_be_paid_twice(
+    calls: list[BatchCall], unseen: list[BatchCall], record: Gremlin, again: list[str]
+) -> Iterator[str]:
+    """What is asked anew although it may have been billed already."""
+    for call in calls:
+        if call.key.top_stage not in again or call.key.attempt != record.attempt_of(call.key.stage):
+            continue
+        if call.batch is not None and (call in unseen or (call.cost is not None and call.cost.unknown)):
+            yield call.batch.batch_id
+        elif not call.settled and call.maybe_sent:
+            yield f"a send of {call.key.stage} that is looked for first"
+        if call.unknown_sends:
+            yield f"{call.unknown_sends} of the sends of {call.key.stage}"
 
 
 def _next_attempt(record: Gremlin, calls: list[BatchCall]) -> Gremlin:
@@ -205,12 +273,17 @@ def _is_undecided(call: BatchCall, record: Gremlin) -> bool:
     return now and isinstance(call.status, CallFailed) and call.status.undecided
 
 
-def restart_from(record: Gremlin, frozen: FrozenLaunch, stage: str, clock: Clock) -> Gremlin:
-    """Forget that a stage and all after it were done, so that they are asked anew."""
+def _again(record: Gremlin, frozen: FrozenLaunch, stage: str) -> list[str]:
+    """This stage and all after it. Raises GremlinsError if there is no such stage."""
     order = _order(record, frozen)
     if stage not in order:
         raise GremlinsError(f"this gremlin has no stage `{stage}`", hint="it has: " + ", ".join(order))
-    again = order[order.index(stage) :]
+    return order[order.index(stage) :]
+
+
+def restart_from(record: Gremlin, frozen: FrozenLaunch, stage: str, clock: Clock) -> Gremlin:
+    """Forget that a stage and all after it were done, so that they are asked anew."""
+    again = _again(record, frozen, stage)
     attempts = dict(record.attempts)
     for name in again:
         if any(run.path == name or run.path.startswith((f"{name}/", f"{name}[")) for run in record.stages):

@@ -32,14 +32,19 @@ class StopResult:
     row: Row
 
 
-def request_stop(home: Home, gremlin_id: str, *, by: str, why: str, clock: Clock, env: Mapping[str, str]) -> bool:
-    """Ask for a stop. False when the gremlin is over already. Raises NotFound, CorruptRecord."""
+def request_stop(
+    home: Home, gremlin_id: str, *, by: str, why: str, clock: Clock, env: Mapping[str, str], give_up: bool = False
+) -> bool:
+    """Ask for a stop. False when the gremlin is over already. Raises NotFound, CorruptRecord.
+
+    give_up: book what cannot be followed at an unknown cost, rather than leave it outstanding.
+    """
     row = look(home, gremlin_id, clock)
     if row.life.state == "dead":
         _end_what_is_left(home, gremlin_id, clock)
     if row.life.state not in ("running", "parked", "stalled", "stopping", "detached"):
         return False
-    write_stop(row.seen.paths, StopRequest(by=by, why=why, at=clock.now()))
+    write_stop(row.seen.paths, StopRequest(by=by, why=why, at=clock.now(), give_up=give_up))
     if not _signal(home, gremlin_id, clock):
         _settle_in_its_place(home, gremlin_id, clock, env)
     return True

@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -34,6 +35,11 @@ class CallKey(Record, frozen=True):
     attempt: int = 1
     turn: int = 1
     try_: int = msgspec.field(default=1, name="try")
+
+    @property
+    def top_stage(self) -> str:
+        """The stage of the pipeline itself that it is part of."""
+        return self.stage.partition("/")[0].partition("[")[0]
 
     @property
     def filename(self) -> str:
@@ -297,6 +303,18 @@ class BatchCall(CallBase, tag="batch", frozen=True):
         )
 
 
+def undecided(record: BatchCall, gremlin_id: str, why: str, now: datetime) -> BatchCall:
+    """The call, failed without being asked again: it may have been made and billed, so a person decides."""
+    message = (
+        f"{why.rstrip('.')}. It may have been billed: look for it under Batches in the Anthropic Console "
+        f"(custom_id {record.custom_id}). `gremlins rescue {gremlin_id}` looks once more, "
+        f"`gremlins rescue {gremlin_id} --from {record.key.top_stage}` asks anew and may pay twice"
+    )
+    status = CallFailed(failure="unknown", kind=UNDECIDED, message=message)
+    cost = UNKNOWN if record.batch else record.cost
+    return replace(record, status=status, cost=cost, updated_at=now, ended_at=now)
+
+
 CallRecord = BatchCall | LiveCall
 
 
@@ -305,11 +323,11 @@ DEEPEST = 100
 
 
 def storable(value: Any, depth: int = DEEPEST) -> Any:
-    """The same JSON value, less what a record could not hold and give back: lone surrogates, numbers that are none,
-    nesting without end. A reply must not become unreadable by what it says."""
+    """The same JSON value, less what a record could not hold and give back, or a file's name not take: lone surrogates,
+    NUL, numbers that are none, nesting without end. A reply must not become unreadable by what it says."""
     match value:
         case str():
-            return value.encode("utf-8", "replace").decode()
+            return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
         case float():
             return value if math.isfinite(value) else None
         case dict() if depth:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -75,6 +75,15 @@ OVERDUE = timedelta(hours=1)
 def is_overdue(expires_at: datetime | None, now: datetime) -> bool:
     """True if a batch should have ended long ago."""
     return expires_at is not None and now > expires_at + OVERDUE
+
+
+def overdue(calls: Iterable[ParkedCall], now: datetime) -> str | None:
+    """A sentence about the first of these calls whose batch should have ended long ago, or None."""
+    for call in calls:
+        if call.expires_at is not None and is_overdue(call.expires_at, now):
+            hours = (now - call.expires_at).total_seconds() / 3600
+            return f"{call.batch_id or call.stage} is {hours:.0f} h past its expiry and has not ended"
+    return None
 
 
 class Parked(StatusBase, tag="parked", frozen=True):

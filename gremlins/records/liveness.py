@@ -20,6 +20,7 @@ from gremlins.records.gremlin import (
     Queued,
     Running,
     Stopped,
+    overdue,
 )
 from gremlins.records.wait import WaitPlan
 
@@ -91,7 +92,7 @@ def liveness(seen: Observed, now: datetime, idle_timeout: float) -> Liveness:
         return _over(seen.record)
     if seen.holder is not None and seen.holder.role == "runner":
         return _alive(seen, seen.holder, now, idle_timeout)
-    return _gone(seen)
+    return _gone(seen, now)
 
 
 def _alive(seen: Observed, holder: Holder, now: datetime, idle_timeout: float) -> Liveness:
@@ -102,7 +103,7 @@ def _alive(seen: Observed, holder: Holder, now: datetime, idle_timeout: float) -
     if seen.stop_wanted:
         return Liveness("stopping", status.since, pid=pid, reason=waiting_for or _parked_reason(seen))
     if isinstance(status, Parked):
-        return Liveness("parked", status.since, pid=pid)
+        return Liveness("parked", status.since, pid=pid, reason=overdue(seen.outstanding, now))
     silent = (now - (seen.last_sign or seen.record.updated_at)).total_seconds()
     late = (now - until).total_seconds() if until else None
     if silent > idle_timeout and (late is None or late > PATIENCE_AFTER_WAIT):
@@ -115,13 +116,14 @@ def _parked_reason(seen: Observed) -> str | None:
     return status.reason or None if isinstance(status, Parked) else None
 
 
-def _gone(seen: Observed) -> Liveness:
+def _gone(seen: Observed, now: datetime) -> Liveness:
     """Without a process: detached with an outstanding batch or an unsettled stop, else lost."""
     since = seen.record.status.since
     gave_up = _gave_up(seen)
     if seen.outstanding:
         reason = _parked_reason(seen) or gave_up or "its process is gone, its batch is outstanding"
-        return Liveness("detached", since, reason=reason)
+        late = overdue(seen.outstanding, now)
+        return Liveness("detached", since, reason=f"{reason}; {late}" if late else reason)
     if seen.stop_wanted:
         return Liveness("detached", since, reason="its process is gone before the stop was settled")
     reason = gave_up or "its process vanished without a word (killed, or the machine went down)"

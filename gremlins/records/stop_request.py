@@ -12,12 +12,14 @@ from gremlins.records.format import Moment, Record, encoded
 
 
 class StopRequest(Record, frozen=True):
-    """By whom, why and when. `then_resume`: settle the stop, then go on (a rescue of a stopped gremlin)."""
+    """By whom, why and when. `then_resume`: settle the stop, then go on (a rescue of a stopped gremlin). `give_up`: a
+    call that cannot be followed is booked at an unknown cost, so that the stop has an end (`rm --force`)."""
 
     by: str
     why: str
     at: Moment
     then_resume: bool = False
+    give_up: bool = False
 
 
 def write_stop(paths: GremlinPaths, stop: StopRequest) -> None:

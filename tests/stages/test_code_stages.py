@@ -176,6 +176,15 @@ def test_replies_with_characters_that_are_no_text_are_used(sandbox: MakeSandbox)
     assert "add\ufffd adds" in it.repo.git("log", "-1", "--format=%B", record.branch)
 
 
+def test_an_empty_reply_is_sent_back_without_an_empty_turn(sandbox: MakeSandbox) -> None:
+    it = sandbox(" ", FIX)
+    gremlin = it.make(IMPLEMENT)
+    assert isinstance(it.run(gremlin).status, Finished)
+    _, second = it.calls(gremlin)
+    assert [m["role"] for m in second.request["messages"]] == ["user"]
+    assert "could not be used" in second.request["messages"][0]["content"]
+
+
 def test_an_agent_that_cannot_go_on_bails_and_changes_nothing(sandbox: MakeSandbox) -> None:
     it = sandbox({"edits": [], "summary": "Two ways.\nBAIL: needs_human: which one?"})
     status = it.run(it.make(IMPLEMENT)).status

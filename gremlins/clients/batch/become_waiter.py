@@ -21,6 +21,7 @@ from gremlins.paths import GremlinPaths, Home
 from gremlins.processes.credentials import CREDENTIALS_FD_VARIABLE, hand_on, split
 from gremlins.processes.interrupt import start_without_signals
 from gremlins.processes.locks import LOCK_FD_VARIABLE, GremlinLock
+from gremlins.records.gremlin import OVERDUE
 from gremlins.records.wait import WaitPlan, WatchedBatch, read_wait
 from gremlins.retry import RETRY_AFTER_CEILING
 
@@ -53,7 +54,11 @@ def write_plan(paths: GremlinPaths, wait: Wait, settings: BatchSettings, lock_fd
     gremlin_id = paths.root.name
     account = account_here(paths, env)
     calls = tuple(
-        WatchedBatch(batch_id=call.batch_id, submitted_at=call.submitted_at.timestamp())
+        WatchedBatch(
+            batch_id=call.batch_id,
+            submitted_at=call.submitted_at.timestamp(),
+            overdue_at=(call.expires_at + OVERDUE).timestamp() if call.expires_at else None,
+        )
         for call in wait.calls
         if call.batch_id is not None and call.submitted_at is not None
     )

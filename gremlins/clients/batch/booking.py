@@ -9,7 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from gremlins.clients.base import Session
-from gremlins.records.calls import UNDECIDED, UNKNOWN, BatchCall, CallFailed, Cost, Usage, storable
+from gremlins.records.calls import BatchCall, CallFailed, Cost, Usage, storable, undecided
 
 
 class Books:
@@ -30,14 +30,8 @@ class Books:
 
     def undecided(self, record: BatchCall, why: str) -> None:
         """Fail the call without asking again: it may have been made and billed, so a person decides."""
-        gremlin, stage = self.session.gremlin_id, record.key.stage.partition("/")[0].partition("[")[0]
-        message = (
-            f"{why.rstrip('.')}. It may have been billed: look for it under Batches in the Anthropic Console "
-            f"(custom_id {record.custom_id}). `gremlins rescue {gremlin}` looks once more, "
-            f"`gremlins rescue {gremlin} --from {stage}` asks anew and may pay twice"
-        )
-        status = CallFailed(failure="unknown", kind=UNDECIDED, message=message)
-        self.put(record, status=status, cost=UNKNOWN if record.batch else record.cost)
+        failed = undecided(record, self.session.gremlin_id, why, self.session.clock.now())
+        self.put(record, status=failed.status, cost=failed.cost)
 
     def price(self, record: BatchCall, message: Mapping[str, Any], at: datetime) -> tuple[Cost, Usage]:
         """Cost of a message at the batch prices of `at`, and its tokens."""

@@ -321,7 +321,8 @@ class BatchEngine:
 
     def _submitted(self, record: BatchCall, batch: Batch) -> Wait:
         now = self.session.clock.now()
-        ref = BatchRef(batch_id=batch.id, submitted_at=now, expires_at=batch.expires_at, request_id=batch.request_id)
+        expires = batch.expires_at or now + LIFETIME
+        ref = BatchRef(batch_id=batch.id, submitted_at=now, expires_at=expires, request_id=batch.request_id)
         sends = (*record.sends[:-1], replace(record.sends[-1], outcome="accepted"))
         record = self.books.put(record, batch=ref, sends=sends, status=Submitted())
         self.session.log(f"{record.key.stage}: submitted as {batch.id}; the process parks until it ends")

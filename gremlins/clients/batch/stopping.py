@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 from gremlins.clients.base import Client, Detach, Session, Wait
+from gremlins.clients.batch.booking import Books
 from gremlins.clients.batch.client import BatchCapable
+from gremlins.clients.transport import ApiFailure
+from gremlins.errors import NotReady
 from gremlins.records.calls import BatchCall
 
 FIRST_LOOK = 0.1
@@ -20,24 +23,55 @@ STEPS = 8
 MakeClient = Callable[[str, Session], Client]
 
 
-def settle_stopped_calls(session: Session, make_client: MakeClient, show: Callable[[Wait], None]) -> None:
+def settle_stopped_calls(
+    session: Session, make_client: MakeClient, show: Callable[[Wait], None], *, give_up: bool = False
+) -> None:
     """Return once nothing is outstanding. Waits as long as the API takes.
 
-    Raises NotReady, and Detach for a call that cannot be followed, once all the others are settled.
+    Raises NotReady, and Detach for a call that cannot be followed, once all the others are settled. With `give_up`
+    such a call is booked at an unknown cost instead, and so are all of them once the API has been silent for the time
+    that a stop waits.
     """
     began = session.clock.monotonic()
     pause = FIRST_LOOK
     while True:
-        waiting, wished, lost = settle_round(session, make_client, unsettled_calls(session))
+        try:
+            waiting, wished, lost = settle_round(session, make_client, unsettled_calls(session))
+        except NotReady as error:
+            if not give_up:
+                raise
+            _give_up(session, unsettled_calls(session), error.message)
+            return
         if not waiting:
             break
         watched = session.clock.monotonic() - began < session.settings.batch.stop_wait
+        if give_up and not watched and (silence := _silence(session, make_client, waiting[0])):
+            _give_up(session, waiting, silence)
+            break
         seconds = max(wished, min(pause, WATCHED if watched else UNWATCHED))
         _show(session, waiting, seconds, show)
         session.clock.sleep(seconds)
         pause *= 1.5
     for detach in lost:
-        raise detach
+        if not give_up:
+            raise detach
+        _give_up(session, [call for call in unsettled_calls(session) if call not in waiting], str(detach))
+
+
+def _give_up(session: Session, calls: Iterable[BatchCall], why: str) -> None:
+    for call in calls:
+        Books(session).undecided(call, why)
+
+
+def _silence(session: Session, make_client: MakeClient, record: BatchCall) -> str:
+    """Why the API does not answer now; empty if it does."""
+    client = make_client(record.client, session)
+    try:
+        if isinstance(client, BatchCapable):
+            client.engine.api.page(limit=1)
+    except ApiFailure as failure:
+        return failure.message
+    return ""
 
 
 def settle_round(

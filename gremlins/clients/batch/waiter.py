@@ -153,7 +153,12 @@ class Waiter:
             self.at = at if code == NOTHING_NEW else self.now()
         for call in self.plan["calls"]:
             call["processing_status"] = known.get(call["batch_id"], call["processing_status"])
-        return any(known.get(call["batch_id"]) == "ended" for call in self.plan["calls"])
+        return any(known.get(call["batch_id"]) == "ended" or self.is_overdue(call) for call in self.plan["calls"])
+
+    def is_overdue(self, call: dict[str, Any]) -> bool:
+        """True if the batch should have ended long ago: the runner decides how long it is waited for."""
+        overdue_at = call.get("overdue_at")
+        return overdue_at is not None and self.now() > overdue_at
 
     def shared_answer(self, fresh: float) -> tuple[float, dict[str, str]]:
         """The epoch of the last shared poll and its statuses by batch id; no statuses if it is older than `fresh`

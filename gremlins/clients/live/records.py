@@ -13,7 +13,18 @@ from msgspec.structs import replace
 
 from gremlins.clients.base import Room, Session, Wait
 from gremlins.clients.next_step import INTERRUPTED, Again, LiveStep, after_live, is_retried, live_failures_in_a_row
-from gremlins.records.calls import CallFailed, CallKey, Collected, Cost, Intent, LiveCall, Reply, Usage, hash_request
+from gremlins.records.calls import (
+    CallFailed,
+    CallKey,
+    Collected,
+    Cost,
+    Intent,
+    LiveCall,
+    Reply,
+    Usage,
+    hash_request,
+    storable,
+)
 from gremlins.redaction import Redactor
 from gremlins.retry import honoured
 
@@ -104,11 +115,11 @@ class LiveRecords:
     def end(self, record: LiveCall, end: Reply | CallFailed, booked: Booked) -> LiveCall:
         """Record how a try ended, with its cost, in one rename. No secret is in a failure; a reply stays whole."""
         if isinstance(end, CallFailed):
-            end = replace(end, message=Redactor(self.session.env).message(end.message))
+            end = replace(end, message=storable(Redactor(self.session.env).message(end.message)))
         if isinstance(end, CallFailed) and is_retried(end) and (end.retry_at is None or end.kind != "usage_limit"):
             end = replace(end, retry_at=self._retry_at(record, end.retry_at))
         self.session.log(f"{self.label}: {end.message if isinstance(end, CallFailed) else _story(end, booked)}")
-        status = end if isinstance(end, CallFailed) else Collected(reply=end)
+        status = end if isinstance(end, CallFailed) else Collected(reply=replace(end, text=storable(end.text)))
         return self._put(record, booked, status=status, ended_at=self.session.clock.now())
 
     def close(self, record: LiveCall) -> LiveCall:

@@ -16,7 +16,7 @@ from gremlins.clients.batch.booking import usage_of
 from gremlins.clients.batch.engine import failure_class
 from gremlins.clients.batch.results import reply_of
 from gremlins.clients.live.records import Booked, LiveRecords
-from gremlins.clients.next_step import REFUSAL, STALLED, Again, Give, LiveStep
+from gremlins.clients.next_step import REFUSAL, STALLED, Again, Give, LiveStep, unfinished
 from gremlins.clients.transport import ApiFailure
 from gremlins.processes.interrupt import Terminated
 from gremlins.records.calls import CallFailed, CallRecord, Collected, Cost, LiveCall, Reply
@@ -117,14 +117,16 @@ def final_failure(reply: Reply) -> CallFailed | None:
         case "refusal":
             message = " ".join(reply.text.split())[:300] or "the model declined to answer"
             return CallFailed(failure="permanent", kind=REFUSAL, message=message)
-        case "max_tokens" | "model_context_window_exceeded":
+        case "end_turn" | "stop_sequence":
+            return None
+        case "max_tokens":
             message = "the reply did not fit into its token limit; its beginning is kept in the call record"
             return CallFailed(failure="task", kind="max_tokens", message=message)
         case "tool_use" | "pause_turn" | "compaction":
             message = f"the conversation did not end within {MAX_LIVE_TURNS} turns"
             return CallFailed(failure="task", kind="max_turns", message=message)
-        case _:
-            return None
+        case other:
+            return CallFailed(failure="task", kind="unfinished", message=unfinished(other))
 
 
 def failure_of(failure: ApiFailure) -> CallFailed:

@@ -103,7 +103,7 @@ class LocalFleet:
     def rescue(self, gremlin_id: str) -> None:
         """Start a process for a gremlin that has none. One that runs by now is left alone."""
         try:
-            rescue(self.home, gremlin_id, clock=self.clock, env=self.env())
+            rescue(self.home, gremlin_id, clock=self.clock, env=self.env(), follow_unseen=True)
         except (GremlinsError, OSError) as error:
             seen = self.observe(gremlin_id)
             if (

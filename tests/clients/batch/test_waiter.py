@@ -59,8 +59,8 @@ def test_the_waiter_reads_only_fields_of_the_plan() -> None:
     """It runs without our package, so it cannot use the type itself."""
     read = set(re.findall(r'self\.plan(?:\[|\.get\()"(\w+)"', SCRIPT.read_text()))
     assert {"until", "calls", "poll", "runner", "lock_fd"} <= read <= set(WaitPlan.__struct_fields__)
-    calls = set(re.findall(r'call\["(\w+)"\]', SCRIPT.read_text()))
-    assert {"batch_id", "submitted_at", "processing_status"} == calls == set(WatchedBatch.__struct_fields__)
+    calls = set(re.findall(r'call(?:\[|\.get\()"(\w+)"', SCRIPT.read_text()))
+    assert calls == set(WatchedBatch.__struct_fields__)
 
 
 @dataclass
@@ -311,6 +311,13 @@ def test_it_wakes_when_there_is_something_to_do_or_the_child_is_not_what_it_was(
         assert gremlin.end() == 0
         assert gremlin.woken
         assert asked(tmp_path) == times
+
+
+def test_it_wakes_when_a_batch_should_have_ended_long_ago(tmp_path: Path) -> None:
+    call = {"batch_id": "b", "submitted_at": time.time(), "processing_status": "in_progress", "overdue_at": time.time()}
+    with parked(tmp_path, until=time.time(), calls=[call], poll=asking(tmp_path, NOTHING_NEW), **SOON) as gremlin:
+        assert gremlin.end() == 0
+        assert gremlin.woken
 
 
 def test_an_api_that_is_down_for_long_wakes_nobody(tmp_path: Path) -> None:
