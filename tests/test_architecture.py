@@ -59,7 +59,7 @@ INSIDE: dict[str, list[set[str]]] = {
     "clients.providers": [{"anthropic_tools", "anthropic_turns", "kilo_run", "kilo_server", "scripted"},
                           {"anthropic", "kilo", "openai"}],
     "pipeline": [{"file"}, {"freezing", "schema"}],
-    "fleet": [{"advice", "times", "observe", "start_point"}, {"status"}, {"beads"}, {"stop"},
+    "fleet": [{"advice", "going_back", "times", "observe", "start_point"}, {"status"}, {"beads"}, {"stop"},
               {"going_on"}, {"rescue", "ack", "land", "remove", "history", "doctor"}, {"answer", "revise", "diff"},
               {"dispatch"}, {"relocate"}],
     "fleet.beads": [{"bead"}, {"attempts"}, {"store"}, {"interchange", "edit"}],

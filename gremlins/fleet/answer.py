@@ -40,7 +40,7 @@ def answer(home: Home, gremlin_id: str, text: str, *, clock: Clock, env: Mapping
         question = f"{record.status.kind}: {record.status.detail}"
         said = Answered(stage=stage, question=question, answer=text, at=clock.now())
         if record.status.kind == "no_evidence":
-            forget_progress(record, paths, frozen, stage)
+            forget_progress(record, paths, frozen, stage, clock)
             record = restart_from(record, frozen, stage, clock)
         else:
             # Of this stage only: other branches that bailed repeat their questions from their records, unpaid.

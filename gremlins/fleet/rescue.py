@@ -20,6 +20,7 @@ from gremlins.config import load_settings
 from gremlins.errors import Conflict, GremlinsError, NotReady
 from gremlins.files import make_private_dir, sweep_drafts
 from gremlins.fleet.going_on import find_worktree
+from gremlins.fleet.going_back import go_back
 from gremlins.fleet.status import Row, look
 from gremlins.fleet.stop import await_stop, request_stop
 from gremlins.outcome import KEEPS_ATTEMPT
@@ -148,7 +149,7 @@ def _revive(
     detail = _found(open_calls, record)
     if from_stage is not None:
         record = restart_from(record, frozen, from_stage, clock)
-        forget_progress(record, paths, frozen, from_stage)
+        forget_progress(record, paths, frozen, from_stage, clock)
         if open_calls:
             why = f"started again from {from_stage}"
             stop = StopRequest(by="rescue", why=why, at=clock.now(), then_resume=True, give_up=True)
@@ -301,12 +302,13 @@ def _order(record: Gremlin, frozen: FrozenLaunch) -> list[str]:
     return [*(spec.name for spec in stages), *([round_name(stages)] if record.revisions else [])]
 
 
-def forget_progress(record: Gremlin, paths: GremlinPaths, frozen: FrozenLaunch, stage: str) -> None:
+def forget_progress(record: Gremlin, paths: GremlinPaths, frozen: FrozenLaunch, stage: str, clock: Clock) -> None:
     """Put aside what rounds and branches of an earlier run left behind, lest their decisions be taken for new ones."""
     order = _order(record, frozen)
     holders = [spec for spec in frozen.pipeline.stages[order.index(stage) :] if children(spec)]
     if not holders:
         return
+    go_back(record, holders, paths, clock)
     _forget_starts(record, [spec.name for spec in holders])
     aside = paths.artifacts / "before" / f"spawn-{record.spawn}"
     for entry in _of_rounds_and_branches(paths, [spec.name for spec in holders]):

@@ -438,7 +438,7 @@ def save_interrupted(worktree: Worktree, ref: str, *, to: str | None = None) -> 
         parents = list(dict.fromkeys([head, worktree.tip(), *staged]))
         saved = git.commit_tree(tree, parents, f"Interrupted work of {worktree.branch}")
         git.update_ref(ref, saved, reason="gremlins: interrupted work")
-    _reset_to(worktree, goal)
+    reset_to(worktree, goal)
     return saved
 
 
@@ -468,7 +468,7 @@ def checkout_difference(git: Git, clean: Sha, wanted: Sha) -> None:
         git.raw("checkout-index", "--force", "--quiet", "-z", "--stdin", input=_nul(changed), env=env)
 
 
-def _reset_to(worktree: Worktree, goal: Sha) -> None:
+def reset_to(worktree: Worktree, goal: Sha) -> None:
     git = worktree.git
     _end_rebase(git)
     _attach(git, worktree.branch)

@@ -6,7 +6,7 @@ from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.stages.asking import ask
 from gremlins.stages.base import StageContext
 from gremlins.stages.context.briefing import Briefing, prompt_for
-from gremlins.stages.edits.answer import parse_verdict
+from gremlins.stages.edits.answer import NothingToDo, parse_verdict
 from gremlins.stages.review_code import diff_under_review
 from gremlins.stages.spec import PromptStage
 
@@ -29,5 +29,10 @@ def run(spec: PromptStage, context: StageContext) -> Outcome:
     if not answer.text.strip():
         return Failed("task", f"the reply for `{spec.name}` came back empty")
     context.write_artifact(f"{spec.name}.md", answer.text)
-    verdict = parse_verdict(answer.text)
-    return verdict if isinstance(verdict, Bail) else Done(f"wrote artifacts/{spec.name}.md")
+    match parse_verdict(answer.text):
+        case Bail() as bail:
+            return bail
+        case NothingToDo(reason=reason):
+            return Done(f"nothing to do: {reason}", nothing_to_do=reason)
+        case _:
+            return Done(f"wrote artifacts/{spec.name}.md")

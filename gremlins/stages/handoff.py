@@ -19,7 +19,7 @@ from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.stages.asking import ask, corrected
 from gremlins.stages.base import StageContext, write_text
 from gremlins.stages.context.briefing import Briefing, prompt_for
-from gremlins.stages.edits.answer import Text
+from gremlins.stages.edits.answer import Text, parse_verdict
 from gremlins.stages.secrecy import screen_diff
 from gremlins.stages.spec import Handoff
 
@@ -49,27 +49,36 @@ def run(spec: Handoff, context: StageContext) -> Outcome:
     answer = ask(spec, context, prompt_for(spec, context, lambda: _brief(context)))
     if isinstance(answer, Bail):
         return answer
+    decided: Decision | Bail | Failed
     try:
-        decision = parse_decision(answer.text)
+        decided = parse_answer(answer.text)
     except Nonsense as error:
         context.log(f"{context.path}: {error.message}; sent back once")
-        decision_or_failure = _ask_again(spec, context, answer, error)
-        if isinstance(decision_or_failure, Failed):
-            return decision_or_failure
-        decision = decision_or_failure
-    return _keep(decision, context)
+        decided = _ask_again(spec, context, answer, error)
+    return _keep(decided, context) if isinstance(decided, Decision) else decided
 
 
-def _ask_again(spec: Handoff, context: StageContext, first: Answer, error: Nonsense) -> Decision | Failed:
+def _ask_again(spec: Handoff, context: StageContext, first: Answer, error: Nonsense) -> Decision | Bail | Failed:
     correction = (
         f"That cannot be used: {error.message}. Answer again with the whole JSON object and nothing else. `decision` "
         "is `done`, `next` or `bail`, and `reason` says why."
     )
     answer = context.ask(spec, lambda: corrected(first, correction), revision=first.record.revision + 1)
     try:
-        return parse_decision(answer.text)
+        return parse_answer(answer.text)
     except Nonsense as again:
         return Failed("task", f"the handoff is no decision, and sending it back did not help: {again.message}")
+
+
+def parse_answer(text: str) -> Decision | Bail:
+    """The decision in an answer, or the verdict in its last line or its reason, as of every stage. Raises Nonsense."""
+    verdict = parse_verdict(text)
+    if verdict is None:
+        decision = parse_decision(text)
+        verdict = parse_verdict(decision.reason)
+        if verdict is None:
+            return decision
+    return verdict if isinstance(verdict, Bail) else Decision(decision="done", reason=verdict.reason)
 
 
 def parse_decision(text: str) -> Decision:
@@ -163,11 +172,29 @@ def decision_in(folder: Path) -> Decision | None:
         return None
 
 
+_MARKER = re.compile(r"(?:[-*+•]|\d+[.)]?|\[ ?\])\s*")
+_TICKED = re.compile(r"(?:[-*+•]|\d+[.)])?\s*\[[xX]\]")
+_REMAIN = r"(?:\s+(?:(?:are|is)\s+)?(?:remain(?:s|ing)?|left|open|to\s+do|needed|necessary|required))*"
+_NOTHING = re.compile(
+    rf"(?:none|n/?a|empty|tbd|todo|done|complete[d]?|finished|(?:nothing|none)(?:\s+(?:more|else|further))?{_REMAIN}"
+    rf"|no\s+(?:(?:more|further|other|remaining|open)\s+)*(?:tasks?|work|items?|steps?|rounds?|changes?){_REMAIN}"
+    r"|(?:everything|all(?:\s+\w+)?)\s+(?:is|are|has\s+been|have\s+been)\s+(?:done|complete[d]?|finished))\W*",
+    re.IGNORECASE,
+)
+
+
 def has_tasks(plan: str) -> bool:
-    """True if a plan asks for anything: a heading alone does not, nor a word for nothing."""
-    lines = [line.strip() for line in plan.splitlines()]
-    said = [line for line in lines if re.search(r"\w", line) and not line.startswith("#")]
-    return any(not re.fullmatch(r"\W*(none|nothing|n/?a|empty|tbd|todo)\W*", line, re.IGNORECASE) for line in said)
+    """True if a plan asks for anything. Headings, ticked boxes, bare markers and words for nothing do not."""
+    return any(_asks(line.strip()) for line in plan.splitlines())
+
+
+def _asks(line: str) -> bool:
+    if line.startswith("#") or _TICKED.match(line):
+        return False
+    while (marker := _MARKER.match(line)) is not None:
+        line = line[marker.end() :]
+    words = line.strip("*_`~ ")
+    return re.search(r"\w", words) is not None and not _NOTHING.fullmatch(words)
 
 
 def _keep_follow_ups(folder: Path, found: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ from gremlins.fleet.rescue import _next_attempt, forget_progress, restart_from
 from gremlins.pipeline.freezing import read_frozen
 from gremlins.processes.locks import GremlinLock
 from gremlins.records.gremlin import Bailed, FailedGremlin, Finished, Gremlin, Queued, RunStore
+from gremlins.repository.git import Git
 from gremlins.stages.handoff import has_tasks, parse_decision
 from tests.in_process import InProcessSandbox
 from tests.stages.conftest import MakeScripted
@@ -139,7 +140,45 @@ def test_nonsense_twice_fails(scripted: MakeScripted) -> None:
     assert "decision" in status.reason
 
 
-@pytest.mark.parametrize("child", ["", "# Round 2\n\n", "Nothing."])
+@pytest.mark.parametrize(
+    ("said", "kind"), [("I cannot see it.\n\nBAIL: needs_human: which one?", "needs_human"), ("BAIL: no: x", "no")]
+)
+def test_a_handoffs_bail_is_read_as_every_stages(scripted: MakeScripted, said: str, kind: str) -> None:
+    """It was taken for nonsense: ten batches and five charged attempts."""
+    it = scripted(said)
+    status = it.run(it.make(LOOP, task="Write.")).status
+    assert isinstance(status, Bailed)
+    assert (status.stage, status.kind) == ("loop[1]/handoff", kind)
+    assert len(it.simulator.batches) == 1
+
+
+def test_a_handoff_with_nothing_to_do_finishes_with_its_reason(scripted: MakeScripted) -> None:
+    it = scripted("NOTHING TO DO: it is there already")
+    status = it.run(it.make(LOOP, task="Write.")).status
+    assert isinstance(status, Finished)
+    assert (status.evidence.kind, status.evidence.detail) == ("nothing_to_do", "it is there already")
+    assert len(it.simulator.batches) == 1
+
+
+EMPTY = [
+    "", "# Round 2\n\n", "Nothing.", "1.", "No tasks remain.", "- [x] one\n- [X] two", "1. None", "- [ ]",
+    "No further work is needed.", "**Nothing left to do.**", "All tasks are done.", "# Plan\n\n1. [x] write it\n2.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "plan", ["- [ ] write it", "1. No retries remain: add them", "Do nothing twice", "- [x] a\n- b"]
+)
+def test_open_work_is_a_task(plan: str) -> None:
+    assert has_tasks(plan)
+
+
+@pytest.mark.parametrize("plan", EMPTY)
+def test_what_asks_for_nothing_holds_no_task(plan: str) -> None:
+    assert not has_tasks(plan)
+
+
+@pytest.mark.parametrize("child", ["", "No tasks remain.", "- [x] written"])
 def test_a_child_plan_without_tasks_bails(scripted: MakeScripted, child: str) -> None:
     it = scripted(next_(1, child_plan=child))
     status = it.run(it.make(LOOP, task="Write.")).status
@@ -227,12 +266,18 @@ def test_a_loop_that_is_started_again_forgets_what_its_rounds_decided(scripted: 
     it = scripted(*round_(1), DONE, next_(3), "# Plan of round 3\n\n1. Do.", write(3), DONE)
     gremlin = it.make(LOOP, task="Write.")
     record = it.run(gremlin)
+    tip = Git(it.repo.path).commit(f"refs/heads/{record.branch}")
+    (it.worktree(gremlin) / "notes.txt").write_text("a person's\n")
     paths, store = it.home.gremlin(gremlin), RunStore(it.home, it.clock)
     frozen = read_frozen(paths.frozen)
     with GremlinLock.acquire(paths.lock, "keeper") as lock:
         again = restart_from(record, frozen, "loop", it.clock)
-        forget_progress(again, paths, frozen, "loop")
+        forget_progress(again, paths, frozen, "loop", it.clock)
         store.write(replace(again, spawn=2, status=Queued(since=it.clock.now())), lock)
     assert isinstance(it.run(gremlin).status, Finished)
     assert (it.worktree(gremlin) / "piece3.txt").exists()
     assert it.artifact(gremlin, "before/spawn-1/loop-2/handoff.json")
+    git, own = Git(it.repo.path), f"refs/gremlins/{gremlin}"
+    assert not (it.worktree(gremlin) / "piece1.txt").exists()  # the branch went back to where the loop began
+    assert git.commit(f"{own}/before/spawn-1/branch") == tip
+    assert git.text("show", f"{own}/interrupted-1:notes.txt") == "a person's"
