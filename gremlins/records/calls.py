@@ -228,6 +228,8 @@ class LiveCall(CallBase, tag="live", frozen=True):
 
     session_id: str | None = None
     """The agent's session, to resume it."""
+    messages_before: int = 0
+    """Messages of its request that the records of earlier turns hold. `request` holds those after them."""
 
 
 class BatchCall(CallBase, tag="batch", frozen=True):

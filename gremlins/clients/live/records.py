@@ -75,18 +75,24 @@ class LiveRecords:
         self.session.park(Wait(again.not_before, why=f"{self.label}: asking again at {again.not_before:%H:%M:%S}Z"))
         return True
 
-    def intend(self, request: dict[str, Any], *, turn: int = 1, session_id: str | None = None) -> LiveCall:
+    def intend(
+        self, request: dict[str, Any], *, turn: int = 1, session_id: str | None = None, messages_before: int = 0
+    ) -> LiveCall:
         """Record the next try before it is asked, and what it may cost. Raises CallUnsuccessful at a spending cap.
 
-        The caller has called `check`.
+        messages_before: so many messages of the request are on record already, and are left out of this one. The
+        caller has called `check`.
         """
+        kept = {**request, "messages": request["messages"][messages_before:]} if messages_before else request
         while True:
             with self.session.room(request, self.client, batch=False) as room:
                 if isinstance(room, Room):
-                    return self._intend(request, turn, session_id, room)
+                    return self._intend(kept, turn, session_id, messages_before, room)
             self.session.park(room)
 
-    def _intend(self, request: dict[str, Any], turn: int, session_id: str | None, room: Room) -> LiveCall:
+    def _intend(
+        self, request: dict[str, Any], turn: int, session_id: str | None, messages_before: int, room: Room
+    ) -> LiveCall:
         attempt = self.session.attempt(self.label)
         taken = (r.key.try_ for r in self.session.ledger.of_call(self.label, attempt) if r.key.turn == turn)
         now = self.session.clock.now()
@@ -102,6 +108,7 @@ class LiveRecords:
                 request=request,
                 request_sha256=hash_request(request),
                 session_id=session_id,
+                messages_before=messages_before,
                 notes=self.notes,
                 reserved_usd=room.worst_usd,
                 status=Intent(),

@@ -87,7 +87,7 @@ class Conversation:
         """Let the runner go on from the latest turn, until it has ended or a request of it did."""
         account = find_account(self.session.env)
         latest = self.turns.latest()
-        request = latest.request if latest else self._first(prompt, max_tokens)
+        request = self.turns.request(latest) if latest else self._first(prompt, max_tokens)
         exchange = _Exchange(self.session, self.turns, account, first=latest.key.turn if latest else 1)
         try:
             run_interruptibly(self.session, exchange.run(request, worktree_tools(self.session, edits=self.edits)))
@@ -135,7 +135,7 @@ class _Exchange:
             **{name: request[name] for name in names if name in request},
             "tools": tools,
             "stream": True,
-            "thread": False,  # all of it each time: what a record holds is what was sent
+            "thread": False,  # all of it each time: what the records hold is what was sent
             "cache_control": CACHED,
             "max_iterations": MAX_LIVE_TURNS,
         }
@@ -190,17 +190,16 @@ class _Exchange:
             data = b"".join(replay(step.record, step.reply))
             return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=data, request=request)
         try:
-            record = self.turns.begin(turn, body)
+            body = self.turns.begin(turn, body)
         except (CallUnsuccessful, Park, Terminated) as error:  # the SDK would wrap it into a broken connection
             self.raised = error
             raise
         headers = {k: v for k, v in request.headers.items() if k not in ("content-length", "accept-encoding")}
         headers["accept-encoding"] = "identity"  # what is kept is to be read by people
-        sent = httpx2.Request(
-            request.method, request.url, headers=headers, json=record.request, extensions=request.extensions
-        )
+        sent = httpx2.Request(request.method, request.url, headers=headers, json=body, extensions=request.extensions)
         response = await send(sent)
-        response.stream = _kept(response.stream, self.turns.records.raw(record.key))
+        assert self.turns.sending is not None
+        response.stream = _kept(response.stream, self.turns.records.raw(self.turns.sending.key))
         return response
 
 

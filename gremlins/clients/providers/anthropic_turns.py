@@ -18,6 +18,7 @@ from gremlins.clients.batch.results import reply_of
 from gremlins.clients.live.records import Booked, LiveRecords
 from gremlins.clients.next_step import REFUSAL, STALLED, Again, Give, LiveStep, unfinished
 from gremlins.clients.transport import ApiFailure
+from gremlins.errors import GremlinsError
 from gremlins.processes.interrupt import Terminated
 from gremlins.records.calls import CallFailed, CallRecord, Collected, Cost, LiveCall, Reply
 
@@ -55,17 +56,40 @@ class Turns:
         replies = [r.status.reply for r in self.records.of_turn(turn) if isinstance(r.status, Collected)]
         return sum(reply.stop_reason == "max_tokens" for reply in replies)
 
-    def begin(self, turn: int, body: dict[str, Any]) -> LiveCall:
-        """Record the intent to send a turn, with the request of the earlier try if there was one."""
+    def request(self, record: LiveCall) -> dict[str, Any]:
+        """The whole request of a turn: a record holds only the messages that its turn has added."""
+        added = [record.request["messages"]]
+        turn, before = record.key.turn, record.messages_before
+        while before:
+            turn -= 1
+            earlier = self.records.of_turn(turn)
+            if not earlier:
+                raise GremlinsError(f"turn {turn} of {record.key.stage} is not on record any more")
+            added.insert(0, earlier[-1].request["messages"])
+            before = earlier[-1].messages_before
+        return {**record.request, "messages": [message for messages in added for message in messages]}
+
+    def _on_record(self, turn: int, messages: list[Any]) -> int:
+        """How many of these messages the records of earlier turns hold."""
+        earlier = self.records.of_turn(turn - 1)
+        if not earlier:
+            return 0
+        known = self.request(earlier[-1])["messages"]
+        return len(known) if messages[: len(known)] == known else 0
+
+    def begin(self, turn: int, body: dict[str, Any]) -> dict[str, Any]:
+        """Record the intent to send a turn, and return its request: that of the earlier try if there was one."""
         self.session.check()
         step = self.step_of(turn)
         assert isinstance(step, Again), step
-        if step.previous is not None:
-            body = dict(step.previous.request)
+        if isinstance(step.previous, LiveCall):
+            body = self.request(step.previous)
             if isinstance(step.previous.status, Collected):
                 body["max_tokens"] = int(body["max_tokens"]) * LARGER
-        self.sending = self.records.intend(body, turn=turn, session_id=self._conversation())
-        return self.sending
+        before = self._on_record(turn, body["messages"])
+        session_id = self._conversation()
+        self.sending = self.records.intend(body, turn=turn, session_id=session_id, messages_before=before)
+        return body
 
     def _conversation(self) -> str:
         """Turns of one attempt: the edits of earlier ones stand in the worktree when it goes on."""

@@ -16,7 +16,7 @@ from gremlins.config import LiveSettings
 from gremlins.errors import NotReady
 from gremlins.outcome import Bail, Failed
 from gremlins.processes.interrupt import Interrupt, InterruptibleClock, Terminated
-from gremlins.records.calls import CallFailed, Collected, Intent
+from gremlins.records.calls import CallFailed, Collected, Intent, hash_request
 from gremlins.simulator import ModelReply, ScriptedModel, Simulator
 from tests.clients.session_setup import QUICK, SessionSetup
 from tests.conftest import Repo
@@ -93,6 +93,36 @@ def test_the_conversation_is_cached_and_streamed(make: Any) -> None:
     world.ask()
     assert world.model.asked[0]["stream"] is True
     assert world.model.asked[0]["cache_control"] == {"type": "ephemeral"}
+
+
+def test_a_long_conversation_takes_disk_in_proportion_to_its_turns(make: Any, repo: Repo) -> None:
+    """Every record held the whole conversation: 55 MB after 43 turns."""
+    repo.write({"long.txt": "x" * 5000 + "\n"})
+    booked: list[int] = []
+    world = make(*[use("read", file_path="long.txt") for _ in range(12)], "Done.")
+    world.around.more["booked"] = lambda: booked.append(1)
+    assert world.ask() == "Done."
+    records = world.around.records
+    sizes = [len(str(record.request["messages"])) for record in records]
+    assert max(sizes[1:]) < 2 * min(sizes[1:])
+    assert [len(r.request["messages"]) for r in records] == [1] + [2] * 12
+    assert len(booked) >= 2 * 13  # each turn shows its cost when it begins and when it ends
+
+
+def test_a_conversation_of_an_earlier_version_goes_on(make: Any) -> None:
+    """Its records hold the whole conversation each."""
+    world = make(use("glob", pattern="*"), use("read", file_path="calc.py"), "Done.")
+    world.ask()
+    first, second, third = world.around.records
+    whole = [*first.request["messages"], *second.request["messages"]]
+    request = {**second.request, "messages": whole}
+    world.around.ledger.put(
+        replace(second, request=request, request_sha256=hash_request(request), messages_before=0)  # type: ignore[call-arg]
+    )
+    (world.around.ledger.paths.calls / third.key.filename).unlink()
+    world.around = world.around.respawned()
+    assert world.ask("never used") == "Done."
+    assert world.model.asked[-1]["messages"] == [*whole, *third.request["messages"]]
 
 
 OUTSIDE = [
