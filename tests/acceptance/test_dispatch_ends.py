@@ -155,6 +155,22 @@ def test_a_conflict_waits_for_a_person_and_lands_once_it_is_resolved(project: Sa
     assert [row["bead"] for row in once(project, "--pipeline", "changes", "--land")["closed"]] == [bead_id]
 
 
+def test_an_edit_of_a_bead_at_work_is_said_at_once_and_can_start_it_anew(project: Sandbox) -> None:
+    bead_id = create(project, "Edited")
+    first = once(project, "--pipeline", "waits")["spawned"][0]["gremlin"]
+    project.until(first, "running")
+    ran = project.run("bead", "update", bead_id, "-d", "The new text.")
+    assert f"gremlin {first} has the text from before" in ran.err
+    project.ok("bead", "update", bead_id, "--restart")
+    assert project.life(first) == "stopped"
+    let_end(project)
+    second = once(project, "--pipeline", "waits")["spawned"][0]["gremlin"]
+    assert second != first
+    assert "The new text." in json.loads(project.ok("status", second, "--json"))[0]["task"]
+    project.until(second, "finished")
+    assert [row["bead"] for row in once(project)["closed"]] == [bead_id]
+
+
 def test_a_dependent_has_its_blockers_code(project: Sandbox) -> None:
     blocker = create(project, "First")
     first = once(project, "--pipeline", "changes")["spawned"][0]["gremlin"]

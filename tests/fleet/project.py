@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from gremlins.clock import FakeClock, rfc3339
 from gremlins.fleet.beads.attempts import Attempt, Episode, Work, charged
-from gremlins.fleet.beads.bead import Bead, Dependency, Issue
+from gremlins.fleet.beads.bead import Bead, Dependency, Issue, task_of
+from gremlins.fleet.beads.edit import BeadEditor
 from gremlins.fleet.beads.store.interface import Notice, PutBead
 from gremlins.fleet.beads.store.sqlite import SqliteStore
+from gremlins.fleet.dispatch.ownership import settle_for_retry
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.tick import Dispatcher, LoopEvent, TickReport
 from tests.fleet.dispatch.fake_fleet import FakeFleet
@@ -68,7 +71,7 @@ class Project:
             self.clock,
             PROJECT,
             lambda: self.policy,
-            task=lambda bead_id: (bead_id, f"do {bead_id}"),
+            task=lambda bead_id: (bead_id, task_of(self.bead(bead_id).issue)),
             tell=self.notices.append,
             say=self.loop_events.append,
         )
@@ -101,6 +104,11 @@ class Project:
 
     def episodes(self) -> tuple[Episode, ...]:
         return self.store.episodes(PROJECT)
+
+    def editor(self) -> BeadEditor:
+        """The verbs of a person."""
+        settle = partial(settle_for_retry, observe=self.fleet.observe, policy=self.policy)
+        return BeadEditor(self.store, PROJECT, self.clock, "anna", settle)
 
     def person_moves(self, bead_id: str, status: str) -> None:
         bead = self.bead(bead_id)

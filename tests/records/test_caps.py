@@ -18,7 +18,7 @@ from gremlins.records.caps import Granted, Occupied, room
 from gremlins.records.gremlin import FailedGremlin, Finished
 from gremlins.records.spend import all_spending, archive
 from gremlins.records.totals import Totals, caps_lock
-from gremlins.simulator import ScriptedModel, Simulator
+from gremlins.simulator import ModelReply, ScriptedModel, Simulator
 from tests.conftest import Repo
 from tests.in_process import InProcessSandbox
 
@@ -107,6 +107,26 @@ def test_by_default_an_attempt_and_a_day_are_capped_and_none_lifts_a_cap(sandbox
     gremlin = sandbox.make(TWO)
     assert json.loads(sandbox.home.gremlin(gremlin).frozen.read_text())["settings"]["spend"]["per_day"] is None
     assert isinstance(sandbox.run(gremlin).status, Finished)
+
+
+def test_a_live_call_shows_its_cost_while_it_goes_on(sandbox: InProcessSandbox) -> None:
+    """`state.json` said $0.00 through 43 turns."""
+    seen: list[float] = []
+    use = {"type": "tool_use", "id": "toolu_1", "name": "glob", "input": {"pattern": "*"}}
+
+    def second_turn(params: object) -> str:
+        seen.append(sandbox.read(gremlin).total_cost_usd)
+        return "Done."
+
+    script = ScriptedModel([ModelReply(blocks=(use,), stop_reason="tool_use"), second_turn])
+    with Simulator(model=script) as simulator:
+        live = InProcessSandbox(sandbox.repo, sandbox.home, simulator)
+        one = (
+            "stages:\n  - {type: agent, name: one, prompt: ask.md, mode: live, client: 'anthropic:claude-sonnet-5-5'}\n"
+        )
+        gremlin = live.make(one)
+        assert isinstance(live.run(gremlin).status, Finished)
+    assert seen[0] > 0
 
 
 # ── outstanding calls of other gremlins and processes ─────────────────────────────────────────────────────────────

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import typer
@@ -23,7 +26,7 @@ from gremlins.cli.bead.look import (
 )
 from gremlins.cli.current_project import Here, person
 from gremlins.cli.out import note, say
-from gremlins.errors import Conflict
+from gremlins.errors import Conflict, NotFound
 from gremlins.fleet.beads.bead import Bead, parse_dependency, words
 from gremlins.fleet.beads.edit import Relabel
 from gremlins.fleet.times import parse_when
@@ -34,6 +37,8 @@ ACCEPTANCE = typer.Option(None, "--acceptance", help="Conditions that hold when 
 NOTES = typer.Option(None, "--notes", help="Further notes.")
 DEFER = typer.Option(None, "--defer", metavar="WHEN", help="Not before: RFC 3339, a date, +2h, +3d, tomorrow.")
 DUE = typer.Option(None, "--due", metavar="WHEN", help="When it should be done.")
+TASK_FIELDS = frozenset({"title", "description", "design", "acceptance_criteria", "notes"})
+"""What a gremlin gets of its bead."""
 EXTERNAL = typer.Option(None, "--external-ref", help="Its name in another tracker, like gh-9.")
 
 
@@ -134,6 +139,7 @@ def update(
     defer: str = DEFER,
     due: str = DUE,
     external_ref: str = EXTERNAL,
+    restart: bool = typer.Option(False, "--restart", help="Stop its gremlin; a new one gets the new text."),
     json: bool = JSON,
 ) -> int:
     """Change beads. `-s open` also takes a hold away; `--defer ''` and the like clear a field."""
@@ -150,10 +156,36 @@ def update(
     def change(name: str) -> Bead:
         if claim:
             here.beads.claim(name, assignee or person())
-        return here.beads.update(name, fields, status, relabel)
+        bead = here.beads.update(name, fields, status, relabel)
+        attempt = here.beads.work(name).unsettled
+        if attempt is None:
+            return bead
+        if restart:
+            return _restart(here, name, attempt.gremlin_id)
+        if fields.keys() & TASK_FIELDS:
+            note(_old_text(name, attempt.gremlin_id))
+        return bead
 
     _each(here, bead_id, change, "claimed" if claim else "updated", json)
     return 0
+
+
+def _old_text(bead_id: str, gremlin_id: str) -> str:
+    return (
+        f"{bead_id}: gremlin {gremlin_id} has the text from before; `gremlins bead update {bead_id} --restart` begins "
+        f"anew with this one, `gremlins revise {gremlin_id} …` adds to its work once it has finished"
+    )
+
+
+def _restart(here: Here, bead_id: str, gremlin_id: str) -> Bead:
+    """Stop the gremlin, and begin a new epoch. Raises Conflict if it has not ended in time."""
+    from gremlins.fleet.stop import await_stop, request_stop  # slow to import
+
+    who = partial(request_stop, here.home, gremlin_id, by=person(), why="its bead was changed", clock=here.clock)
+    with suppress(NotFound):
+        who(env=dict(os.environ))
+        await_stop(here.home, gremlin_id, clock=here.clock, wait=here.settings().settings.batch.stop_wait)
+    return here.beads.retry(bead_id)
 
 
 def _relabel(only: list[str] | None, more: list[str] | None, fewer: list[str] | None) -> Relabel | None:

@@ -128,9 +128,10 @@ class Work:
         return self.status in TERMINAL
 
     @property
-    def to_land(self) -> bool:
-        """True if its work is done and landing it was refused."""
-        return self.hold is not None and self.hold.kind == "to_land" and self.unsettled is not None
+    def done_and(self) -> Literal["to_land", "edited"] | None:
+        """Why its finished work does not close it."""
+        kind = self.hold.kind if self.hold is not None and self.unsettled is not None else None
+        return kind if kind == "to_land" or kind == "edited" else None
 
     @property
     def current(self) -> tuple[Attempt, ...]:

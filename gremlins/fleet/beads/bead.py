@@ -109,8 +109,9 @@ class Issue(BaseModel):
         return () if value is None else value
 
 
-HoldKind = Literal["person", "stopped", "spawn_cap", "host", "imported", "to_land"]
-"""to_land: its work is done, and landing it was refused. The loop lands it when the tree allows."""
+HoldKind = Literal["person", "stopped", "spawn_cap", "host", "imported", "to_land", "edited"]
+"""Of work that is done: to_land, if landing it was refused (the loop lands it when the tree allows); edited, if the
+bead's text was changed after its gremlin had got it."""
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def admit(work: Work, world: World) -> Admit | Standing:
         denied = check(work, world)
         if denied is not None:
             return denied
-    gremlin_id = gremlin_to_rescue(work)
+    gremlin_id = None if work.id in world.outdated else gremlin_to_rescue(work)
     probe_for = _probe_for(world)
     if gremlin_id is not None and world.seen.get(gremlin_id) is not None:
         return Admit("rescue", gremlin_id, probe_for)
@@ -93,8 +93,8 @@ def _under_way(work: Work, attempt: Attempt, world: World) -> Admit | Standing:
 def _at_work(work: Work, attempt: Attempt, judgement: Judgement, world: World) -> Standing:
     seen = world.seen.get(attempt.gremlin_id)
     who = f"gremlin {attempt.gremlin_id}"
-    if work.to_land and work.hold is not None and (seen is None or not seen.alive):
-        then = f"the loop lands it when the tree allows; `gremlins land {attempt.gremlin_id}` tries at once"
+    if work.done_and is not None and work.hold is not None and (seen is None or not seen.alive):
+        then = "the loop lands it when the tree allows" if work.done_and == "to_land" else "a person decides"
         return Standing("held", work.hold.reason, then)
     if seen is None or not seen.alive:
         if isinstance(judgement, Watch):

@@ -48,6 +48,10 @@ class Observation:
     """Signs of work: replies collected; for a dead gremlin without any, 1 if it made commits."""
     cost_usd: float = 0.0
     """Total cost, unpriced and unknown calls at the most that they can have cost."""
+    task: str | None = None
+    """The text it works on; None: unknown."""
+    revised_at: float | None = None
+    """When a person last made remarks on its finished work."""
     rebooted: bool = False
     """The machine has rebooted since its latest start."""
     stage: str = ""

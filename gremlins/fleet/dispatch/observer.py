@@ -97,6 +97,8 @@ class Observer:
             replies=self._replies(paths),
             cost_usd=self._cost(record, settled=not alive),
             stage=record.stage,
+            task=record.task,
+            revised_at=record.revisions[-1].at.timestamp() if record.revisions else None,
             pid=holder.pid if holder else None,
         )
         if state in ("dead", "detached") and seen.replies == 0:

@@ -79,7 +79,7 @@ def settle_attempt(home: Home, gremlin_id: str, clock: Clock) -> None:
             work = store.work(attempt.project, attempt.bead_id)
             if work is not None:
                 end = plan.settlement_of(work, judge(attempt, seen, now, Policy()), now)
-                if work.to_land:
+                if work.done_and == "to_land":
                     end = Settlement(now, "canceled", "its gremlin was removed before its work landed")
                 if end is None or store.commit(*plan.settle_changes(work, attempt, end)):
                     return
@@ -91,7 +91,12 @@ def settle_for_retry(
     """Changes that settle the attempt of a bead that `who` retries. Raises Conflict while its gremlin runs."""
     attempt = work.unsettled
     assert attempt is not None
-    if work.to_land:
+    if work.done_and == "edited":
+        seen = observe(attempt.gremlin_id)
+        cost = max(0.0, seen.cost_usd - attempt.base_cost_usd) if seen is not None else 0.0
+        done = Settlement(now, None, f"done as it was before it was edited; retried by {who}", cost_usd=cost)
+        return SettleAttempt(attempt, done), MoveBead(work, "open", text_of(now))
+    if work.done_and == "to_land":
         raise Conflict(
             f"{work.id}: gremlin {attempt.gremlin_id} has done it, and its work waits to land",
             hint=f"`gremlins land {attempt.gremlin_id}` lands it, `gremlins rm --force {attempt.gremlin_id}` drops it",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import Literal, assert_never
 
 from gremlins.fleet.beads.attempts import (
     Attempt,
@@ -81,14 +81,25 @@ def settle_changes(work: Work, attempt: Attempt, end: Settlement) -> tuple[Store
             return (*changes, MoveBead(work, "open", text_of(end.at), hold=work.hold), *told)
 
 
-def hold_to_land(work: Work, attempt: Attempt, why: str, at: float) -> tuple[StoreChange, ...]:
-    """Hold a bead whose finished work may not land now. A person's hold stays, and so does the same reason."""
-    reason = f"to land: gremlin {attempt.gremlin_id} has finished, and landing it is refused: {why}"
+def hold_done(work: Work, kind: Literal["to_land", "edited"], reason: str, at: float) -> tuple[StoreChange, ...]:
+    """Hold a bead whose finished work does not close it. A person's hold stays, and so does the same reason."""
     hold = work.hold
-    if hold is not None and (hold.kind != "to_land" or hold.reason == reason):
+    if hold is not None and (work.done_and is None or (hold.kind, hold.reason) == (kind, reason)):
         return ()
-    changes = _move(work, "in_progress", at, reason, Hold("to_land", reason, LOOP, at))
+    changes = _move(work, "in_progress", at, reason, Hold(kind, reason, LOOP, at))
     return changes if hold is None else changes[:-1]  # a person is told once
+
+
+def refused_landing(attempt: Attempt, why: str) -> str:
+    return f"to land: gremlin {attempt.gremlin_id} has finished, and landing it is refused: {why}"
+
+
+def edited_meanwhile(work: Work, attempt: Attempt) -> str:
+    who = attempt.gremlin_id
+    return (
+        f"gremlin {who} has done it as it was before it was edited: `gremlins revise {who} …` adds to its work, "
+        f"`gremlins bead close {work.id}` accepts it, `gremlins bead retry {work.id}` does the new text"
+    )
 
 
 def _move(work: Work, status: BeadStatus, at: float, reason: str, hold: Hold | None = None) -> tuple[StoreChange, ...]:

@@ -106,7 +106,7 @@ class Dispatcher:
             if attempt is not None:
                 seen = self.fleet.observe(attempt.gremlin_id)
                 self._note_spawned(attempt, seen, report.now)
-                self._follow(work, attempt, judge(attempt, seen, report.now, policy), report)
+                self._follow(work, attempt, seen, judge(attempt, seen, report.now, policy), report)
 
     def _note_spawned(self, attempt: Attempt, seen: Observation | None, now: float) -> None:
         """Record a spawn of an earlier loop that died before it recorded it."""
@@ -114,9 +114,15 @@ class Dispatcher:
             began = attempt.claimed_at if seen.age_seconds is None else now - seen.age_seconds
             self.store.commit(ChangeAttempt(attempt, replace(attempt, spawned_at=began)))
 
-    def _follow(self, work: Work, attempt: Attempt, judgement: Judgement, report: TickReport) -> None:
+    def _follow(
+        self, work: Work, attempt: Attempt, seen: Observation | None, judgement: Judgement, report: TickReport
+    ) -> None:
         """Apply the judgement on one attempt."""
         end = plan.settlement_of(work, judgement, report.now)
+        if end is not None and not end.failed and seen is not None and self._was_edited(work, seen):
+            reason = plan.edited_meanwhile(work, attempt)
+            self._commit(plan.hold_done(work, "edited", reason, report.now), report)
+            return
         if isinstance(judgement, Land) and (end := self._land(work, attempt, judgement.settlement, report)) is None:
             return
         if end is not None:
@@ -132,6 +138,17 @@ class Dispatcher:
         elif attempt.ending is not None and attempt.key not in self._asked:
             self._terminate(attempt, attempt.ending.reason)  # an earlier loop may have died before it sent the signal
 
+    def _was_edited(self, work: Work, seen: Observation) -> bool:
+        """True if the bead's text is not the one its gremlin has, and no remarks of a person have followed."""
+        if work.status != "in_progress" or seen.task is None:
+            return False
+        with suppress(GremlinsError):
+            if self.task(work.id)[1] == seen.task:
+                return False
+            edits = (e.at for e in self.store.events(self.project, work.id) if e.kind == "updated")
+            return seen.revised_at is None or seen.revised_at < max(edits, default=0.0)
+        return False  # its text cannot be read
+
     def _terminate(self, attempt: Attempt, reason: str) -> None:
         self._asked.add(attempt.key)
         self.fleet.terminate(attempt.gremlin_id, reason)
@@ -142,7 +159,7 @@ class Dispatcher:
         After a refusal it is tried again once the branch, the tree or the work has changed, and by another loop.
         """
         state = self.fleet.landing_state(attempt.gremlin_id)
-        if work.terminal or (work.to_land and self._refused.get(attempt.key) == state):
+        if work.terminal or (work.done_and == "to_land" and self._refused.get(attempt.key) == state):
             return done if work.terminal else None
         try:
             text = self.fleet.land(attempt.gremlin_id)
@@ -150,7 +167,8 @@ class Dispatcher:
             return None
         except LandingRefused as error:
             self._refused[attempt.key] = state
-            self._commit(plan.hold_to_land(work, attempt, str(error), report.now), report)
+            reason = plan.refused_landing(attempt, str(error))
+            self._commit(plan.hold_done(work, "to_land", reason, report.now), report)
             return None
         self._refused.pop(attempt.key, None)
         return replace(done, reason=text)

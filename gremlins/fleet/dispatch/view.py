@@ -141,7 +141,7 @@ def _hold(bead: Bead, where: Standing) -> dict[str, Any] | None:
 def _to_land(work: Work) -> dict[str, Any] | None:
     """The refusal of a landing: its attempt goes on, so it is no failed one."""
     attempt, hold = work.unsettled, work.hold
-    if attempt is None or hold is None or not work.to_land:
+    if attempt is None or hold is None or work.done_and != "to_land":
         return None
     told = {"class": "landing", "reason": hold.reason, "gremlin_id": attempt.gremlin_id}
     return told | {"exit_code": None, "at": text_of(hold.at)}

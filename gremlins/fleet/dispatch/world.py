@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from gremlins.errors import CorruptRecord
 from gremlins.fleet.beads.attempts import Episode, Work, gremlin_to_rescue
+from gremlins.fleet.beads.bead import task_of
 from gremlins.fleet.beads.store.interface import BeadStore
 from gremlins.fleet.dispatch.observation import Observation, ReadOnlyFleet
 from gremlins.fleet.dispatch.policy import Policy
@@ -29,6 +32,8 @@ class World:
     day: DayLedger = field(default_factory=DayLedger)
     expected_usd: float = 0.0
     """What the next attempt is expected to cost."""
+    outdated: frozenset[str] = frozenset()
+    """Beads whose text was changed since the gremlin got it that would be rescued: a fresh one is started."""
     starts: Mapping[str, StartPoint] = field(default_factory=dict)
     """Where a bead starts that had blockers; every other one starts at HEAD."""
 
@@ -63,6 +68,7 @@ def world_of(
     over = {a.gremlin_id for a in under_way if _is_over(seen.get(a.gremlin_id))}
     average = store.average_usd(policy.pipeline)
     first_call = fleet.first_call_usd() if average is None else 0.0
+    outdated = _outdated(store, project, works, seen)
     return World(
         now=now,
         policy=policy,
@@ -74,20 +80,35 @@ def world_of(
         parked=parked,
         day=day_ledger(fleet.spending(), store.unsettled_attempts(), over),
         expected_usd=expected_usd(policy, average, first_call),
-        starts=_starts(store, fleet, project, works),
+        outdated=outdated,
+        starts=_starts(store, fleet, project, works, outdated),
     )
 
 
-def _starts(store: BeadStore, fleet: ReadOnlyFleet, project: str, works: Sequence[Work]) -> dict[str, StartPoint]:
+def _may_start(work: Work) -> bool:
+    return not work.blocked and work.hold is None and work.unsettled is None and work.status in ("open", "deferred")
+
+
+def _outdated(
+    store: BeadStore, project: str, works: Sequence[Work], seen: Mapping[str, Observation | None]
+) -> frozenset[str]:
+    """The beads that would be rescued with an old text. A text that cannot be read outdates nothing."""
+    found = set()
+    for work in works:
+        gremlin_id = gremlin_to_rescue(work) if _may_start(work) else None
+        known = seen.get(gremlin_id) if gremlin_id is not None else None
+        if known is not None and known.task is not None:
+            with suppress(CorruptRecord):
+                bead = store.bead(project, work.id)
+                found |= {work.id} if bead is not None and task_of(bead.issue) != known.task else set()
+    return frozenset(found)
+
+
+def _starts(
+    store: BeadStore, fleet: ReadOnlyFleet, project: str, works: Sequence[Work], outdated: frozenset[str]
+) -> dict[str, StartPoint]:
     """Where the beads start that may begin with a new gremlin."""
-    fresh = [
-        work.id
-        for work in works
-        if not work.blocked
-        and work.hold is None
-        and work.status in ("open", "deferred")
-        and not gremlin_to_rescue(work)
-    ]
+    fresh = [w.id for w in works if _may_start(w) and (w.id in outdated or not gremlin_to_rescue(w))]
     return {bead_id: fleet.start_point(found) for bead_id, found in store.done_by(project, fresh).items()}
 
 

@@ -49,6 +49,8 @@ class FakeGremlin:
     outstanding: bool = False
     killed: int = 0
     land_refused: str | None = None
+    task: str | None = None
+    revised_at: float | None = None
 
 
 @dataclass
@@ -97,6 +99,8 @@ class FakeFleet:
             age_seconds=self.clock.monotonic() - gremlin.started_ticks if gremlin.alive else None,
             replies=gremlin.replies,
             cost_usd=gremlin.cost_usd,
+            task=gremlin.task,
+            revised_at=gremlin.revised_at,
             rebooted=gremlin.rebooted,
         )
 
@@ -129,7 +133,7 @@ class FakeFleet:
             if self.start_error is not None:
                 raise self.start_error
             self.orders[order.gremlin_id] = order
-            gremlin = FakeGremlin(order.gremlin_id, order.bead_id)
+            gremlin = FakeGremlin(order.gremlin_id, order.bead_id, task=order.task)
             self.table[order.gremlin_id] = gremlin
             self._begin(gremlin)
         self.after("spawn", order.gremlin_id)

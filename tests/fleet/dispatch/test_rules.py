@@ -181,6 +181,17 @@ class Dispatching(RuleBasedStateMachine):
                     seconds = data.draw(st.sampled_from([10, 5000, 10**7]))
                     editor.update(bead_id, {"defer_until": text_of(self.project.now + seconds)})
 
+    @rule(data=st.data())
+    def a_person_edits_the_text(self, data: st.DataObject) -> None:
+        bead_id = data.draw(st.sampled_from(sorted(self._ids())))
+        self._editor().update(bead_id, {"notes": f"as of {self.project.now}"})
+
+    @rule(data=st.data())
+    def a_person_makes_remarks(self, data: st.DataObject) -> None:
+        gremlin = self._gremlin(data)
+        if gremlin is not None:
+            gremlin.revised_at = self.project.now
+
     @rule(data=st.data(), status=st.sampled_from(STATUSES))
     def a_person_sets_a_status(self, data: st.DataObject, status: str) -> None:
         bead_id = data.draw(st.sampled_from(sorted(self._ids())))

@@ -11,8 +11,8 @@ from gremlins.errors import Conflict
 from gremlins.fleet.beads.bead import Hold
 from gremlins.fleet.beads.store.interface import PutBead
 from gremlins.fleet.dispatch.observation import Missing, SpawnFailed
-from gremlins.fleet.dispatch.ownership import settle_for_retry
 from gremlins.fleet.dispatch.tick import Dispatcher
+from tests.fleet.dispatch.fake_fleet import FakeGremlin
 from tests.fleet.project import PROJECT, Project, moved
 
 
@@ -376,7 +376,7 @@ def test_what_waits_to_land_takes_no_slot_and_keeps_its_dependents_waiting(proje
 def test_a_retry_does_not_throw_away_what_waits_to_land(project: Project) -> None:
     finished_on_a_dirty_tree(project)
     with pytest.raises(Conflict, match="its work waits to land"):
-        settle_for_retry(project.work("a-1"), project.now, "anna", observe=project.fleet.observe, policy=project.policy)
+        project.editor().retry("a-1")
 
 
 def test_another_loop_tries_to_land_it_again(project: Project) -> None:
@@ -395,6 +395,69 @@ def test_a_bead_closes_when_a_person_lands_what_was_refused(project: Project) ->
     project.tick()
     gremlin.state = "landed"
     assert moved(project.tick(), "closed") == ["a-1"]
+
+
+# ── a bead that is edited while its gremlin works ─────────────────────────────────────────────────────────────────
+
+
+def edited_at_work(project: Project) -> FakeGremlin:
+    project.add("a-1")
+    project.tick()
+    project.clock.advance(1)
+    project.editor().update("a-1", {"description": "And the other one."})
+    gremlin = project.fleet.of("a-1")
+    project.fleet.finish(gremlin)
+    return gremlin
+
+
+def test_work_on_an_old_text_is_held_and_not_closed(project: Project) -> None:
+    """It was closed as done with the text from before."""
+    project.policy = replace(project.policy, land=True)
+    gremlin = edited_at_work(project)
+    assert moved(project.tick(), "held") == ["a-1"]
+    assert gremlin.state == "finished"  # not landed either
+    before = project.store.db.connection.total_changes
+    where = project.tick(everything=True).denied["a-1"]
+    assert f"gremlins revise {gremlin.id}" in where.reason
+    assert project.store.db.connection.total_changes == before
+
+
+def test_a_person_who_has_revised_it_lets_it_close(project: Project) -> None:
+    gremlin = edited_at_work(project)
+    project.tick()
+    gremlin.revised_at = project.now + 1
+    assert moved(project.tick(), "closed") == ["a-1"]
+
+
+def test_a_retry_gives_the_new_text_to_a_fresh_gremlin(project: Project) -> None:
+    edited_at_work(project)
+    project.tick()
+    project.editor().retry("a-1")
+    project.tick()
+    assert len(project.fleet.orders) == 2
+    assert "And the other one." in project.fleet.orders[project.fleet.of("a-1").id].task
+
+
+def test_a_bail_answered_by_an_edit_is_not_taken_up_with_the_old_text(project: Project) -> None:
+    project.add("a-1")
+    project.tick()
+    project.fleet.end(project.fleet.of("a-1"), "bailed", bail="needs_human", reason="which one?")
+    project.tick()
+    project.editor().update("a-1", {"description": "The second one."})
+    project.editor().retry("a-1")
+    project.tick()
+    assert project.fleet.starts["a-1"] == 2
+    assert "The second one." in project.fleet.orders[project.fleet.of("a-1").id].task
+
+
+def test_a_retry_of_the_same_text_keeps_what_was_paid_for(project: Project) -> None:
+    project.add("a-1")
+    project.tick()
+    project.fleet.end(project.fleet.of("a-1"), "bailed", bail="needs_human", reason="which one?")
+    project.tick()
+    project.editor().retry("a-1")
+    project.tick()
+    assert len(project.fleet.orders) == 1
 
 
 # ── dependents start from their blockers' work ────────────────────────────────────────────────────────────────────
