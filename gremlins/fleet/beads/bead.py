@@ -109,9 +109,12 @@ class Issue(BaseModel):
         return () if value is None else value
 
 
-HoldKind = Literal["person", "stopped", "spawn_cap", "host", "imported", "to_land", "edited"]
-"""Of work that is done: to_land, if landing it was refused (the loop lands it when the tree allows); edited, if the
-bead's text was changed after its gremlin had got it."""
+HoldKind = Literal["person", "stopped", "spawn_cap", "host", "imported", "not_work", "to_land", "edited"]
+"""not_work: a record that beads keeps beside its work, never dispatched.
+
+Of work that is done: to_land, if landing it was refused (the loop lands it when the tree allows); edited, if the bead's
+text was changed after its gremlin had got it.
+"""
 
 
 @dataclass(frozen=True)
@@ -166,12 +169,35 @@ class Bead:
         return replace(self, issue=issue, status=status, hold=hold)
 
 
+NOT_WORK = frozenset({"agent", "role", "rig", "message", "gate", "molecule", "merge-request"})
+"""Issue types of records that beads keeps beside its work."""
+
+
+def not_work(issue: Issue) -> str | None:
+    """Why a record is no work to dispatch; None if it is work."""
+    for flag in ("ephemeral", "pinned"):
+        if (issue.model_extra or {}).get(flag) is True:
+            return f"not work: it is {flag}"
+    kind = issue.issue_type.lower().replace("_", "-")
+    return f"not work: a record of type {kind}" if kind in NOT_WORK else None
+
+
+def kept_apart(bead: Bead, at: float) -> Bead:
+    """The bead, held as long as it is no work."""
+    why, hold = not_work(bead.issue), bead.hold
+    if hold is not None and hold.kind == "not_work" and hold.reason != why:
+        hold = None
+    if hold is None and why is not None and not bead.terminal:
+        hold = Hold("not_work", why, "beads", at)
+    return bead if hold == bead.hold else replace(bead, hold=hold)
+
+
 def with_fields(issue: Issue, **changes: Any) -> Issue:
     """A validated copy with changed fields. Raises GremlinsError that names the field."""
     from pydantic import ValidationError
 
     try:
-        return Issue.model_validate(issue.model_dump() | changes)
+        return Issue.model_validate(issue.model_dump(exclude_unset=True) | changes)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "bead"

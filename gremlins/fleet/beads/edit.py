@@ -9,7 +9,19 @@ from typing import Any
 from gremlins.clock import Clock, rfc3339
 from gremlins.errors import Conflict, NotFound, did_you_mean
 from gremlins.fleet.beads.attempts import Work
-from gremlins.fleet.beads.bead import PARENT, Bead, BeadStatus, Dependency, Hold, Issue, child_id, new_id, with_fields
+from gremlins.fleet.beads.bead import (
+    PARENT,
+    Bead,
+    BeadStatus,
+    Dependency,
+    Hold,
+    Issue,
+    child_id,
+    kept_apart,
+    new_id,
+    not_work,
+    with_fields,
+)
 from gremlins.fleet.beads.store.interface import BeadStore, Event, PutBead, StoreChange
 
 TRIES = 50
@@ -62,7 +74,7 @@ class BeadEditor:
             )
             issue = with_fields(blank, **fields, dependencies=[dep.model_dump() for dep in own])
             status: BeadStatus = "deferred" if issue.status == "deferred" else "open"
-            bead = Bead(self.project, issue, status)
+            bead = kept_apart(Bead(self.project, issue, status), self._now())
             if self.store.commit(PutBead(bead, None), self._event(chosen, "created", title)):
                 return self.get(chosen)
             if bead_id is not None:
@@ -83,7 +95,7 @@ class BeadEditor:
         """Apply `change` to the current bead and return the result. Raises Conflict."""
         for _ in range(TRIES):
             bead = self.get(bead_id)
-            changed = change(bead)
+            changed = kept_apart(change(bead), self._now())
             if changed == bead:
                 return bead
             if self.store.commit(PutBead(changed, bead.generation), self._event(bead_id, kind, text)):
@@ -175,6 +187,8 @@ class BeadEditor:
 
         def change(bead: Bead) -> Bead:
             busy = self.work(bead.id).unsettled is not None
+            if (why := not_work(bead.issue)) is not None:
+                raise self._refuse(bead, why, f"`gremlins bead update {bead.id} -t task` makes it work")
             if bead.hold is None and (bead.status != "in_progress" or busy):
                 raise self._refuse(bead, "it is not held", f"`gremlins bead show {bead.id}` shows its state")
             if bead.status == "in_progress" and not busy:

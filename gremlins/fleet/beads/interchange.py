@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from gremlins.clock import parse_time
 from gremlins.errors import GremlinsError
-from gremlins.fleet.beads.bead import Bead, BeadStatus, Hold, Issue
+from gremlins.fleet.beads.bead import Bead, BeadStatus, Hold, Issue, kept_apart
 from gremlins.fleet.beads.store.interface import BeadStore, DependencyCircle, PutBead, Query
 
 FAILED_LABEL = "gremlins:failed"
@@ -57,8 +57,8 @@ def _row(bead: Bead) -> dict[str, Any]:
         status, labels = "blocked", (*labels, FAILED_LABEL)
     elif bead.hold is not None and bead.hold.status is not None:
         status = bead.hold.status
-    row = issue.model_dump(mode="json", exclude_defaults=True)
-    row.pop("_type", None)
+    row = issue.model_dump(mode="json", exclude_unset=True)
+    row = {key: value for key, value in row.items() if value is not None and key != "_type"}
     row |= {key: getattr(issue, key) for key in ALWAYS}
     row["status"] = status
     if labels:
@@ -133,20 +133,21 @@ def _moment(issue: Issue) -> float:
 def _upsert(issue: Issue, ours: Bead | None, project: str, at: float, done: Imported) -> PutBead | None:
     status, hold, issue = _place(issue, at)
     if ours is None:
+        bead = kept_apart(Bead(project, issue, status, hold=hold), at)
         done.created.append(issue.id)
-        done.held += [issue.id] if hold else []
-        return PutBead(Bead(project, issue, status, hold=hold), None)
+        done.held += [issue.id] if bead.hold else []
+        return PutBead(bead, None)
     if _moment(issue) < _moment(ours.issue):
         done.older.append(issue.id)
         return None
     status, hold = _keep_ours(ours, status, hold)
     issue = issue.model_copy(update={"status": status})
-    changed = replace(ours, issue=issue, status=status, hold=hold)
+    changed = kept_apart(replace(ours, issue=issue, status=status, hold=hold), at)
     if _same(changed, ours):
         done.unchanged.append(issue.id)
         return None
     done.updated.append(issue.id)
-    done.held += [issue.id] if hold else []
+    done.held += [issue.id] if changed.hold else []
     return PutBead(changed, ours.generation)
 
 

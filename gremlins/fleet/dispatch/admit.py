@@ -125,6 +125,8 @@ def _terminal(work: Work, world: World) -> Standing | None:
 def _held(work: Work, world: World) -> Standing | None:
     if work.hold is None:
         return None
+    if work.hold.kind == "not_work":
+        return Standing("held", work.hold.reason, "nothing")
     release = "retry" if work.hold.kind in ("spawn_cap", "host") else "release"
     return Standing("held", work.hold.reason, f"nothing before `gremlins bead {release} {work.id}`")
 

@@ -11,7 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gremlins.clock import FakeClock
+from gremlins.errors import Conflict
 from gremlins.fleet.beads.bead import Bead
+from gremlins.fleet.beads.edit import BeadEditor
 from gremlins.fleet.beads.interchange import BadLine, Imported, exported, import_text
 from gremlins.fleet.beads.store.interface import AddAttempt, MoveBead, PutBead, Query
 from gremlins.fleet.beads.store.sqlite import SqliteStore
@@ -86,6 +89,48 @@ def test_a_status_we_do_not_have_is_held_and_exported_as_it_was(store: SqliteSto
     assert bead.hold is not None
     assert bead.hold.status == status
     assert take_out(store)["bd-1"]["status"] == status
+
+
+KINDS = ["agent", "role", "rig", "message", "gate", "molecule", "merge-request", "merge_request"]
+
+
+@pytest.mark.parametrize("fields", [{"ephemeral": True}, {"pinned": True}, *({"issue_type": kind} for kind in KINDS)])
+def test_what_is_no_work_is_kept_and_never_ready(store: SqliteStore, fields: dict[str, Any]) -> None:
+    """110 of 115 ready ones in a backup file were records of this kind."""
+    bring_in(store, row("bd-1", **fields), row("bd-2"))
+    ready = [work.id for work in store.view(PROJECT, 1.8e9, fresh=9).works]
+    assert ready == ["bd-2"]
+    hold = get(store, "bd-1").hold
+    assert hold is not None
+    assert hold.kind == "not_work"
+    out = take_out(store)["bd-1"]
+    assert out["status"] == "open"
+    assert {key: out[key] for key in fields} == fields
+    assert bring_in(store, out).unchanged == ["bd-1"]
+
+
+def test_no_verb_makes_it_ready_but_a_change_of_its_type_does(store: SqliteStore) -> None:
+    bring_in(store, row("bd-1", issue_type="message"))
+    editor = BeadEditor(store, PROJECT, FakeClock(), "anna", lambda *_: ())
+    with pytest.raises(Conflict, match="not work"):
+        editor.release("bd-1")
+    assert editor.update("bd-1", {}, "open").hold is not None
+    assert editor.update("bd-1", {"issue_type": "task"}).hold is None
+    assert editor.create("A note", issue_type="message").hold is not None
+
+
+def test_empty_texts_and_repeated_dependencies_survive_a_round_trip(store: SqliteStore) -> None:
+    needs = {"issue_id": "bd-1", "depends_on_id": "bd-9", "type": "blocks"}
+    given_row = row(
+        "bd-1", description="", notes="", assignee="", labels=["x", "x"], dependencies=[needs, {**needs, "thread": "t"}]
+    )
+    bring_in(store, given_row, row("bd-2"))
+    out = take_out(store)
+    assert {key: out["bd-1"].get(key) for key in given_row} == given_row
+    assert "assignee" not in out["bd-2"]
+    editor = BeadEditor(store, PROJECT, FakeClock(), "anna", lambda *_: ())
+    editor.update("bd-1", {"priority": 1})
+    assert take_out(store)["bd-1"]["dependencies"] == given_row["dependencies"]
 
 
 def test_a_failed_bead_is_exported_as_blocked_with_a_label_and_comes_back_as_failed(store: SqliteStore) -> None:

@@ -92,6 +92,9 @@ _IN_COLUMNS = (
 )  # fmt: skip
 """Issue fields with columns. Dependencies have a table; all other fields are in `doc`."""
 
+_MAYBE_EMPTY = ("assignee", "close_reason")
+"""Fields whose column is empty also if the issue does not have them: an empty one is in `doc`."""
+
 SPAWN_COLUMNS = ("spawns", "spawned_at", "base_spawn", "base_replies", "base_parked")
 _ATTEMPT_COLUMNS = tuple(f.name for f in fields(Attempt) if f.name not in ("ending", "settled"))
 
@@ -104,7 +107,13 @@ def bead_row(bead: Bead) -> dict[str, Any]:
     """Column values of a bead."""
     issue = bead.issue
     everything = issue.model_dump(mode="json", exclude_unset=True)
-    doc = {key: value for key, value in everything.items() if key not in _IN_COLUMNS and key != "dependencies"}
+    doc = {
+        key: value
+        for key, value in everything.items()
+        if (key not in _IN_COLUMNS and key != "dependencies") or (key in _MAYBE_EMPTY and value == "")
+    }
+    if len({(dep.depends_on_id, dep.type) for dep in issue.dependencies}) < len(issue.dependencies):
+        doc["dependencies"] = everything["dependencies"]  # the table holds each once
     return {key: getattr(issue, key) for key in _IN_COLUMNS} | {
         "project": bead.project,
         "status": bead.status,
@@ -123,8 +132,8 @@ def bead_of(row: sqlite3.Row, dependencies: list[dict[str, Any]]) -> Bead:
         content = json.loads(row["doc"])
         if not isinstance(content, dict) or row["status"] not in STATUSES:
             raise BadRow(f"bead {row['id']}: invalid content")
-        content |= {key: row[key] for key in _IN_COLUMNS if row[key] is not None}
-        issue = Issue.model_validate(content | {"dependencies": dependencies})
+        content |= {k: row[k] for k in _IN_COLUMNS if row[k] is not None and (row[k] or k not in _MAYBE_EMPTY)}
+        issue = Issue.model_validate({"dependencies": dependencies} | content if dependencies else content)
         return Bead(
             project=row["project"],
             issue=issue,
