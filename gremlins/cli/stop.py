@@ -39,9 +39,7 @@ def stop(
         left = max(0.0, deadline - clock.monotonic())
         result = await_stop(home, name, clock=clock, wait=left, renew=partial(request, name))
         if result.verdict == "pending":
-            pending.append(
-                f"{name} is {result.row.life.shown} ({result.row.life.reason or 'its batch is still canceling'})"
-            )
+            pending.append(f"{name} is {result.row.life.shown} ({result.pending_on})")
         else:
             say(f"{name}: {result.row.life.shown}")
     if pending:

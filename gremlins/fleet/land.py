@@ -161,6 +161,11 @@ def _merge(record: Gremlin, paths: GremlinPaths, clock: Clock, env: Mapping[str,
     pull = _pull_of(hub, worktree, paths)
     if pull.state == "MERGED" and _holds(worktree, pull, hub.login):
         return pull
+    if pull.state == "MERGED":
+        raise Conflict(
+            f"pull request #{pull.number} was merged without all commits of {record.id}",
+            hint=f"fetch the merge, then `gremlins land {record.id}` lands the rest here",
+        )
     if pull.head != worktree.tip():
         raise Conflict(
             f"pull request #{pull.number} ends in {pull.head[:12]}, the branch of {record.id} in {worktree.tip()[:12]}",

@@ -78,9 +78,8 @@ def _stop_first(home: Home, gremlin_id: str, clock: Clock, env: Mapping[str, str
     request()
     result = await_stop(home, gremlin_id, clock=clock, wait=wait + GIVING_UP, renew=request)
     if result.verdict == "pending":
-        reason = result.row.life.reason or "its batch has not ended yet"
         raise GremlinsError(
-            f"{gremlin_id} has not stopped: {reason}", hint="it is asked to stop; try again when it has"
+            f"{gremlin_id} has not stopped: {result.pending_on}", hint="it is asked to stop; try again when it has"
         )
 
 

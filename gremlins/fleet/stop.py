@@ -31,6 +31,12 @@ class StopResult:
     verdict: Literal["stopped", "over", "pending"]
     row: Row
 
+    @property
+    def pending_on(self) -> str:
+        """What has not ended yet."""
+        waits = getattr(self.row.record.status, "calls", ())
+        return self.row.life.reason or ("its batch has not ended yet" if waits else "its process has not ended yet")
+
 
 def request_stop(
     home: Home, gremlin_id: str, *, by: str, why: str, clock: Clock, env: Mapping[str, str], give_up: bool = False

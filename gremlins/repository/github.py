@@ -94,8 +94,10 @@ class GitHubIssue:
 class GitHub:
     """gh in one repository. Raises NotReady if gh is missing or not logged in, else GhFailed."""
 
-    def __init__(self, cwd: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, cwd: Path, env: Mapping[str, str], check: Callable[[], None] | None = None) -> None:
+        """`check` is called while gh runs, and ends it by raising."""
         self.cwd = cwd
+        self.check = check
         # gh has its own login and runs git: no credential of ours, no variable that names another repository.
         self.login = {name: value for name, value in env.items() if re.match(r"(GH|GITHUB)_", name)}
         quiet = {"GH_PROMPT_DISABLED": "1", "NO_COLOR": "1", "GH_NO_UPDATE_NOTIFIER": "1", "GH_PAGER": "cat"}
@@ -104,7 +106,7 @@ class GitHub:
     def command(self, *args: str) -> str:
         """Standard output of gh."""
         try:
-            done = run(["gh", *args], cwd=self.cwd, env=self.env, timeout=TIMEOUT)
+            done = run(["gh", *args], cwd=self.cwd, env=self.env, timeout=TIMEOUT, check=self.check)
         except FileNotFoundError:
             raise NotReady(
                 "the GitHub command `gh` is not installed", hint="see https://cli.github.com, then `gh auth login`"
@@ -286,6 +288,15 @@ def remote_of(git: Git) -> str:
     )
 
 
+_ADVICE = re.compile(r"hint:|Please make sure|and the repository exists|To |Done$|error: failed to push some refs")
+
+
+def _cause(lines: Sequence[str]) -> str:
+    """Git's own reason for a push that did not work: its last line is often only advice."""
+    said = [line for line in lines if not _ADVICE.match(line)] or list(lines)
+    return "; ".join(dict.fromkeys(said[-3:]))[:300] or "git said nothing"
+
+
 def push(git: Git, branch: str, login: Mapping[str, str], check: Callable[[], None]) -> None:
     """Push the gremlin's own branch, fast-forward only. `check` may end it by raising.
 
@@ -301,7 +312,7 @@ def push(git: Git, branch: str, login: Mapping[str, str], check: Callable[[], No
     lines = [line.strip() for line in done.output.splitlines() if line.strip()]
     refused = next((line for line in lines if line.startswith("!") or "rejected" in line), None)
     if refused is None:
-        raise GhFailed(f"the push did not work: {lines[-1] if lines else 'git said nothing'}")
+        raise GhFailed(f"the push did not work: {_cause(lines)}")
     if "remote rejected" in refused:
         said = [line.removeprefix("remote:").strip() for line in lines if line.startswith("remote:")]
         raise PushRefused(f"the remote refuses {branch}: {' '.join(said)[:300] or refused}")

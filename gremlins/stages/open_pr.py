@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 
-from gremlins.outcome import Bail, Done, Failed, Outcome
+from gremlins.outcome import Bail, Done, Outcome
 from gremlins.repository.github import GhFailed, PullRequest
+from gremlins.repository.worktree import Worktree
 from gremlins.stages.base import StageContext
-from gremlins.stages.pull_request import PULL_REQUEST, bring_up, find_ours, github, over, own_branch
+from gremlins.stages.pull_request import PULL_REQUEST, Waiting, bring_up, find_ours, github, over, own_branch, patiently
 from gremlins.stages.spec import OpenPr
 
 BODY_LIMIT = 30_000
 TITLE_LIMIT = 200
+PATIENCE = 3600.0
+"""Seconds for which a push or a pull request that does not work is tried again."""
 
 
 def run(spec: OpenPr, context: StageContext) -> Outcome:
@@ -19,20 +22,26 @@ def run(spec: OpenPr, context: StageContext) -> Outcome:
     worktree = own_branch(context)
     if not worktree.git.differs(worktree.base, worktree.tip()):
         return Done("no change, and so no pull request")
-    if (problem := bring_up(context)) is not None:
-        return problem
-    try:
-        found = find_ours(github(context), worktree) or _open(spec, context)
-    except GhFailed as error:
-        return Failed("host", error.message)
-    if found is None:
-        return Failed("host", "the pull request was opened, but GitHub does not list it yet")
+    waiting = Waiting(context, spec.name, worktree.tip(), context.settings.batch.retry_initial)
+    found = patiently(waiting, lambda: _push_and_open(spec, context, worktree), timeout=PATIENCE)
+    if not isinstance(found, PullRequest):
+        return found
     known = {"number": found.number, "url": found.url, "branch": worktree.branch, "base": found.base}
     context.write_artifact(PULL_REQUEST, json.dumps(known, indent=1))
-    ended = over(found)
+    ended = over(found, worktree)
     if isinstance(ended, Bail):
         return ended
     return Done(f"pull request #{found.number}: {found.url}")
+
+
+def _push_and_open(spec: OpenPr, context: StageContext, worktree: Worktree) -> PullRequest | Outcome:
+    """The branch's pull request. Raises GhFailed, to be tried again: what is there by then is found."""
+    if (problem := bring_up(context)) is not None:
+        return problem
+    found = find_ours(github(context), worktree) or _open(spec, context)
+    if found is None:
+        raise GhFailed("the pull request was opened, but GitHub does not list it yet")
+    return found
 
 
 def _open(spec: OpenPr, context: StageContext) -> PullRequest | None:

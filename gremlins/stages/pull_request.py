@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def github(context: StageContext) -> GitHub:
-    return GitHub(context.worktree.path, context.session.env)
+    return GitHub(context.worktree.path, context.session.env, context.session.check)
 
 
 def the_pull_request(context: StageContext) -> PullRequest | None:
@@ -48,23 +48,25 @@ def find_ours(hub: GitHub, worktree: Worktree) -> PullRequest | None:
     return next((pull for pull in hub.of_branch(worktree.branch) if pull.head in ours), None)
 
 
-def over(pull: PullRequest) -> Outcome | None:
+def over(pull: PullRequest, worktree: Worktree) -> Outcome | None:
     """The outcome if a person ended the pull request."""
     if pull.state == "MERGED":
-        return Done(f"pull request #{pull.number} was merged by another person")
+        tip, merged = worktree.tip(), f"pull request #{pull.number} was merged by another person"
+        known = worktree.git.try_commit(pull.head)
+        if pull.head == tip or (known is not None and worktree.git.is_ancestor(tip, known)):
+            return Done(merged)
+        return Done(f"{merged} before {tip[:12]} was pushed: it is on {worktree.branch}, and not in the merge")
     if pull.state == "CLOSED":
         return Bail("pr_closed", f"pull request #{pull.number} was closed without merging it ({pull.url})")
     return None
 
 
 def bring_up(context: StageContext) -> Outcome | None:
-    """Push the branch. None: it is there."""
+    """Push the branch. None: it is there. Raises GhFailed, to be tried again."""
     try:
         push(context.worktree.git, context.worktree.branch, github(context).login, context.session.check)
     except PushRefused as error:
         return Bail("push_refused", error.message)
-    except GhFailed as error:
-        return Failed("host", error.message)
     return None
 
 

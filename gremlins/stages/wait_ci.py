@@ -40,7 +40,7 @@ def _look(spec: WaitCi, context: StageContext) -> Outcome | list[CommitCheck]:
         return pull
     if pull is None:
         return _without(context)
-    if (ended := over(pull)) is not None:
+    if (ended := over(pull, context.worktree)) is not None:
         return ended
     if pull.head != tip:
         return _behind(spec, context, waiting, pull)
@@ -64,7 +64,8 @@ def _without(context: StageContext) -> Outcome:
 
 def _behind(spec: WaitCi, context: StageContext, waiting: Waiting, pull: PullRequest) -> Outcome:
     """GitHub has another commit than the branch: push ours, if that adds to theirs, and give it time to notice."""
-    if (problem := bring_up(context)) is not None:
+    problem = patiently(waiting, lambda: bring_up(context), timeout=spec.timeout)
+    if problem is not None:
         return problem
     if waiting.waited >= spec.timeout:
         return Failed("host", f"GitHub still shows {pull.head[:12]} as the head of #{pull.number}")

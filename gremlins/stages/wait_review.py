@@ -22,7 +22,7 @@ def run(spec: WaitReview, context: StageContext) -> Outcome:
     pull = patiently(waiting, lambda: the_pull_request(context), timeout=spec.timeout)
     if isinstance(pull, Failed):
         return pull
-    ended = Done("there is no pull request to review") if pull is None else over(pull)
+    ended = Done("there is no pull request to review") if pull is None else over(pull, context.worktree)
     if pull is None or ended is not None:
         _nothing(context, "there is no open pull request")
         return ended or Done()

@@ -16,14 +16,14 @@ import pytest
 from gremlins.cli.launch import _read_plan
 from gremlins.errors import Conflict, GremlinsError, NotFound, NotReady
 from gremlins.fleet.land import land_pr
+from gremlins.processes.interrupt import Terminated
 from gremlins.processes.locks import GremlinLock
-from gremlins.records.gremlin import Bailed, FailedGremlin, Finished, Interrupted, Landed
+from gremlins.records.gremlin import Bailed, FailedGremlin, Finished, Interrupted, Landed, Running
 from gremlins.repository.github import GitHub, _pull_request
 from gremlins.runner import Run
 from tests.conftest import Repo, put_gh
 from tests.in_process import InProcessSandbox
 from tests.stages.conftest import MakeScripted
-from tests.stages.test_loop import rescued
 from tests.time_limit import must_end, wait_until
 
 FIX = {"edits": [{"path": "calc.py", "old": "return a - b", "new": "return a + b"}], "summary": "add adds"}
@@ -145,17 +145,41 @@ def _when(path: Path, action: Callable[[], None]) -> None:
     action()
 
 
-def test_a_remote_that_is_gone_keeps_the_attempt(scripted: MakeScripted, hub: Hub) -> None:
+def test_a_remote_that_is_gone_is_waited_for(scripted: MakeScripted, hub: Hub) -> None:
     it = scripted(FIX)
     gremlin = it.make(OPEN, task="Make add add.", env=hub.env)
     hub.remote.path.rename(hub.remote.path.with_name("moved.git"))
-    status = it.run(gremlin, env=hub.env).status
-    assert isinstance(status, FailedGremlin)
-    assert status.failure == "host"
+    status = it.run(gremlin, env=hub.env, waits=3).status
+    assert isinstance(status, Running)
+    assert "does not appear to be a git repository" in it.log(gremlin)  # git's own reason, not its advice
     hub.remote.path.with_name("moved.git").rename(hub.remote.path)
-    assert rescued(it, gremlin).attempts == {}
     assert isinstance(it.run(gremlin, env=hub.env).status, Finished)
     assert len(it.simulator.batches) == 1
+
+
+def test_one_502_while_a_pull_request_is_opened_is_waited_out(scripted: MakeScripted, hub: Hub) -> None:
+    it = scripted(FIX)
+    gremlin = it.make(OPEN, task="Make add add.", env=hub.env)
+    (hub.folder / "down").touch()
+    assert isinstance(it.run(gremlin, env=hub.env, waits=3).status, Running)
+    assert "HTTP 502" in it.log(gremlin)
+    (hub.folder / "down").unlink()
+    assert isinstance(it.run(gremlin, env=hub.env).status, Finished)
+    assert hub.calls("pr create") == 1
+
+
+def test_a_stop_does_not_wait_for_a_gh_that_hangs(tmp_path: Path) -> None:
+    """It took the whole 75 seconds."""
+    gh = tmp_path / "bin" / "gh"
+    gh.parent.mkdir()
+    gh.write_text("#!/bin/sh\nexec sleep 600\n")
+    gh.chmod(0o755)
+
+    def stop() -> None:
+        raise Terminated("SIGTERM")
+
+    with pytest.raises(Terminated):
+        GitHub(tmp_path, {"PATH": f"{gh.parent}:{os.environ['PATH']}"}, stop).view(7)
 
 
 # ── checks ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -480,6 +504,17 @@ def test_one_that_was_merged_without_all_of_the_gremlins_commits_is_not_landed(
     it = scripted(FIX)
     gremlin = live(it, hub, OPEN)
     hub.change_pull(state="MERGED", headRefOid=hub.remote.git("rev-parse", "main"), mergeCommit={"oid": "b" * 40})
-    with pytest.raises(Conflict, match="ends in"):
+    with pytest.raises(Conflict, match="merged without all commits") as caught:
         land_pr(it.home, gremlin, clock=it.clock, env={**it.env, **hub.env})
+    assert f"gremlins land {gremlin}" in (caught.value.hint or "")
     assert it.worktree(gremlin).is_dir()
+
+
+def test_a_merge_without_the_last_fix_is_said(scripted: MakeScripted, hub: Hub) -> None:
+    it = scripted(FIX)
+    hub.say("checks.json", {"*": [BUSY]})
+    gremlin = live(it, hub, CI, waits=6)
+    hub.change_pull(state="MERGED", headRefOid=hub.remote.git("rev-parse", "main"))
+    record = it.run(gremlin, env=hub.env)
+    tip = it.repo.git("rev-parse", f"gremlins/{gremlin}")
+    assert f"before {tip[:12]} was pushed" in record.stages[-1].note
