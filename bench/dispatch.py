@@ -24,7 +24,9 @@ from gremlins.fleet.beads.store.schema import attempt_row
 from gremlins.fleet.beads.store.sqlite import SqliteStore
 from gremlins.fleet.dispatch.observation import Missing, Observation, SpawnOrder
 from gremlins.fleet.dispatch.policy import Policy
+from gremlins.fleet.dispatch.spending import Spending
 from gremlins.fleet.dispatch.tick import Dispatcher
+from gremlins.fleet.start_point import StartPoint
 from gremlins.fleet.times import text_of
 from gremlins.processes.ending import wait_for_end
 
@@ -44,8 +46,20 @@ class NoFleet:
     def scopes(self) -> tuple[str, ...]:
         return ("claude:bench",)
 
+    def start_point(self, gremlin_ids: tuple[str, ...]) -> StartPoint:
+        return StartPoint()
+
+    def spending(self) -> Spending:
+        return Spending()
+
+    def first_call_usd(self) -> float:
+        return 0.0
+
     def preflight(self, *, fresh: bool) -> Missing | None:
         return Missing("it is a bench")
+
+    def landing_state(self, gremlin_id: str) -> object:
+        return None
 
     def spawn(self, order: SpawnOrder) -> None: ...
 
@@ -107,7 +121,7 @@ def ticks(folder: Path) -> list[Figure]:
 
 
 def tried(folder: Path) -> list[Figure]:
-    """Beads that were all tried today, and all wait for tomorrow: the most a tick may have to look at."""
+    """Beads that were all tried today, and all wait for tomorrow. A loop reads them all in its first tick only."""
     figures = []
     for count in SIZES[:2]:
         with SqliteStore(folder / f"tried-{count}.db") as store:

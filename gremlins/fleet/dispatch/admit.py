@@ -210,7 +210,8 @@ def _money(work: Work, world: World) -> Standing | None:
     return Standing("held", capped.reason, f"it waits until {then}", capped.until, hold="spend")
 
 
-def _backing_off(work: Work, world: World) -> Standing | None:
+def backs_off(work: Work, world: World) -> Standing | None:
+    """It waits after a failure, whatever else keeps it from starting."""
     policy = world.policy
     moment = eligible_at(work, initial=policy.backoff_initial, maximum=policy.backoff_max)
     failure = last_failure(work)
@@ -257,7 +258,7 @@ def _would_start(work: Work, world: World, why: str) -> Standing:
 
 _CHECKS: tuple[Callable[[Work, World], Standing | None], ...] = (
     _terminal, _held, _claimed, _rescued, _deferred, _blocked, waits_for_code, _retry_cap, _spawn_cap, _money,
-    _breaker, _backing_off, _paused, _slots,
+    _breaker, backs_off, _paused, _slots,
 )  # fmt: skip
 
 

@@ -6,16 +6,17 @@ compare-and-swap commit, so the next tick goes on after a crash between any two.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from gremlins.clock import Clock
 from gremlins.errors import GremlinsError
-from gremlins.fleet.beads.attempts import Attempt, Ending, Episode, Settlement, Work
+from gremlins.fleet.beads.attempts import Attempt, Ending, Episode, Settlement, Work, due
 from gremlins.fleet.beads.store.interface import BeadStore, ChangeAttempt, Event, Notice, StoreChange
 from gremlins.fleet.dispatch import plan
-from gremlins.fleet.dispatch.admit import Standing, waits_for_code
+from gremlins.fleet.dispatch.admit import Standing, backs_off, waits_for_code
 from gremlins.fleet.dispatch.breaker import WINDOW
 from gremlins.fleet.dispatch.judge import End, Judgement, Kill, Land, judge, never_started
 from gremlins.fleet.dispatch.observation import (
@@ -41,6 +42,14 @@ class LoopEvent:
     kind: str
     bead: str
     text: str
+
+
+class Waiting(NamedTuple):
+    """A bead that backs off: its generation, and from when until when."""
+
+    generation: int
+    since: float
+    until: float
 
 
 @dataclass
@@ -82,6 +91,11 @@ class Dispatcher:
     """Attempts whose process was asked to end."""
     _refused: dict[str, object] = field(default_factory=dict)
     """State of branch, tree and work when landing an attempt was refused."""
+    _waiting: dict[str, Waiting] = field(default_factory=dict)
+    """Beads that back off, so that ticks read them again only when they are due or have changed."""
+    _waiting_under: Policy | None = None
+    _recent: tuple[int, tuple[Attempt, ...]] | None = None
+    """The latest settlement, and what was settled recently by then."""
     _next_deferred: float | None = None
 
     def tick(self, *, everything: bool = False) -> TickReport:
@@ -175,7 +189,10 @@ class Dispatcher:
 
     def _breakers(self, policy: Policy, report: TickReport) -> None:
         episodes = self.store.episodes(self.project)
-        recent = self.store.recent(self.project, report.now - WINDOW)
+        seq = self.store.last_seq(self.project)
+        if self._recent is None or self._recent[0] != seq:
+            self._recent = (seq, self.store.recent(self.project, report.now - WINDOW))
+        recent = self._recent[1]
         probes = self._probes(episodes)
         for changes in plan.breaker_changes(episodes, recent, probes, report.now, policy):
             self._commit(changes, report)
@@ -197,9 +214,10 @@ class Dispatcher:
     def _look(self, policy: Policy, report: TickReport, *, everything: bool) -> tuple[World, tuple[Work, ...]]:
         """The world now, and the beads to decide on."""
         now, fresh, waiting = self._now(), 0, 0
+        without = {} if everything else self._backing_off(policy, now)
         while fresh < policy.max_running + waiting:  # those that wait for code keep no other from being looked at
             fresh = policy.max_running + waiting
-            view = self.store.view(self.project, now, fresh=fresh)
+            view = self.store.view(self.project, now, fresh=fresh, without=without)
             works = view.works
             if everything:
                 known = {work.id for work in works}
@@ -210,6 +228,21 @@ class Dispatcher:
         report.bad = tuple(dict.fromkeys((*report.bad, *view.bad)))
         self._next_deferred = view.next_deferred
         return world, works
+
+    def _backing_off(self, policy: Policy, now: float) -> dict[str, int]:
+        """The generations of the beads that still back off, as far as this loop knows."""
+        if policy != self._waiting_under:
+            self._waiting, self._waiting_under = {}, policy
+        self._waiting = {i: w for i, w in self._waiting.items() if w.since <= now and not due(w.until, w.since, now)}
+        return {bead_id: waiting.generation for bead_id, waiting in self._waiting.items()}
+
+    def _remember_waiting(self, works: Iterable[Work], denied: Mapping[str, Standing], world: World) -> None:
+        for work in works:
+            where = backs_off(work, world) if work.id in denied and work.unsettled is None else None
+            if where is not None and where.until is not None:
+                self._waiting[work.id] = Waiting(work.generation, world.now, where.until)
+            else:
+                self._waiting.pop(work.id, None)
 
     def _spawn(
         self, policy: Policy, report: TickReport, world: World, works: tuple[Work, ...], *, everything: bool
@@ -228,7 +261,10 @@ class Dispatcher:
         report.denied = {i: d for i, d in denied.items() if d.bucket not in ("closed", "failed")}
         report.episodes = world.episodes
         report.watched = tuple(a.gremlin_id for w in works if (a := w.unsettled)) + tuple(g for _, g in report.spawned)
-        report.next_due = plan.next_due(works, report.denied, world, self._next_deferred)
+        self._remember_waiting(works, denied, world)
+        moments = [self._next_deferred, *(waiting.until for waiting in self._waiting.values())]
+        later = min((moment for moment in moments if moment is not None), default=None)
+        report.next_due = plan.next_due(works, report.denied, world, later)
         if report.spawned:
             report.next_due = min(report.next_due or world.now + policy.interval, world.now + policy.interval)
 

@@ -72,6 +72,7 @@ class Dispatching(RuleBasedStateMachine):
         self.count = 0
         self.rescued: Counter[str] = Counter()
         self.person_acts = False
+        self.loop: Dispatcher | None = None
         self._guard_spawns()
 
     def teardown(self) -> None:
@@ -105,14 +106,17 @@ class Dispatching(RuleBasedStateMachine):
             self.claiming = False
 
     def _dispatcher(self) -> Dispatcher:
-        dispatcher = self.project.dispatcher()
-        dispatcher.claiming = self._claim_lock
-        return dispatcher
+        """The loop that goes on, or a new one after a kill, a restart, or beside another."""
+        if self.loop is None or self.loop.store is not self.project.store or self.interloper is not None:
+            self.loop = self.project.dispatcher()
+            self.loop.claiming = self._claim_lock
+        return self.loop
 
     def _run(self, dispatcher: Dispatcher, **options: Any) -> TickReport | None:
         try:
             return dispatcher.tick(**options)
         except Killed:
+            self.loop = None
             return None
 
     def _guard_spawns(self) -> None:

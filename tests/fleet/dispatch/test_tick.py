@@ -625,3 +625,39 @@ def test_a_notice_is_told_though_its_beads_text_cannot_be_read(project: Project)
     loop.task = lambda bead_id: (str(project.store.bead(PROJECT, bead_id)), "")
     assert moved(loop.tick(), "closed") == ["a-1"]
     assert [notice.payload["bead"] for notice in project.notices] == ["a-1"]
+
+
+# ── only what is due is looked at ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_bead_that_backs_off_is_not_read_again_before_it_is_due_or_has_changed(project: Project) -> None:
+    project.add("a-1", "a-2")
+    loop = project.dispatcher()
+    loop.tick()
+    for bead_id in ("a-1", "a-2"):
+        project.fleet.fail(project.fleet.of(bead_id), "task")
+    loop.tick()
+    looked_at: list[str] = []
+    observe = project.fleet.observe
+    project.fleet.observe = lambda gremlin: (looked_at.append(gremlin), observe(gremlin))[1]  # type: ignore[method-assign]
+    due = loop.tick().next_due
+    assert looked_at == []
+    assert due is not None
+    project.editor().hold("a-1", "wait")
+    loop.tick()
+    assert looked_at == [project.attempts("a-1")[0].gremlin_id]
+    project.clock.advance(due - project.now + 40)
+    assert [bead for bead, _ in loop.tick().spawned] == ["a-2"]
+
+
+def test_a_changed_setting_reaches_beads_that_back_off(project: Project) -> None:
+    project.policy = replace(project.policy, backoff_initial=3600.0, backoff_max=3600.0)
+    project.add("a-1")
+    loop = project.dispatcher()
+    loop.tick()
+    project.fleet.fail(project.fleet.of("a-1"), "task")
+    loop.tick()
+    loop.tick()
+    project.policy = replace(project.policy, backoff_initial=0.001, backoff_max=0.001)
+    project.clock.advance(1)
+    assert [bead for bead, _ in loop.tick().spawned] == ["a-1"]

@@ -172,8 +172,11 @@ class BeadStore(Protocol):
     def count(self, project: str) -> dict[str, int]:
         """Number of beads by status."""
 
-    def view(self, project: str, now: float, *, fresh: int) -> View:
-        """Beads under way, beads that were tried, and the first `fresh` of the others that may start now."""
+    def view(self, project: str, now: float, *, fresh: int, without: Mapping[str, int] | None = None) -> View:
+        """Beads under way, beads that were tried, and the first `fresh` of the others that may start now.
+
+        without: leaves out beads that were tried and still have this generation.
+        """
 
     def under_way(self, project: str) -> View:
         """Beads with an unsettled attempt."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -131,11 +131,10 @@ class Reader:
         with self.db.reading():
             return tuple(Event(*row) for row in self.db.rows(sql, (project, bead_id)))
 
-    def view(self, project: str, now: float, *, fresh: int) -> View:
-        select = f"SELECT {WORK_COLUMNS} FROM beads WHERE project = ?"
+    def view(self, project: str, now: float, *, fresh: int, without: Mapping[str, int] | None = None) -> View:
         with self.db.reading():
             rows = self._unsettled(project)
-            rows += self.db.rows(f"{select} AND tried > 0 AND status NOT IN ('closed', 'failed')", (project,))
+            rows += self._tried(project, without or {})
             startable, bad = self._startable(project, now, fresh)
             rows += startable
             next_deferred = self.db.value(
@@ -212,6 +211,20 @@ class Reader:
         with self.db.reading():
             found = self.db.value("SELECT reason FROM pauses WHERE project = ?", (project,))
         return None if found is None else str(found)
+
+    def _tried(self, project: str, without: Mapping[str, int]) -> list[sqlite3.Row]:
+        where = "FROM beads WHERE project = ? AND tried > 0 AND status NOT IN ('closed', 'failed')"
+        if not without:
+            return self.db.rows(f"SELECT {WORK_COLUMNS} {where}", (project,))
+        known = self.db.rows(f"SELECT id, generation {where}", (project,))
+        ids = [row[0] for row in known if without.get(row[0]) != row[1]]
+        return [
+            row
+            for chunk in _chunks(ids)
+            for row in self.db.rows(
+                f"SELECT {WORK_COLUMNS} FROM beads WHERE project = ? AND id IN ({_marks(chunk)})", (project, *chunk)
+            )
+        ]
 
     def _unsettled(self, project: str) -> list[sqlite3.Row]:
         return self.db.rows(
