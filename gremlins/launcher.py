@@ -17,7 +17,7 @@ from pathlib import Path
 from gremlins import __version__
 from gremlins.clients.account import find_account
 from gremlins.clients.key_proof import list_models
-from gremlins.clients.registry import client_class, known_providers
+from gremlins.clients.registry import client_class, known_providers, plug_in_of
 from gremlins.clients.transport import ApiFailure
 from gremlins.clock import Clock
 from gremlins.config import LoadedSettings, load_settings
@@ -154,7 +154,13 @@ def _check_clients(
                 hint="use --mode live, or a client `claude:…` or `anthropic:…`",
             )
         real_mode: Mode = "batch" if mode == "batch" and support == "yes" else "live"
-        kind.check_ready(client.partition(":")[2], real_mode, env, loaded.settings)
+        try:
+            kind.check_ready(client.partition(":")[2], real_mode, env, loaded.settings)
+        except Exception as error:
+            if isinstance(error, GremlinsError) or (module := plug_in_of(kind)) is None:
+                raise
+            why = f"the plug-in {module} of the provider `{kind.provider}` raised {type(error).__name__}: {error}"
+            raise GremlinsError(why, hint="its authors can help; gremlins has only called it") from error
 
 
 def prove_key(pipeline: FrozenPipeline, request: LaunchRequest, env: Mapping[str, str]) -> None:

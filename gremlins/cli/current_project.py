@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gremlins.clock import Clock, SystemClock
 from gremlins.config import REPO_CONFIG, load_settings
 from gremlins.fleet.beads.edit import BeadEditor
 from gremlins.fleet.beads.store.sqlite import SqliteStore
+from gremlins.fleet.dispatch.locks import loop_lock, running_loop
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.observer import Observer
 from gremlins.fleet.dispatch.ownership import settle_for_retry
@@ -49,7 +50,14 @@ class Here:
 
     @cached_property
     def policy(self) -> Policy:
-        return Policy.of(self.settings().settings)
+        """The settings, as the running loop's options override them: whoever asks gets the loop's judgement."""
+        return self.policy_with()
+
+    def policy_with(self, **options: Any) -> Policy:
+        """With options of a command line that are not None."""
+        loop = running_loop(loop_lock(self.home, self.project))
+        given = {name: value for name, value in options.items() if value is not None}
+        return Policy.of(self.settings().settings, **{**(loop.options if loop is not None else {}), **given})
 
     @cached_property
     def store(self) -> SqliteStore:

@@ -77,4 +77,14 @@ def _load(entry: EntryPoint) -> type[Client]:
             f"the provider `{entry.name}` is not a client: {entry.value}",
             hint=f"it comes from the package {package}, and should be a subclass of gremlins.clients.base.Client",
         )
+    if found.batch_support != "no" and found.run_batch is Client.run_batch:
+        raise NotReady(
+            f"the provider `{entry.name}` claims a batch mode and has no `run_batch`",
+            hint=f"it comes from the package {package}",
+        )
     return found
+
+
+def plug_in_of(kind: type[Client]) -> str | None:
+    """The module of a client from another package; None for our own."""
+    return None if kind.__module__.partition(".")[0] == "gremlins" else kind.__module__

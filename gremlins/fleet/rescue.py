@@ -19,8 +19,8 @@ from gremlins.clock import Clock
 from gremlins.config import load_settings
 from gremlins.errors import Conflict, GremlinsError, NotReady
 from gremlins.files import make_private_dir, sweep_drafts
-from gremlins.fleet.going_on import find_worktree
 from gremlins.fleet.going_back import go_back
+from gremlins.fleet.going_on import find_worktree
 from gremlins.fleet.status import Row, look
 from gremlins.fleet.stop import await_stop, request_stop
 from gremlins.outcome import KEEPS_ATTEMPT

@@ -8,11 +8,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from gremlins.clients.base import Answer, Client, PromptSource, Session
+from gremlins.clients.base import Answer, CallUnsuccessful, Client, PromptSource, Session
+from gremlins.clients.registry import plug_in_of
 from gremlins.clock import Clock
 from gremlins.config import Settings
+from gremlins.errors import GremlinsError
 from gremlins.files import make_private_dir, write_atomic
-from gremlins.outcome import Outcome
+from gremlins.outcome import Failed, Outcome
 from gremlins.repository.worktree import Worktree
 from gremlins.stages.spec import AgentStage, Stage
 from gremlins.text import normalised
@@ -88,15 +90,20 @@ class StageContext:
         came; the text given back is normalised.
         """
         client = self.make_client(str(spec.settled_client), self.session)
-        answer = client.run(
-            prompt,
-            label=label or self.path,
-            mode=spec.settled_mode,
-            max_tokens=spec.max_tokens,
-            revision=revision,
-            edits_worktree=edits_worktree,
-        )
-        return replace(answer, text=normalised(answer.text))
+        try:
+            return client.run(
+                prompt,
+                label=label or self.path,
+                mode=spec.settled_mode,
+                max_tokens=spec.max_tokens,
+                revision=revision,
+                edits_worktree=edits_worktree,
+            )
+        except Exception as error:
+            if isinstance(error, GremlinsError | OSError) or (module := plug_in_of(type(client))) is None:
+                raise
+            why = f"the plug-in {module} of `{spec.settled_client}` raised {type(error).__name__}: {error}"
+            raise CallUnsuccessful(Failed("unknown", why)) from error
 
     def artifact(self, name: str) -> str | None:
         """The text of an artifact of this scope, else of the scopes around it; None while there is none."""

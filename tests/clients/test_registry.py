@@ -10,7 +10,12 @@ import pytest
 
 from gremlins.clients.registry import BUILT_IN, client_class, known_providers, make_client
 from gremlins.errors import ConfigError, NotReady
+from gremlins.paths import Home
+from gremlins.records.gremlin import FailedGremlin
+from gremlins.simulator import Simulator
 from tests.clients.session_setup import SessionSetup
+from tests.conftest import Repo
+from tests.in_process import InProcessSandbox
 
 PLUGIN = """
 from gremlins.clients.base import Client
@@ -20,6 +25,9 @@ class OutsideClient(Client):
 
     def run_live(self, prompt, *, label, max_tokens, revision, edits_worktree):
         raise AssertionError("not asked in this test")
+
+class Boaster(OutsideClient):
+    batch_support = "yes"
 
 not_a_client = 7
 """
@@ -34,7 +42,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-pkg\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[gremlins.clients]\noutside = outside_pkg:OutsideClient\nseven = outside_pkg:not_a_client\n"
-        "gone = no_such_module:Client\nclaude = outside_pkg:OutsideClient\n"
+        "gone = no_such_module:Client\nboaster = outside_pkg:Boaster\nclaude = outside_pkg:OutsideClient\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -72,11 +80,23 @@ def test_another_package_cannot_take_over_a_built_in_name() -> None:
 
 
 @pytest.mark.usefixtures("outside")
-@pytest.mark.parametrize("provider", ["seven", "gone"])
+@pytest.mark.parametrize("provider", ["seven", "gone", "boaster"])
 def test_a_provider_that_cannot_be_loaded_is_one_line_that_names_its_package(provider: str) -> None:
     with pytest.raises(NotReady, match=provider) as caught:
         client_class(f"{provider}:m")
     assert "outside-pkg" in str(caught.value.hint)
+
+
+@pytest.mark.usefixtures("outside")
+def test_an_exception_of_a_plug_in_is_called_its_own(repo: Repo, tmp_path: Path) -> None:
+    repo.write({"ask.md": "Say something.\n"})
+    one = "stages:\n  - {type: agent, name: one, prompt: ask.md, mode: live, client: 'outside:m'}\n"
+    with Simulator() as simulator:
+        it = InProcessSandbox(repo, Home(tmp_path / "state"), simulator)
+        status = it.run(it.make(one)).status
+    assert isinstance(status, FailedGremlin)
+    assert status.failure == "unknown"
+    assert "the plug-in outside_pkg of `outside:m` raised AssertionError: not asked" in status.reason
 
 
 def test_knowing_the_names_imports_no_provider() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import typer
 
@@ -63,12 +64,14 @@ def dispatch(
     if mode not in (None, "live", "batch"):
         raise typer.BadParameter("is live or batch", param_hint="--mode")
     here = Here.find()
-    options = partial(Policy.of, pipeline=pipeline, mode=mode, land=land, max_running=max_running, retry_cap=retry_cap)
+    asked: dict[str, Any] = {"pipeline": pipeline, "mode": mode, "land": land or None}
+    asked |= {"max_running": max_running, "retry_cap": retry_cap}
+    options = {name: value for name, value in asked.items() if value is not None}
     if explain is not None:
-        return _explain(here, options(here.settings().settings), explain, json)
-    crew = _assemble(here, lambda: options(here.settings().settings))
+        return _explain(here, here.policy_with(**options), explain, json)
+    crew = _assemble(here, lambda: Policy.of(here.settings().settings, **options))
     crew.fleet.readiness.pipeline(crew.policy().pipeline)  # an unknown or wrong one ends the command
-    return _once(crew, json) if once else _loop(crew, until_idle=until_idle)
+    return _once(crew, json) if once else _loop(crew, options, until_idle=until_idle)
 
 
 # --- the loop and the single tick
@@ -145,11 +148,11 @@ def _not_ready(missing: Missing) -> GremlinsError:
     return kinds.get(missing.exit_code, GremlinsError)(missing.reason, hint=missing.hint)
 
 
-def _loop(crew: Crew, *, until_idle: bool) -> int:
+def _loop(crew: Crew, options: dict[str, Any], *, until_idle: bool) -> int:
     """Run until SIGTERM, Ctrl-C or idleness, then drain: start nothing; running and parked gremlins go on."""
     here, tally = crew.here, Tally()
     lock = locks.loop_lock(here.home, here.project)
-    with closing(here.store), locks.only_loop(lock, here.clock):
+    with closing(here.store), locks.only_loop(lock, here.clock, options):
         crew.interrupt.install()
         with _shown(crew) as watch:
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gremlins.clock import Clock
 from gremlins.errors import Conflict
@@ -35,8 +38,11 @@ def claim_lock(home: Home, project: str) -> Path:
 
 
 @contextlib.contextmanager
-def only_loop(path: Path, clock: Clock) -> Iterator[None]:
-    """Hold the loop's lock. Waits for single ticks. Raises Conflict if another loop runs."""
+def only_loop(path: Path, clock: Clock, options: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Hold the loop's lock, with the options that override its settings. Waits for single ticks.
+
+    Raises Conflict if another loop runs.
+    """
     fd = open_lock(path)
     try:
         deadline = clock.monotonic() + ONCE_PATIENCE
@@ -46,7 +52,7 @@ def only_loop(path: Path, clock: Clock) -> Iterator[None]:
             fcntl.flock(fd, fcntl.LOCK_UN)
             clock.sleep(LOOK_EVERY)
         os.ftruncate(fd, 0)
-        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        os.pwrite(fd, json.dumps({"pid": os.getpid(), "options": dict(options or {})}).encode(), 0)
         yield
     finally:
         os.close(fd)
@@ -70,8 +76,15 @@ def claiming(path: Path, clock: Clock) -> Iterator[None]:
         yield
 
 
-def loop_pid(path: Path) -> int | None:
-    """The pid of the running loop."""
+@dataclass(frozen=True)
+class RunningLoop:
+    """The loop that runs: its pid if it has signed, and the options that override its settings."""
+
+    pid: int | None
+    options: Mapping[str, Any]
+
+
+def running_loop(path: Path) -> RunningLoop | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -79,10 +92,19 @@ def loop_pid(path: Path) -> int | None:
     try:
         if try_flock(fd, fcntl.LOCK_SH):
             return None
-        text = os.pread(fd, 32, 0).decode(errors="replace").strip()
-        return int(text) if text.isdigit() else None
+        found = json.loads(os.pread(fd, 4096, 0) or b"{}")
+        # A loop of an earlier version wrote its pid alone.
+        return RunningLoop(found, {}) if isinstance(found, int) else RunningLoop(found.get("pid"), found["options"])
+    except (ValueError, KeyError, AttributeError):
+        return RunningLoop(None, {})
     finally:
         os.close(fd)
+
+
+def loop_pid(path: Path) -> int | None:
+    """The pid of the running loop."""
+    found = running_loop(path)
+    return found.pid if found is not None else None
 
 
 def _file(home: Home, project: str, kind: str) -> Path:

@@ -44,7 +44,7 @@ class LoopEvent:
     text: str
 
 
-class Waiting(NamedTuple):
+class BackingOff(NamedTuple):
     """A bead that backs off: its generation, and from when until when."""
 
     generation: int
@@ -91,7 +91,7 @@ class Dispatcher:
     """Attempts whose process was asked to end."""
     _refused: dict[str, object] = field(default_factory=dict)
     """State of branch, tree and work when landing an attempt was refused."""
-    _waiting: dict[str, Waiting] = field(default_factory=dict)
+    _waiting: dict[str, BackingOff] = field(default_factory=dict)
     """Beads that back off, so that ticks read them again only when they are due or have changed."""
     _waiting_under: Policy | None = None
     _recent: tuple[int, tuple[Attempt, ...]] | None = None
@@ -240,7 +240,7 @@ class Dispatcher:
         for work in works:
             where = backs_off(work, world) if work.id in denied and work.unsettled is None else None
             if where is not None and where.until is not None:
-                self._waiting[work.id] = Waiting(work.generation, world.now, where.until)
+                self._waiting[work.id] = BackingOff(work.generation, world.now, where.until)
             else:
                 self._waiting.pop(work.id, None)
 

@@ -111,7 +111,8 @@ def test_one_loop_a_project_and_ticks_beside_each_other_but_not_beside_it(tmp_pa
     once, twice = locks.beside_no_loop(lock, clock), locks.beside_no_loop(lock, clock)
     with once, twice, pytest.raises(Conflict), locks.only_loop(lock, clock):
         pass
-    with locks.only_loop(lock, clock):
+    with locks.only_loop(lock, clock, {"pipeline": "boss"}):
+        assert locks.running_loop(lock) == locks.RunningLoop(os.getpid(), {"pipeline": "boss"})
         assert locks.loop_pid(lock) == os.getpid()
         with pytest.raises(Conflict), locks.only_loop(lock, clock):
             pass
