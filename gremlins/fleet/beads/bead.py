@@ -77,7 +77,7 @@ class Issue(BaseModel):
     status: Annotated[str, Field(min_length=1)] = "open"
     priority: Annotated[StrictInt, Field(ge=0, le=4)] = 2
     issue_type: str = "task"
-    assignee: str = ""
+    assignee: Text = ""
     created_at: Rfc3339
     updated_at: Rfc3339
     started_at: Rfc3339 | None = None
@@ -86,7 +86,7 @@ class Issue(BaseModel):
     due_at: Rfc3339 | None = None
     defer_until: Rfc3339 | None = None
     external_ref: str | None = None
-    labels: tuple[str, ...] = ()
+    labels: tuple[Text, ...] = ()
     dependencies: tuple[Dependency, ...] = ()
     comments: tuple[dict[str, Any], ...] = ()
     metadata: Any = None

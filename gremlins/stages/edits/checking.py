@@ -267,7 +267,8 @@ class _Files:
         return bool(there) and all(file.relative_to(self.root).as_posix() in self.deleted for file in there)
 
     def _is_ignored(self, path: str) -> bool:
-        return Git(self.root).answer("check-ignore", "--quiet", "--", path) is not None
+        # A name may begin with `:`, which would be magic of a pathspec.
+        return Git(self.root).answer("check-ignore", "--quiet", "--", f"./{path}") is not None
 
     def _must_be_free(self, path: str) -> None:
         """No part of the way to the file is itself a file, unless the list removes it."""

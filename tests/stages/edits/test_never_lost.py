@@ -339,8 +339,11 @@ def test_nothing_that_may_not_be_shown_is_quoted_back(repo: Repo, name: str, tra
 
 
 def test_an_ignored_file_does_not_get_into_a_commit_by_an_edit(repo: Repo) -> None:
-    repo.write({"ignored/x.py": "A=1\nTOKEN=hunter2\n"})
-    for edit in (Replace(path="ignored/x.py", old="A=1", new="A=2"), delete("ignored/x.py")):
+    repo.write({"ignored/x.py": "A=1\nTOKEN=hunter2\n", "ignored/:[a]*.py": "A=1\n"})
+    for edit in (
+        Replace(path="ignored/x.py", old="A=1", new="A=2"),
+        *map(delete, ("ignored/x.py", "ignored/:[a]*.py")),
+    ):
         assert "git ignores" in why(check_edits(repo.path, [edit], ""))
 
 
