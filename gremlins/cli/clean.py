@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ import typer
 
 from gremlins.cli.out import note, say
 from gremlins.clock import SystemClock
+from gremlins.errors import NotReady
 from gremlins.paths import Home
 
 
@@ -24,7 +26,10 @@ def clean(
 
     home, clock = Home.from_env(), SystemClock()
     settle_bead = partial(settle_attempt, home, clock=clock)
-    project = None if everything else find_project(Path.cwd())
+    project = None
+    if not everything:
+        with contextlib.suppress(NotReady):  # outside of a repository every one is meant
+            project = find_project(Path.cwd())
     removed, problems = sweep(
         home, older_than=_seconds(older_than), clock=clock, settle_bead=settle_bead, project=project
     )
@@ -35,7 +40,7 @@ def clean(
     for error in problems:
         note(f"warning: not removed: {error.message}")
     if not removed:
-        say("nothing to clean" + ("" if everything else " in this repository; `--all` looks at every one"))
+        say("nothing to clean" + ("" if project is None else " in this repository; `--all` looks at every one"))
     return 0
 
 
