@@ -239,7 +239,9 @@ class _Matcher:
 def _score_words(corpus: Corpus, query: TaskWords, ranked: Mapping[str, Ranked]) -> dict[str, float]:
     """BM25 over words and parts of names, in the text and, apart, in the path. Returns what each term is worth."""
     matcher = _Matcher(query.terms)
-    texts = {path: _frequencies(source, matcher) for path, source in corpus.sources.items()}
+    known = set[str]().union(*(source.counts for source in corpus.sources.values()))
+    matching = {identifier: terms for identifier in sorted(known) if (terms := matcher.terms_in(identifier))}
+    texts = {path: _frequencies(source, matching) for path, source in corpus.sources.items()}
     paths = {path: _path_terms(path, matcher) for path in corpus.sources}
     in_texts = Counter(term for found in texts.values() for term in found)
     in_paths = Counter(term for found in paths.values() for term in found)
@@ -258,12 +260,12 @@ def _score_words(corpus: Corpus, query: TaskWords, ranked: Mapping[str, Ranked])
     return values
 
 
-def _frequencies(source: SourceFile, matcher: _Matcher) -> dict[str, int]:
+def _frequencies(source: SourceFile, matching: Mapping[str, Sequence[str]]) -> dict[str, int]:
     found: dict[str, int] = defaultdict(int)
-    for identifier, often in source.counts.items():
-        for term in matcher.terms_in(identifier):
-            found[term] += often
-    return found
+    for identifier in source.counts.keys() & matching.keys():
+        for term in matching[identifier]:
+            found[term] += source.counts[identifier]
+    return dict(sorted(found.items()))
 
 
 def _path_terms(path: str, matcher: _Matcher) -> dict[str, float]:

@@ -62,7 +62,7 @@ class Files:
         counts = count_identifiers(counted)
         shown, cut = cut_lines(text)
         factor = factor_of(path, text, self.attributes.get(path, {}), 1 - len(shown) / len(text) if cut else 0.0)
-        return SourceFile(path, shown, counts, counts.total(), factor, cut)
+        return SourceFile(path, shown, counts, sum(counts.values()), factor, cut)
 
     def _bytes(self, path: str) -> bytes | None:
         """A regular file's content. Links are not followed: what is ours to show is tracked itself."""
