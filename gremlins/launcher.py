@@ -113,7 +113,8 @@ def prepare(
         providers=known_providers(),
         has_batch=lambda client: client_class(client).batch_support == "yes",
     )
-    check_trust(repo, home)
+    project = find_project(repo)
+    check_trust(repo, project, home)
     check_sandbox(loaded.settings.sandbox, env)
     _check_task(request, frozen)
     if request.base_ref is not None:
@@ -121,7 +122,7 @@ def prepare(
     _check_clients(frozen, request, loaded, env)
     if any(isinstance(spec, OpenPr | WaitReview | WaitCi) for _, spec in walk(frozen.stages)):
         GitHub(repo, env).check_ready()
-    return Prepared(request, repo, find_project(repo), loaded, frozen)
+    return Prepared(request, repo, project, loaded, frozen)
 
 
 def _check_task(request: LaunchRequest, pipeline: FrozenPipeline) -> None:

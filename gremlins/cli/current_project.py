@@ -41,7 +41,8 @@ class Here:
     def find(cls) -> Here:
         """Raises NotReady outside of a repository."""
         here = Path.cwd()
-        return cls(Home.from_env(), str(find_project(here)), main_tree(here), SystemClock())
+        project = find_project(here)
+        return cls(Home.from_env(), str(project), main_tree(here, project), SystemClock())
 
     @cached_property
     def settings(self) -> CurrentSettings:

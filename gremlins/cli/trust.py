@@ -21,10 +21,11 @@ def trust(
 ) -> None:
     """Say yes to the settings, pipelines and prompts that this repository brings."""
     from gremlins.repository.git import find_root
+    from gremlins.repository.project import find_project
     from gremlins.repository.trust import asked_about
 
-    home = Home.from_env()
-    asked = asked_about(find_root(Path.cwd()), home) if show else say_yes(home)
+    home, root = Home.from_env(), find_root(Path.cwd())
+    asked = asked_about(root, find_project(root), home) if show else say_yes(home)
     for file in asked:
         if show:
             say(Styled(file.path, "1"))
@@ -39,9 +40,11 @@ def trust(
 def say_yes(home: Home) -> Sequence[BroughtFile]:
     """Trust what the repository of the current folder brings. Returns the files that were asked about."""
     from gremlins.repository.git import find_root
+    from gremlins.repository.project import find_project
     from gremlins.repository.trust import trust as give
 
-    return give(find_root(Path.cwd()), home)
+    root = find_root(Path.cwd())
+    return give(root, find_project(root), home)
 
 
 def agreed(asked: Untrusted) -> bool:

@@ -39,6 +39,7 @@ from gremlins.records.calls import Ledger, summarize
 from gremlins.records.gremlin import overdue, read_record
 from gremlins.records.spend import unreadable_lines
 from gremlins.repository.git import Git, find_root
+from gremlins.repository.project import find_project
 from gremlins.repository.trust import Untrusted, check_trust
 
 Verdict = Literal["ok", "info", "warning", "problem", "not_ready"]
@@ -129,7 +130,7 @@ def _trust(repo: Path | None, home: Home) -> Iterator[Check]:
     if repo is None:
         return
     try:
-        check_trust(repo, home)
+        check_trust(repo, find_project(repo), home)
     except Untrusted as error:
         yield Check("trust", "warning", error.message, error.hint)
     except GremlinsError as error:

@@ -30,12 +30,11 @@ def find_project(start: Path) -> Path:
     return Path(os.path.normpath(common / tree)) if tree else common
 
 
-def main_tree(start: Path) -> Path:
+def main_tree(start: Path, project: Path) -> Path:
     """The working tree that settings, pipelines and HEAD are read from: the main one, else that of `start`.
 
     Without either, the project's path.
     """
-    project = find_project(start)
     for place in (project, start):
         done = Git(place).attempt("rev-parse", "--show-toplevel")
         if done.returncode == 0:

@@ -28,7 +28,6 @@ from gremlins.files import make_private_dir, write_atomic
 from gremlins.paths import Home
 from gremlins.processes.locks import locked
 from gremlins.repository.git import Git
-from gremlins.repository.project import find_project
 
 FOLDER = ".gremlins"
 PATIENCE = 10.0
@@ -84,33 +83,32 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (path for name in names if (path := Path(where, name)).is_file())
 
 
-def check_trust(root: Path, home: Home) -> None:
+def check_trust(root: Path, project: Path, home: Home) -> None:
     """Raises Untrusted if files of `.gremlins/` came from outside and have not been said yes to."""
-    if asked := asked_about(root, home):
+    if asked := asked_about(root, project, home):
         raise Untrusted(asked)
 
 
-def asked_about(root: Path, home: Home) -> list[BroughtFile]:
-    """The files that are to be asked about. What is found to be the person's own is remembered as trusted."""
+def asked_about(root: Path, project: Path, home: Home) -> list[BroughtFile]:
+    """The files of a working tree to ask about. What is found to be the person's own is remembered as trusted."""
     files = brought_files(root)
     if not files:
         return []
-    project = str(find_project(root))
-    known = _read(home).get(project, [])
+    known = _read(home).get(str(project), [])
     new = [file for file in files if file.digest not in known]
     history = _History(root, frozenset(known))
     own = [file for file in new if history.is_own(file)]
     if own:
         with contextlib.suppress(OSError):  # then git is asked again next time
-            _remember(home, project, own)
+            _remember(home, str(project), own)
     return [file for file in new if file not in own]
 
 
-def trust(root: Path, home: Home) -> list[BroughtFile]:
+def trust(root: Path, project: Path, home: Home) -> list[BroughtFile]:
     """Say yes to the files as they are now. Returns those that were asked about."""
-    asked = asked_about(root, home)
+    asked = asked_about(root, project, home)
     if asked:
-        _remember(home, str(find_project(root)), asked)
+        _remember(home, str(project), asked)
     return asked
 
 

@@ -57,4 +57,4 @@ def test_a_tick_reads_settings_and_pipeline_once_for_all_beads_it_starts(sandbox
         sandbox.until(row["gremlin"], "finished")
     assert len(spawned) == beads
     assert (counts["load_settings"], counts["load_pipeline"]) == (1, 1)
-    assert counts["git"] <= 4 + 3 * beads
+    assert counts["git"] <= 4 + 8 * beads  # with the proof that each worktree is one

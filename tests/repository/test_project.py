@@ -22,8 +22,8 @@ def test_all_working_trees_of_a_repository_are_one_project_in_which_git_runs(tmp
     project = find_project(one.path)
     assert project == find_project(other.path) == find_project(other.path / "a") == find_project(project)
     assert Git(project).commit("refs/heads/other") == other.head()
-    assert main_tree(one.path) == one.path
-    assert (main_tree(other.path) / "a/b.txt").is_file()
+    assert main_tree(one.path, find_project(one.path)) == one.path
+    assert (main_tree(other.path, find_project(other.path)) / "a/b.txt").is_file()
 
 
 def test_a_project_is_named_by_its_main_working_tree_where_it_has_one(tmp_path: Path) -> None:
