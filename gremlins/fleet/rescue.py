@@ -172,7 +172,7 @@ def _with_settings_of_now(
     """The launch with `verify` and `worktree.*` as they are now, and in words what that changes. What shaped a paid
     call stays as it was."""
     try:
-        check_trust(record.tree, home)
+        check_trust(record.tree, Path(record.project), home)
         now = load_settings(record.tree, home, env).settings
     except GremlinsError as error:
         return frozen, f"; the settings stay as they were: {error.message}"
