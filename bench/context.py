@@ -8,7 +8,7 @@ commit is checked out, the pack built for the issue's text, and judged by the re
 - `b`: every line that it removes, and the context lines of all its hunks, are visible.
 
 `named` appends the paths of those files to the issue: what a model reaches that asked for the right ones. `bm25` shows
-whole files by plain BM25, as a floor. What is in --out is not done again; `--table` prints it.
+whole code files by plain BM25, as a floor. What is in --out is not done again; `--table` prints it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import unescape
 
+from gremlins.stages.context.kinds import is_code
 from gremlins.stages.context.pack import Subject, build_pack
 from gremlins.stages.context.reading import Files
 from gremlins.stages.context.showing import whole
@@ -104,8 +105,8 @@ def judge(instance: dict[str, Any], text: str) -> dict[str, bool]:
 
 
 def bm25(root: Path, task: str, budget: int) -> str:
-    """Whole files by plain BM25 over words, the best first, as long as they fit."""
-    sources = Files(root).corpus.sources
+    """Whole code files by plain BM25 over words, the best first, as long as they fit."""
+    sources = {path: source for path, source in Files(root).corpus.sources.items() if is_code(path)}
     words = set(re.findall(r"[A-Za-z_]\w+", task))
     count, average = len(sources), sum(source.size for source in sources.values()) / max(1, len(sources)) or 1
     holding = {word: sum(word in source.counts for source in sources.values()) for word in words}

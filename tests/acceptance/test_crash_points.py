@@ -6,6 +6,7 @@ request and answer, every program started, from `launch` to the end. The soak ta
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Iterator, Sequence
@@ -80,6 +81,18 @@ def test_a_call_killed_at_any_step_soak(place: ResettableSandbox) -> None:
 
 def test_edits_killed_at_any_step_soak(place: ResettableSandbox) -> None:
     die_everywhere(EDITS, place, 5, least=100)
+
+
+def test_a_request_for_more_killed_at_any_step_soak(tmp_path: Path, fork_server: ForkServer) -> None:
+    edit = {"path": "orchard/harvest.py", "old": "(len(counts) - 1)", "new": "len(counts)"}
+    model = ScriptedModel(
+        when=[("This is what you asked for", json.dumps({"edits": [edit], "summary": "s"}))],
+        otherwise=json.dumps({"need": [{"path": "README.md"}, {"search": "baskets"}], "why": "w"}),
+    )
+    with Simulator(latency=0.0, model=model) as simulator:
+        place = ResettableSandbox(tmp_path, simulator, fork_server.python)
+        die_everywhere(EDITS, place, 4, least=100)
+        assert EDITS.undisturbed(place)[1]["batches"] == 2
 
 
 def test_a_stop_killed_at_any_step_leaves_nothing_at_work_soak(place: ResettableSandbox) -> None:

@@ -77,13 +77,14 @@ def _frames_of_others(corpus: Corpus, text: str, strength: float) -> Iterator[Me
 
 
 def named_files(corpus: Corpus, text: str) -> list[str]:
-    """The files that a text names by their paths or names, in order; not those of a stack trace."""
+    """The files that a text names by their paths or names, in order; not those of a stack trace or a log."""
     found: dict[int, list[str]] = {}
-    trace = _FRAME.search(text) is not None
+    with_line: dict[int, list[str]] = {}
     for match in _PATH.finditer(text):
         line = any(value for key, value in match.groupdict().items() if key != "path")
-        if not (trace and line):
-            found[match.start()] = corpus.at_path(match["path"].rstrip("."))
+        (with_line if line else found)[match.start()] = corpus.at_path(match["path"].rstrip("."))
+    if len(with_line) < FEWEST_OF_A_LOG and not _FRAME.search(text):
+        found |= with_line
     for match in _BARE.finditer(text):
         name = match[0].rstrip(".")
         if name in corpus.bare and (name[0] == "." or not name.islower()):
@@ -92,6 +93,8 @@ def named_files(corpus: Corpus, text: str) -> list[str]:
     return list(dict.fromkeys(path for start in sorted(found) for path in found[start]))
 
 
+FEWEST_OF_A_LOG = 3
+"""So many places, each a path with a line, are a log and no list of files to change."""
 _BARE = re.compile(r"(?<![\w./\\-])\.?[\w-]{2,60}(?:\.(?!\w)|(?![\w./\\]))")
 """What may be the name of a file without a suffix: Makefile, .gitignore."""
 
