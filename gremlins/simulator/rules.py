@@ -42,11 +42,19 @@ class FoundEdit:
     rule: EditRule
 
 
-class RulesModel:
-    """Answers plans, reviews, hand-offs and edits by rules. Without a rule that matches it changes nothing."""
+EXAMPLE = "SIMULATED.md"
+"""The file that the model adds to a repository for which it has no rules."""
 
-    def __init__(self, rules: Iterable[EditRule | Mapping[str, str]] = ()) -> None:
+
+class RulesModel:
+    """Answers plans, reviews, hand-offs and edits by rules. Without a rule that matches it changes nothing.
+
+    adds_example: without any rules it adds a file instead, so that a pipeline succeeds in every repository.
+    """
+
+    def __init__(self, rules: Iterable[EditRule | Mapping[str, str]] = (), *, adds_example: bool = False) -> None:
         self.rules = tuple(rule if isinstance(rule, EditRule) else EditRule(**rule) for rule in rules)
+        self.adds_example = adds_example and not self.rules
 
     def reply(self, params: Params) -> ModelReply:
         prompt = read_prompt(params)
@@ -56,6 +64,8 @@ class RulesModel:
         asked = prompt.schema.get("properties", {})
         if "decision" in asked:
             return ModelReply(json.dumps(_hand_off(found)))
+        if "edits" in asked and self.adds_example and EXAMPLE not in prompt.files:
+            return ModelReply(json.dumps(_example_edit(prompt.schema), ensure_ascii=False))
         if "edits" in asked:
             return ModelReply(json.dumps(_edits(found, prompt.schema), ensure_ascii=False))
         return ModelReply(json.dumps(example(prompt.schema)))
@@ -107,11 +117,16 @@ def _edits(found: FoundEdit | str, schema: Json) -> Json:
     return {"edits": [_in_form(edit, schema)], "summary": f"Changed `{found.path}` as a rule says."}
 
 
+def _example_edit(schema: Json) -> Json:
+    edit = {"path": EXAMPLE, "content": f"# A change\n\n{SIGNATURE}\n"}
+    return {"edits": [_in_form(edit, schema)], "summary": f"Added `{EXAMPLE}`, for there are no rules to follow."}
+
+
 def _in_form(edit: Json, schema: Json) -> Json:
     """The edit, with null for every other key its schema requires."""
     items = schema["properties"]["edits"].get("items", {})
     forms = items.get("anyOf") or items.get("oneOf") or [items]
-    form: Json = next((form for form in forms if {"old", "new"} <= set(form.get("properties", {}))), {})
+    form: Json = next((form for form in forms if set(edit) <= set(form.get("properties", {}))), {})
     return edit | {key: None for key in form.get("required", ()) if key not in edit}
 
 

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from gremlins.simulator import RulesModel, Simulator
 from gremlins.simulator.demo_repository import TASK
 from tests.acceptance.sandbox import Sandbox
 from tests.time_limit import DEADLINE
@@ -64,3 +65,11 @@ def test_clean_keeps_to_its_repository_and_leaves_a_question(sandbox: Sandbox) -
     sandbox.repo.git("init", "--quiet", str(elsewhere))
     assert "nothing to clean in this repository" in sandbox.ok("clean", cwd=elsewhere)
     assert "done: removed" in sandbox.ok("clean", "--all", cwd=elsewhere)
+
+
+def test_a_simulator_by_hand_answers_with_something_that_succeeds_in_any_repository(sandbox: Sandbox) -> None:
+    with Simulator(latency=0.0, model=RulesModel(adds_example=True)) as by_hand:
+        sandbox.ok(
+            "launch", "batch", "Anything at all.", "--id", "g", "--wait", env={**by_hand.env, "GREMLINS_VERIFY": "true"}
+        )
+    assert sandbox.ok("diff", "g", "--name-only").split() == ["SIMULATED.md"]
