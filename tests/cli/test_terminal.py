@@ -135,3 +135,13 @@ def test_a_watch_into_a_pipe_ends_when_its_reader_goes(root: Root) -> None:
     assert watch.wait(PATIENCE) == 0
     assert watch.stderr.read() == b""
     watch.stderr.close()
+
+
+def test_without_a_text_the_editor_opens_with_the_question_quoted(root: Root, tmp_path: Path) -> None:
+    """The editor writes nothing below the question: an empty answer is wrong usage, and nothing changes."""
+    editor = tmp_path / "editor"
+    editor.write_text(f'#!/bin/sh\ncp "$1" "{tmp_path}/seen"\n')
+    editor.chmod(0o700)
+    with Terminal(root, ("answer", "fix-add"), env={"EDITOR": str(editor)}) as terminal:
+        assert terminal.read_to_end() == 2
+    assert "# unclear: which of them?" in (tmp_path / "seen").read_text()
