@@ -18,6 +18,9 @@ KEEPS_ATTEMPT: frozenset[FailureClass] = frozenset(
 """After these the same attempt goes on: nothing that was paid for in it is asked again."""
 
 
+UNKNOWN_COST = "unknown_cost"
+"""The class of the bail where only a person can decide, because asking again may pay twice."""
+
 CapName = Literal["spend.per_attempt", "spend.per_bead", "spend.per_day"]
 
 

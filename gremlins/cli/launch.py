@@ -140,7 +140,7 @@ def _wait(home: Home, gremlin_id: str, json: bool) -> int:
         note(f"{gremlin_id} goes on by itself; `gremlins stop {gremlin_id}` stops it")
         return 130
     row = look(home, gremlin_id, clock)
-    hint = what_next(row.life.state, gremlin_id) or "it goes on by itself"
+    hint = what_next(row.life.state, row.record) or "it goes on by itself"
     if json:
         dump(as_json(row))
     if row.life.state in ("finished", "landed"):

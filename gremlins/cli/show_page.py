@@ -121,7 +121,7 @@ def _ending(found: History) -> Iterator[Line]:
     if isinstance(status, Finished | Landed):
         lines.append((_proof(status), "", True))
     lines += [(f"its process last said: {printable(line)}", DIM, True) for line in found.last_words]
-    if (following := what_next(life.state, found.row.record.id)) is not None:
+    if (following := what_next(life.state, found.row.record)) is not None:
         lines.append((f"next: {following}", "", True))
     if lines:
         yield "", "", False

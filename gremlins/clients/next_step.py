@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from gremlins.clock import Jitter, no_jitter
 from gremlins.config import BatchSettings
-from gremlins.outcome import KEEPS_ATTEMPT, Bail, Failed
+from gremlins.outcome import KEEPS_ATTEMPT, UNKNOWN_COST, Bail, Failed
 from gremlins.records.calls import BatchCall, CallFailed, CallKey, CallRecord, Collected, LiveCall, Reply
 from gremlins.retry import RETRY_AFTER_CEILING, exponential
 
@@ -21,8 +21,6 @@ INTERRUPTED = "interrupted"
 UNSENT = "unsent"
 REFUSAL = "refusal"
 """Kinds of failure of our own."""
-UNKNOWN_COST = "unknown_cost"
-"""The class of the bail where only a person can decide, because asking again may pay twice."""
 RESUBMIT = frozenset({"overloaded_error", "api_error", "timeout_error", "rate_limit_error"})
 """Error kinds that say nothing about the request. Not billed; asked again."""
 MAX_RESUBMITS = 2

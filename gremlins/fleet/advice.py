@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gremlins.outcome import UNKNOWN_COST
+from gremlins.records.gremlin import Bailed, Gremlin
 from gremlins.records.liveness import State
 
 _NEXT: Mapping[State, str] = {
@@ -18,6 +20,15 @@ _NEXT: Mapping[State, str] = {
 }
 
 
-def what_next(state: State, gremlin_id: str) -> str | None:
+_OF_UNKNOWN_COST = (
+    "`gremlins rescue {id}` looks once more and sends nothing, `gremlins rescue {id} --from STAGE` asks anew and may "
+    "pay twice, `gremlins ack {id}` goes on without it"
+)
+
+
+def what_next(state: State, record: Gremlin) -> str | None:
     """None where there is nothing to do."""
-    return _NEXT[state].format(id=gremlin_id) if state in _NEXT else None
+    status = record.status
+    if isinstance(status, Bailed) and status.kind == UNKNOWN_COST:
+        return _OF_UNKNOWN_COST.format(id=record.id)
+    return _NEXT[state].format(id=record.id) if state in _NEXT else None

@@ -8,9 +8,11 @@ from msgspec.structs import replace
 
 from gremlins.clock import Clock
 from gremlins.errors import Conflict
+from gremlins.fleet.advice import what_next
 from gremlins.fleet.going_on import go_on
 from gremlins.fleet.rescue import forget_progress, restart_from
 from gremlins.fleet.status import Row, look
+from gremlins.outcome import UNKNOWN_COST
 from gremlins.paths import Home
 from gremlins.pipeline.freezing import FrozenLaunch, read_frozen
 from gremlins.records.gremlin import Answered, Bailed, Gremlin
@@ -23,6 +25,11 @@ def question_of(row: Row) -> str:
         raise Conflict(
             f"{row.record.id} is {row.life.shown}: it asks nothing",
             hint=f"`gremlins show {row.record.id}` says what can be done with it",
+        )
+    if status.kind == UNKNOWN_COST:
+        raise Conflict(
+            f"{row.record.id} asks nothing: a call of it may have been billed, and an answer would send it again",
+            hint=what_next(row.life.state, row.record),
         )
     return f"{status.kind}: {status.detail}"
 

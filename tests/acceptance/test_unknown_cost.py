@@ -20,7 +20,10 @@ def test_sends_that_cannot_be_found_end_for_a_person_and_are_shown_everywhere(sa
     assert (state["cost"]["unknown_calls"], state["cost"]["total_usd"]) == (4, 0.0)
     assert sandbox.run("cost", "--json").json()["unknown_calls"] == 4
     assert "4 sends may have been billed" in sandbox.ok("cost")
-    assert "4 of unknown cost" in sandbox.ok("show", "g")
+    page = sandbox.ok("show", "g")
+    assert "4 of unknown cost" in page
+    assert "next: `gremlins rescue g` looks once more and sends nothing" in page
+    assert sandbox.run("answer", "g", "again").code == 4  # it would send the call again
     [check] = [c for c in sandbox.run("doctor", "--json").json()["checks"] if c["name"] == "unknown cost"]
     assert (check["verdict"], "4 sends" in check["detail"]) == ("warning", True)
 

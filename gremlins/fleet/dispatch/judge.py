@@ -8,11 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import assert_never
 
-from gremlins.clients.next_step import UNKNOWN_COST
 from gremlins.fleet.beads.attempts import Attempt, Settlement, due
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.policy import Policy
-from gremlins.outcome import FailureClass
+from gremlins.outcome import UNKNOWN_COST, FailureClass
 
 PERMANENT_BAILS = frozenset({"needs_human", "refused", "environment", UNKNOWN_COST})
 
