@@ -123,7 +123,7 @@ def _landing_place(record: Gremlin, into: str | None) -> Path:
     project = Path(record.project)
     refuse_lost(Worktree(project, Path(record.worktree), record.branch, record.base))
     try:
-        if find_project(record.tree) == project:
+        if not record.checkout or find_project(record.tree) == project:
             return record.tree
     except GremlinsError:
         pass  # it is gone

@@ -85,14 +85,16 @@ def is_whole(worktree: Worktree) -> bool:
 def _check_out(worktree: Worktree, *, new: bool) -> str | None:
     git, path, kept = Git(worktree.repo), worktree.path, None
     make_private_dir(path.parent)
+    args = [str(path), worktree.branch]
     if new and not os.path.lexists(path):
         # Forced twice: git may still know a folder of this name that is gone, and may have locked it while making it.
-        args = ["--force", "--force", "--no-track", "-b", worktree.branch, str(path), worktree.base]
+        args = ["--force", "--force", *args]
     else:
         _refuse_locked(git, path)
         kept = keep_files(worktree)
         _discard(git, path)
-        args = ["--no-track", "-b", worktree.branch, str(path), worktree.base] if new else [str(path), worktree.branch]
+    if new:  # not by `worktree add -b`, which cannot be run again once it has made the branch
+        git.update_ref(worktree.ref, worktree.base, "", reason="gremlins: launched")
     git.raw("worktree", "add", "--quiet", "--no-checkout", *args)
     _lead_git_here(worktree)
     worktree.git.raw("reset", "--hard", "--quiet")

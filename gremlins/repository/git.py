@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NewType
 
+from gremlins.clock import SystemClock
 from gremlins.errors import Conflict, GitError, GremlinsError, NotReady, did_you_mean
 from gremlins.processes.children import Completed, TimedOut, command_env, run
 from gremlins.text import ESCAPE_SEQUENCE
@@ -67,6 +68,11 @@ _HOST_TROUBLE = re.compile(
     re.IGNORECASE,
 )
 
+
+_HALF_MADE = re.compile(r"failed to read .*worktrees/[^/]+/commondir")
+"""git reads the entries of all worktrees, and ends at one that another git is just writing, with nothing done yet."""
+HALF_MADE_TRIES = 40
+HALF_MADE_PAUSE = 0.05
 
 _FILTER_TROUBLE = re.compile(r"^(?:fatal|error): (.+: (?:clean|smudge) filter .+ failed)$", re.MULTILINE)
 
@@ -149,6 +155,23 @@ class Git:
         check: Callable[[], None] | None = None,
     ) -> Completed:
         """Run git; any exit code is a result. Raises NotReady if git is not installed."""
+        for _ in range(HALF_MADE_TRIES):
+            done = self._attempt(args, input, env, pass_fds, shielded, timeout, check)
+            if done.returncode == 0 or not _HALF_MADE.search(done.stderr):
+                break
+            SystemClock().sleep(HALF_MADE_PAUSE)
+        return done
+
+    def _attempt(
+        self,
+        args: Sequence[str],
+        input: bytes | str | None,
+        env: Mapping[str, str] | None,
+        pass_fds: Sequence[int],
+        shielded: bool,
+        timeout: float | None,
+        check: Callable[[], None] | None,
+    ) -> Completed:
         options = [part for key, value in QUIET.items() for part in ("-c", f"{key}={value}")]
         try:
             return run(
@@ -404,7 +427,7 @@ class Git:
         return Sha(self.text("commit-tree", tree, *args, input=plain_text(message).rstrip("\n") + "\n", env=env))
 
     def update_ref(self, ref: str, new: str, old: str | None = None, *, reason: str = "gremlins") -> None:
-        """Set a ref. With `old`, only if it still has that value (40 zeros: only if it does not exist)."""
+        """Set a ref. With `old`, only if it still has that value (empty: only if it does not exist)."""
         self.raw("update-ref", "--create-reflog", "-m", reason, ref, new, *([] if old is None else [old]))
 
     def delete_ref(self, ref: str) -> None:

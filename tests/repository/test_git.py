@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from gremlins.repository.git import (
     find_root,
     refuse_operation,
 )
+from gremlins.repository.folder import create, is_whole
 from tests.conftest import Repo, make_repo
 
 
@@ -220,3 +222,24 @@ def test_the_main_tree_of_a_separate_git_directory_is_found(tmp_path: Path) -> N
     repo.git("init", "--quiet", "--initial-branch=main", f"--separate-git-dir={tmp_path / 'other'}")
     repo.commit({"a": "a\n"})
     assert [place.path for place in Git(repo.path).checkouts()] == [repo.path]
+
+
+def test_a_worktree_that_another_git_is_just_making_is_waited_for(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One launch in forty ended with git's own race. Here the other git is done once ours has failed twice."""
+    real, half = shutil.which("git"), repo.path / ".git/worktrees/half"
+    half.mkdir(parents=True)
+    for name, text in {"gitdir": "/nowhere/.git\n", "HEAD": "ref: refs/heads/x\n", "commondir": ""}.items():
+        (half / name).write_text(text)
+    wrapper = tmp_path / "bin/git"
+    wrapper.parent.mkdir()
+    wrapper.write_text(
+        f'#!/bin/sh\n{real} "$@" && exit 0\ncode=$?\necho . >> {tmp_path}/failed\n'
+        f'[ $(wc -l < {tmp_path}/failed) -lt 2 ] || rm -rf "{half}"\nexit $code\n'
+    )
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
+    made = create(repo.path, tmp_path / "worktrees/g", "gremlins/g", repo.head())
+    assert is_whole(made)
+    assert (tmp_path / "failed").read_text().count(".") >= 2
