@@ -41,7 +41,7 @@ INSIDE: dict[str, list[set[str]]] = {
     "processes": [{"children", "interrupt", "locks"}, {"credentials", "ending", "notify", "sandbox"}, {"spawn"}],
     "repository": [{"git", "protected"}, {"enclosed", "github", "inclusion", "merging", "persons_tree"},
                    {"landing", "worktree"},
-                   {"folder", "interrupted", "project"}, {"trust"}],
+                   {"folder", "interrupted", "project", "sparse"}, {"trust"}],
     "records": [{"claims", "format", "journal", "prices"}, {"gremlin", "stop_request", "wait"},
                 {"calls", "ending_event", "liveness", "persons_words"}, {"spend"}, {"totals"}, {"caps"}],
     "clients": [{"route"}, {"account", "agent_env", "base", "exchange"}, {"transport"}, {"key_proof", "next_step"},

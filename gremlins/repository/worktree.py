@@ -237,6 +237,10 @@ def _tree_with(git: Git, head: Sha, changes: Sequence[FileChange]) -> Sha:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
         aside = Git(Path(folder), told={"GIT_DIR": str(git.git_dir()), "GIT_WORK_TREE": folder, **env})
+        # Outside the cone of a sparse checkout, `--add` would pass over them.
+        git.raw(
+            "update-index", "-z", "--no-skip-worktree", "--stdin", input=_nul(known.keys() & written.keys()), env=env
+        )
         aside.raw("update-index", "-z", "--add", "--replace", "--stdin", input=_nul(written))
         lines = []
         for path, made in git.ls_tree(git.write_tree(env), written).items() if written else ():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gremlins.errors import Conflict, GitError, NotReady
+from gremlins.repository.folder import create, is_whole
 from gremlins.repository.git import (
     FALLBACK_IDENTITY,
     Git,
@@ -17,7 +18,6 @@ from gremlins.repository.git import (
     find_root,
     refuse_operation,
 )
-from gremlins.repository.folder import create, is_whole
 from tests.conftest import Repo, make_repo
 
 

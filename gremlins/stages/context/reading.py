@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 from gremlins.repository.git import Git
+from gremlins.repository.sparse import read_left_out
 from gremlins.stages.context.corpus import Corpus, SourceFile, count_identifiers
 from gremlins.stages.context.kinds import attributes_of, factor_of, kind_factor
 from gremlins.stages.secrecy import screen, secret_name
@@ -35,6 +36,7 @@ class Files:
         git = Git(root)
         self.tracked = sorted(git.ls_files())
         self.attributes = attributes_of(git, self.tracked)
+        self._outside_cone = read_left_out(git, LARGEST_FILE)
         self.corpus = Corpus({path: source for path in self.tracked if (source := self._read(path)) is not None})
 
     def may_be_shown(self, path: str) -> bool:
@@ -77,7 +79,7 @@ class Files:
                 return None
             return place.read_bytes() if self._is_inside(place.parent) else None
         except OSError:
-            return None
+            return self._outside_cone.get(path)
 
     def _is_inside(self, folder: Path) -> bool:
         """True if a folder is not a link out of the worktree."""

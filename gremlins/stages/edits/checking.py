@@ -12,11 +12,13 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import assert_never
 
 from gremlins.masking import MASK
-from gremlins.repository.git import Git
+from gremlins.repository.git import Git, Sha
+from gremlins.repository.sparse import left_out, read_one
 from gremlins.repository.worktree import FileChange
 from gremlins.stages.edits.answer import Delete, Edit, Replace, Write
 from gremlins.stages.edits.matching import Misfit, nearest_lines, replace_once, rewritten
@@ -259,7 +261,12 @@ class _Files:
                 raise Misfit("git ignores this file, so it is not the repository's")
             return place.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
-            return None
+            sha = self.outside_cone.get(path)
+            return None if sha is None else read_one(Git(self.root), path, sha)
+
+    @cached_property
+    def outside_cone(self) -> dict[str, Sha]:
+        return left_out(Git(self.root))
 
     def _is_emptied(self, folder: str) -> bool:
         """True if the list deletes every file in a folder, so that a file can take its name."""
