@@ -79,6 +79,7 @@ def launch(
         say_yes(home)
         record = make(request, home, env, clock)
     _tell_of_uncommitted(record)
+    _tell_of_submodules(record, home)
     if (used := find_pipeline(pipeline, record.tree, cwd=Path.cwd())).hides_built_in:
         note(f"note: `{used.name}` is this repository's own pipeline, not the built-in one: {used.path}")
     for warning in warnings_of(env):
@@ -90,6 +91,16 @@ def launch(
     else:
         say(record.id)
     return 0
+
+
+def _tell_of_submodules(record: Gremlin, home: Home) -> None:
+    from gremlins.pipeline.freezing import read_frozen
+
+    if read_frozen(home.gremlin(record.id).frozen).settings.worktree.setup:
+        return
+    if found := Git(Path(record.worktree)).empty_submodules():
+        fills = '`worktree.setup = ["git submodule update --init"]` in .gremlins/config.toml fills them'
+        note(f"note: submodules are empty in the worktree of {record.id}: {', '.join(found[:5])}; {fills}")
 
 
 def _tell_of_uncommitted(record: Gremlin) -> None:

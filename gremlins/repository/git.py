@@ -352,6 +352,12 @@ class Git:
             dict.fromkeys(path for meta, _, path in (line.partition("\t") for line in lines) if meta[:6] != "160000")
         )
 
+    def empty_submodules(self) -> list[str]:
+        """The submodules of which the worktree has no files: git does not fill those of a new worktree."""
+        lines = (line.partition("\t") for line in self.names("ls-files", "--stage", "-z"))
+        paths = [path for meta, _, path in lines if meta[:6] == "160000"]
+        return [path for path in paths if not (self.path / path).is_dir() or not any((self.path / path).iterdir())]
+
     def ls_tree(self, ref: str, paths: Iterable[str] = ()) -> dict[str, TreeEntry]:
         """The files of a commit or tree by path: all, or those among `paths` (literal names)."""
         wanted = set(paths)

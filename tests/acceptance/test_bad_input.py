@@ -223,6 +223,15 @@ def test_a_repository_whose_path_is_not_utf8_is_refused(sandbox: Sandbox, tmp_pa
         assert "is not UTF-8" in one_clear_line(sandbox.run(*words, cwd=repo.path), 5)
 
 
+def test_a_launch_says_that_submodules_are_empty(sandbox: Sandbox) -> None:
+    sandbox.pipeline("mine", GOOD)
+    sandbox.repo.git("update-index", "--add", "--cacheinfo", f"160000,{sandbox.repo.head()},lib")
+    sandbox.repo.git("commit", "--quiet", "-m", "a submodule")
+    assert "submodules are empty in the worktree of g: lib;" in sandbox.run("launch", "mine", "--id", "g").err
+    sandbox.repo.write({".gremlins/config.toml": "worktree.setup = ['true']\n"})
+    assert "submodules" not in sandbox.run("launch", "mine").err
+
+
 def test_a_launch_says_that_uncommitted_work_is_not_seen(sandbox: Sandbox) -> None:
     sandbox.pipeline("mine", GOOD)
     assert sandbox.run("launch", "mine").err == ""

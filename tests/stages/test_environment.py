@@ -39,6 +39,20 @@ def test_a_missing_tool_is_the_environments_fault_and_no_model_is_asked(scripted
     assert len(it.simulator.batches) == 1
 
 
+def test_an_empty_submodule_that_a_check_needs_is_named_and_no_model_is_asked(scripted: MakeScripted) -> None:
+    it = scripted(FIX)
+    it.repo.write({".gitmodules": '[submodule "lib"]\n\tpath = lib\n\turl = ./lib\n'})
+    it.repo.git("add", ".gitmodules")
+    it.repo.git("update-index", "--add", "--cacheinfo", f"160000,{it.repo.head()},lib")
+    it.repo.git("commit", "--quiet", "-m", "a submodule")
+    status = it.run(it.make(pipeline("cat lib/needed.txt"))).status
+    assert isinstance(status, FailedGremlin)
+    assert status.failure == "environment"
+    assert "lib is empty" in status.reason
+    assert "git submodule update --init" in status.reason
+    assert len(it.simulator.batches) == 1
+
+
 def test_a_check_that_fails_the_same_on_the_base_asks_a_person_not_a_model(scripted: MakeScripted) -> None:
     it = scripted(FIX)
     gremlin = it.make(pipeline(CHECK, "echo the disk is $$ full; exit 3"))
