@@ -21,6 +21,7 @@ from gremlins.paths import Home
 from gremlins.simulator import Simulator
 from tests.conftest import Repo, make_repo
 from tests.in_process import InProcessSandbox
+from tests.layouts import dot_bare
 
 STAGES = """
 evidence: commits
@@ -74,6 +75,11 @@ def linked_worktree(place: Path) -> Repo:
     main = plain(place)
     main.git("worktree", "add", "--quiet", "-b", "feature", str(place / "linked"))
     return Repo(place / "linked")
+
+
+def bare_with_worktrees(place: Path) -> Repo:
+    """`.bare` beside its worktrees: there is no main working tree."""
+    return dot_bare(place, FILES)[0]
 
 
 def crlf(place: Path) -> Repo:
@@ -159,6 +165,7 @@ KINDS = {
         shared_core_worktree,
         submodule,
         linked_worktree,
+        bare_with_worktrees,
         crlf,
         sparse,
         sha256,
