@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from gremlins.simulator import ScriptedModel, Simulator
 from gremlins.stages.commands import mask_log
 from tests.conftest import Repo
 from tests.in_process import InProcessSandbox
+from tests.stages.conftest import MakeScripted
 
 FIX: dict[str, Any] = {
     "edits": [{"path": "calc.py", "old": "return a - b", "new": "return a + b"}],
@@ -332,3 +334,11 @@ def test_what_was_packed_can_be_seen(sandbox: MakeSandbox) -> None:
     it.run(gremlin)
     assert "`calc.py`" in it.artifact(gremlin, "context-plan.md")
     assert '<file path="calc.py">' in it.calls(gremlin)[0].request["messages"][0]["content"]
+
+
+def test_file_names_that_are_not_utf8_disturb_no_stage(scripted: MakeScripted) -> None:
+    asks = {"need": [{"path": "caf?.txt"}], "why": "it may say more"}
+    it = scripted(asks, {"edits": [{"path": "calc.py", "old": "a - b", "new": "a + b"}], "summary": "add adds"})
+    it.repo.commit({os.fsdecode(b"caf\xe9.txt"): "odd\n", os.fsdecode(b"d\xff/x.py"): "def add(): pass\n"})
+    gremlin = it.make("stages: [{type: implement, mode: batch}, {type: verify, mode: batch, cmds: ['true']}]\n")
+    assert isinstance(it.run(gremlin).status, Finished)
