@@ -78,8 +78,7 @@ def launch(
             raise
         say_yes(home)
         record = make(request, home, env, clock)
-    _tell_of_uncommitted(record)
-    _tell_of_submodules(record, home)
+    _tell_what_it_lacks(record, home)
     if (used := find_pipeline(pipeline, record.tree, cwd=Path.cwd())).hides_built_in:
         note(f"note: `{used.name}` is this repository's own pipeline, not the built-in one: {used.path}")
     for warning in warnings_of(env):
@@ -91,6 +90,11 @@ def launch(
     else:
         say(record.id)
     return 0
+
+
+def _tell_what_it_lacks(record: Gremlin, home: Home) -> None:
+    _tell_of_uncommitted(record)
+    _tell_of_submodules(record, home)
 
 
 def _tell_of_submodules(record: Gremlin, home: Home) -> None:
