@@ -37,7 +37,7 @@ def stop(
     deadline = clock.monotonic() + wait
     for name in asked:
         left = max(0.0, deadline - clock.monotonic())
-        result = await_stop(home, name, clock=clock, wait=left, renew=partial(request, name))
+        result = await_stop(home, name, clock=clock, wait=left, env=env, renew=partial(request, name))
         if result.verdict == "pending":
             pending.append(f"{name} is {result.row.life.shown} ({result.pending_on})")
         else:

@@ -76,7 +76,7 @@ def _stop_first(home: Home, gremlin_id: str, clock: Clock, env: Mapping[str, str
         request_stop, home, gremlin_id, by="rm --force", why="to be removed", clock=clock, env=env, give_up=True
     )
     request()
-    result = await_stop(home, gremlin_id, clock=clock, wait=wait + GIVING_UP, renew=request)
+    result = await_stop(home, gremlin_id, clock=clock, wait=wait + GIVING_UP, env=env, renew=request)
     if result.verdict == "pending":
         raise GremlinsError(
             f"{gremlin_id} has not stopped: {result.pending_on}", hint="it is asked to stop; try again when it has"

@@ -109,7 +109,7 @@ def refuse_unless_rescuable(row: Row, *, restart: bool = False) -> None:
 def _stop_stalled(home: Home, gremlin_id: str, clock: Clock, env: Mapping[str, str]) -> None:
     request = partial(request_stop, home, gremlin_id, by="rescue", why="it had stalled", clock=clock, env=env)
     request()
-    result = await_stop(home, gremlin_id, clock=clock, wait=30.0, renew=request)
+    result = await_stop(home, gremlin_id, clock=clock, wait=30.0, env=env, renew=request)
     if result.verdict == "pending":
         raise Conflict(
             f"{gremlin_id} has stalled and does not stop (pid {result.row.life.pid})",

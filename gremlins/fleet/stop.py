@@ -1,4 +1,4 @@
-"""`stop`: the request on disk, then a signal; without a process, one that settles the stop."""
+"""`stop`: the request on disk, then SIGTERM, then SIGKILL; without a process, one that settles the stop."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from gremlins.clock import Clock
 from gremlins.errors import Conflict
 from gremlins.fleet.status import Row, look
 from gremlins.paths import Home
+from gremlins.processes.children import signal_process
 from gremlins.processes.ending import end_worktree_processes
 from gremlins.processes.locks import GremlinLock, work_lock_is_free
 from gremlins.processes.spawn import spawn_runner
+from gremlins.records.calls import Ledger
 from gremlins.records.stop_request import StopRequest, read_stop, write_stop
 
 LOOK_EVERY = 0.03
+LOCK_PATIENCE = 5.0
+"""Seconds for the lock of a process that was just killed to become free."""
 START_PATIENCE = 20.0
 """Seconds for a process that settles a stop to come up and end, beyond what the API takes."""
 
@@ -89,7 +93,7 @@ def _settle_in_its_place(home: Home, gremlin_id: str, clock: Clock, env: Mapping
     """Without a process: start one that cancels and books, exactly as the gremlin's own would have."""
     paths = home.gremlin(gremlin_id)
     try:
-        lock = GremlinLock.acquire(paths.lock, "runner", clock=clock)
+        lock = GremlinLock.acquire(paths.lock, "runner", clock=clock, patience=LOCK_PATIENCE)
     except Conflict:
         return  # another process holds it now, and reads the request
     try:
@@ -101,14 +105,21 @@ def _settle_in_its_place(home: Home, gremlin_id: str, clock: Clock, env: Mapping
 
 
 def await_stop(
-    home: Home, gremlin_id: str, *, clock: Clock, wait: float, renew: Callable[[], object] | None = None
+    home: Home,
+    gremlin_id: str,
+    *,
+    clock: Clock,
+    wait: float,
+    env: Mapping[str, str],
+    renew: Callable[[], object] | None = None,
 ) -> StopResult:
-    """Wait until a requested stop is settled, at most `wait` seconds.
+    """Wait until a requested stop is settled, at most `wait` seconds. A process that has not begun by then is killed,
+    and a new one settles the stop, within START_PATIENCE seconds.
 
     `renew` asks once more: a rescue at the same moment may have taken the wish for one of long ago, settled it, and
     gone on; or its waiter has ended without settling it, because its program is gone.
     """
-    deadline = clock.monotonic() + wait
+    deadline, killed = clock.monotonic() + wait, False
     while True:
         row = look(home, gremlin_id, clock)
         if row.record.over() and row.seen.holder is None:
@@ -120,5 +131,16 @@ def await_stop(
             renew = None
             continue
         if clock.monotonic() >= deadline or row.seen.holder is None:  # no process, no use in waiting
-            return StopResult(gremlin_id, "pending", row)
+            if killed or not _hangs(row):
+                return StopResult(gremlin_id, "pending", row)
+            signal_process(row.life.pid or 0, signal.SIGKILL)
+            _settle_in_its_place(home, gremlin_id, clock, env)
+            deadline, killed = clock.monotonic() + START_PATIENCE, True
         clock.sleep(LOOK_EVERY)
+
+
+def _hangs(row: Row) -> bool:
+    """True if the gremlin's process lives and has not asked for the end of any batch: it does not react."""
+    calls = Ledger(row.seen.paths).outstanding()
+    is_runner = row.seen.holder is not None and row.seen.holder.role == "runner" and row.life.pid is not None
+    return is_runner and not any(call.cancel_requested for call in calls)

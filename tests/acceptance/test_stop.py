@@ -204,3 +204,30 @@ def test_a_stop_with_a_key_that_sees_nothing_says_so_and_the_right_key_goes_on(s
     assert "not_found_error" in state["liveness"]["reason"]
     sandbox.ok("stop", "g")
     assert sandbox.life("g") == "stopped"
+
+
+HANGS = """
+evidence: none
+stages: [{type: exec, name: hang, cmds: ["sleep 600"]}]
+"""
+
+
+@pytest.mark.parametrize("verb", [("stop", "g"), ("rm", "--force", "g")])
+def test_a_process_that_does_not_react_is_killed_and_its_stop_settled(sandbox: Sandbox, verb: tuple[str, ...]) -> None:
+    sandbox.pipeline("hangs", HANGS)
+    sandbox.ok("launch", "hangs", "--id", "g")
+    sandbox.wait_for(lambda: "running `sleep" in sandbox.logs(), "the command")
+    pid = sandbox.peek("g")["liveness"]["pid"]
+    os.kill(pid, signal.SIGSTOP)  # as deaf as one in an endless search
+    sandbox.ok(*verb, env={"GREMLINS_BATCH__STOP_WAIT": "0.2"})
+    assert not is_alive(pid)
+    if verb[0] == "stop":
+        assert sandbox.life("g") == "stopped"
+        assert "batch" not in sandbox.logs()
+
+
+def test_a_waiter_that_does_not_react_is_killed_and_its_batch_canceled(sandbox: Sandbox) -> None:
+    os.kill(park_one(sandbox)["liveness"]["pid"], signal.SIGSTOP)
+    sandbox.ok("stop", "g", env={"GREMLINS_BATCH__STOP_WAIT": "0.2"})
+    assert sandbox.life("g") == "stopped"
+    assert batch_is_canceled(sandbox)

@@ -183,8 +183,9 @@ def _restart(here: Here, bead_id: str, gremlin_id: str) -> Bead:
 
     who = partial(request_stop, here.home, gremlin_id, by=person(), why="its bead was changed", clock=here.clock)
     with suppress(NotFound):
-        who(env=dict(os.environ))
-        await_stop(here.home, gremlin_id, clock=here.clock, wait=here.settings().settings.batch.stop_wait)
+        env, wait = dict(os.environ), here.settings().settings.batch.stop_wait
+        who(env=env)
+        await_stop(here.home, gremlin_id, clock=here.clock, wait=wait, env=env)
     return here.beads.retry(bead_id)
 
 
