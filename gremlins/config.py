@@ -19,11 +19,14 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from pydantic_core import ErrorDetails
 
 from gremlins.errors import ConfigError, did_you_mean, nearest
+from gremlins.files import read_file
 from gremlins.paths import Home
 from gremlins.toml_lines import key_lines
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Delay = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+YEAR = 366 * 86400
+"""Seconds. A longer time is a slip of the keyboard, and no clock adds it up."""
+Seconds = Annotated[float, Field(gt=0, le=YEAR, allow_inf_nan=False)]
+Delay = Annotated[float, Field(ge=0, le=YEAR, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Command = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -370,10 +373,14 @@ def _known() -> Iterator[Setting]:
 _KEYS = frozenset(setting.key for setting in _known())
 
 
+LARGEST_SETTINGS = 2**20
+"""Bytes of a settings file."""
+
+
 def _read_file(file: Path, place: Place) -> Iterator[tuple[str, Any, Source]]:
     try:
-        text = file.read_bytes().decode()
-        document = tomllib.loads(text)
+        text = read_file(file, LARGEST_SETTINGS).decode()
+        flat = list(_flat(tomllib.loads(text), ()))
     except FileNotFoundError:
         return
     except OSError as error:
@@ -383,8 +390,12 @@ def _read_file(file: Path, place: Place) -> Iterator[tuple[str, Any, Source]]:
         raise ConfigError("is not UTF-8", file=file, line=line) from None
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(error, file, text) from None
+    except RecursionError:
+        raise ConfigError("is nested too deeply", file=file) from None
+    except ValueError:
+        raise ConfigError("holds a number with too many digits", file=file) from None
     lines = key_lines(text)
-    entries = [(key, value, Source(place, str(file), _line_of(key, lines))) for key, value in _flat(document, ())]
+    entries = [(key, value, Source(place, str(file), _line_of(key, lines))) for key, value in flat]
     for check in (_refuse_secret, _refuse_unknown, _refuse_widening):  # secrets are reported before any other fault
         for key, _, source in entries:
             check(key, source)

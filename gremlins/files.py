@@ -1,12 +1,47 @@
-"""Writes files of ours: atomic, durable, mode 0600, in folders of mode 0700."""
+"""Writes files of ours: atomic, durable, mode 0600, in folders of mode 0700. Reads files, bounded."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
+
+LARGEST_FILE = 64 * 2**20
+"""Bytes of a file that is read whole."""
+
+
+def read_file(path: Path | str, limit: int = LARGEST_FILE) -> bytes:
+    """The content of a regular file of at most `limit` bytes.
+
+    Raises OSError, and at once: a device has no end, and opening a FIFO would wait for a writer.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        if found.st_size > limit:
+            raise OSError(errno.EFBIG, f"it is larger than {_size(limit)}", str(path))
+        return os.read(fd, found.st_size)
+    finally:
+        os.close(fd)
+
+
+def read_given(path: Path | str, limit: int) -> bytes:
+    """The content of a file that a person names, which may be a pipe. Raises OSError above `limit` bytes."""
+    with open(path, "rb") as file:
+        found = file.read(limit + 1)
+    if len(found) > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {_size(limit)}", str(path))
+    return found
+
+
+def _size(limit: int) -> str:
+    return f"{limit >> 20} MB" if limit >= 2**20 else f"{limit >> 10} kB"
 
 
 def make_private_dir(path: Path) -> None:

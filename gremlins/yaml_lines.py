@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gremlins.errors import ConfigError
+from gremlins.files import read_file
 
 if TYPE_CHECKING:
     import yaml
@@ -56,14 +57,12 @@ class Node:
 def read_yaml(file: Path) -> Node:
     """Read the document of a file. Raises ConfigError with file and line."""
     try:
-        raw = file.read_bytes()
+        raw = read_file(file, MAX_BYTES)
         text = raw.decode()
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", file=file) from None
     except UnicodeDecodeError as error:
         raise ConfigError("is not UTF-8", file=file, line=raw.count(b"\n", 0, error.start) + 1) from None
-    if len(raw) > MAX_BYTES:
-        raise ConfigError(f"is larger than {MAX_BYTES // 1024} KiB", file=file)
     return _parse(text, file)
 
 

@@ -38,7 +38,8 @@ LAYER_OF = {name: height for height, names in enumerate(LAYERS) for name in name
 
 
 INSIDE: dict[str, list[set[str]]] = {
-    "processes": [{"children", "interrupt", "locks"}, {"credentials", "ending", "notify", "sandbox"}, {"spawn"}],
+    "processes": [{"children", "interrupt", "locks"}, {"credentials", "ending", "notify", "output", "sandbox"},
+                  {"spawn"}],
     "repository": [{"git", "protected"}, {"enclosed", "github", "inclusion", "merging", "persons_tree"},
                    {"landing", "worktree"},
                    {"folder", "interrupted", "project", "sparse"}, {"trust"}],

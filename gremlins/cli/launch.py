@@ -15,6 +15,7 @@ from gremlins.cli.persons_text import read_text
 from gremlins.cli.trust import agreed, say_yes
 from gremlins.clock import SystemClock
 from gremlins.errors import GremlinsError
+from gremlins.files import read_given
 from gremlins.paths import Home
 from gremlins.records.gremlin import Gremlin
 from gremlins.repository.git import Git
@@ -123,6 +124,10 @@ def _default_pipeline(home: Home) -> str:
     return load_settings(find_root(Path.cwd()), home, os.environ).settings.dispatch.pipeline
 
 
+LARGEST_PLAN = 4 * 2**20
+"""Bytes."""
+
+
 def _read_plan(path: str | None) -> str | None:
     if path is None or path == "-":
         return None if path is None else read_text(path, quoted="")
@@ -131,7 +136,7 @@ def _read_plan(path: str | None) -> str | None:
     if ISSUE.fullmatch(path) and not Path(path).exists():
         return GitHub(Path.cwd(), dict(os.environ)).issue(path).text
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_given(path, LARGEST_PLAN).decode()
     except OSError as error:
         raise GremlinsError(f"the plan cannot be read: {path}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -17,6 +17,8 @@ from gremlins.fleet.status import look
 from gremlins.paths import Home
 from gremlins.records.liveness import ALIVE
 
+LONGEST_LINE = 65536
+"""Bytes. A longer line is shown in pieces."""
 FOLLOW_EVERY = 0.25
 """Seconds between looks at a log that is followed."""
 
@@ -46,17 +48,19 @@ class LogReader:
         self.path = path
         self.offset = 0
 
-    def new_lines(self, *, whole: bool) -> list[str]:
+    def new_lines(self, *, whole: bool) -> Iterator[str]:
         """The lines that came since the last look; a last one without its line break only where `whole` is wanted."""
         try:
-            with self.path.open("rb") as file:
-                file.seek(self.offset)
-                data = file.read()
+            file = self.path.open("rb")
         except FileNotFoundError:
-            return []
-        end = len(data) if whole else data.rfind(b"\n") + 1
-        self.offset += end
-        return [line.decode(errors="replace") for line in data[:end].splitlines()]
+            return
+        with file:
+            file.seek(self.offset)
+            while line := file.readline(LONGEST_LINE):
+                if not whole and not line.endswith(b"\n") and len(line) < LONGEST_LINE:
+                    return
+                self.offset += len(line)
+                yield line.rstrip(b"\r\n").decode(errors="replace")
 
 
 def followed(home: Home, gremlin_id: str, reader: LogReader, clock: Clock) -> Iterator[str]:

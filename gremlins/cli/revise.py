@@ -13,6 +13,7 @@ from gremlins.cli.out import say
 from gremlins.cli.persons_text import read_text
 from gremlins.clock import SystemClock
 from gremlins.errors import GremlinsError
+from gremlins.files import LARGEST_FILE, read_given
 from gremlins.fleet.observe import resolve
 from gremlins.fleet.status import look
 from gremlins.paths import Home
@@ -54,7 +55,7 @@ class _Comment(Remark, frozen=True, forbid_unknown_fields=True):
 def _comments(path: Path) -> list[Remark]:
     """The comments of a file; all or nothing. Raises GremlinsError that names the line."""
     try:
-        lines = path.read_bytes().splitlines()
+        lines = read_given(path, LARGEST_FILE).splitlines()
     except OSError as error:
         raise GremlinsError(f"the comments cannot be read: {path}: {error.strerror}") from None
     found: list[Remark] = []

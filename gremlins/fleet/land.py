@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from gremlins.clock import Clock
 from gremlins.errors import Conflict, GremlinsError
+from gremlins.files import read_file
 from gremlins.fleet.start_point import refuse_before
 from gremlins.fleet.status import look
 from gremlins.paths import GremlinPaths, Home
@@ -197,7 +198,7 @@ def _holds(worktree: Worktree, pull: PullRequest, login: Mapping[str, str]) -> b
 
 def _pull_of(hub: GitHub, worktree: Worktree, paths: GremlinPaths) -> PullRequest:
     try:
-        number = int(json.loads((paths.artifacts / PULL_REQUEST).read_bytes())["number"])
+        number = int(json.loads(read_file(paths.artifacts / PULL_REQUEST))["number"])
     except (OSError, ValueError, KeyError, TypeError):
         found = find_ours(hub, worktree)
         if found is None:

@@ -11,6 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gremlins.errors import NotFound, did_you_mean
+from gremlins.files import read_file
 from gremlins.paths import ACTIVITY, FROZEN, GREMLIN_ID, LOCK, LOG, STATE, STOP, WAIT, GremlinPaths, Home
 from gremlins.processes.locks import holder_of
 from gremlins.records.format import Record
@@ -95,8 +96,7 @@ _FROZEN = msgspec.json.Decoder(_Frozen)
 
 def _idle_timeout(folder: str) -> float | None:
     try:
-        with open(f"{folder}/{FROZEN}", "rb", buffering=0) as file:
-            return _FROZEN.decode(file.read()).settings.live.idle_timeout
+        return _FROZEN.decode(read_file(f"{folder}/{FROZEN}")).settings.live.idle_timeout
     except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ from pydantic_core import ErrorDetails
 
 from gremlins.config import ClientSpec, Command, Settings, explain, shown
 from gremlins.errors import ConfigError, NotFound, did_you_mean
+from gremlins.files import read_file
 from gremlins.records.gremlin import Mode
+from gremlins.repository.git import Git
 from gremlins.stages.spec import (
     STAGE_TYPES,
     AgentStage,
@@ -26,7 +29,7 @@ from gremlins.stages.spec import (
     walk,
     with_changes,
 )
-from gremlins.yaml_lines import Node, read_yaml
+from gremlins.yaml_lines import MAX_BYTES, Node, read_yaml
 
 SCHEMA = 1
 BUILT_IN = Path(__file__).parents[1] / "pipelines"
@@ -391,16 +394,21 @@ class _Freezer:
         target = (root / prompt).resolve()
         if not target.is_relative_to(root) or ".git" in target.relative_to(root).parts:
             raise ConfigError(f"prompt `{prompt}` lies outside the repository", file=file, line=line)
-        if not target.is_file():
+        if not target.exists():
             raise ConfigError(f"no prompt file `{prompt}` in the repository", file=file, line=line)
+        if target != Path(os.path.normpath(root / prompt)):
+            raise ConfigError(
+                f"prompt `{prompt}` is a link; a prompt is a file of the repository", file=file, line=line
+            )
+        if Git(root).answer("check-ignore", "--quiet", "--", str(target)) is not None:
+            raise ConfigError(f"git ignores prompt `{prompt}`: it is not the repository's", file=file, line=line)
         try:
-            raw = target.read_bytes()
-            text = raw.decode()
+            text = read_file(target, MAX_PROMPT_BYTES).decode()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"prompt `{prompt}` cannot be read: {error}", file=file, line=line) from None
-        if not text.strip() or len(raw) > MAX_PROMPT_BYTES:
-            what = "is empty" if not text.strip() else f"is larger than {MAX_PROMPT_BYTES // 1024} KiB"
-            raise ConfigError(f"prompt `{prompt}` {what}", file=file, line=line)
+            why = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(f"prompt `{prompt}` cannot be read: {why}", file=file, line=line) from None
+        if not text.strip():
+            raise ConfigError(f"prompt `{prompt}` is empty", file=file, line=line)
         return text
 
 
@@ -414,7 +422,7 @@ def _words(annotation: Any) -> Iterator[object]:
 def _leading_comment(file: Path) -> str:
     """The comment at the top of a file, as one line."""
     words: list[str] = []
-    for line in file.read_text().splitlines():
+    for line in read_file(file, MAX_BYTES).decode().splitlines():
         if not line.startswith("#"):
             break
         words += line.lstrip("#").split()

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gremlins.config import Settings
 from gremlins.errors import CorruptRecord
-from gremlins.files import write_atomic
+from gremlins.files import read_file, write_atomic
 from gremlins.pipeline.file import FrozenPipeline
 
 SCHEMA = 1
@@ -33,7 +33,7 @@ def write_frozen(path: Path, frozen: FrozenLaunch) -> None:
 def read_frozen(path: Path) -> FrozenLaunch:
     """Raises CorruptRecord."""
     try:
-        frozen = FrozenLaunch.model_validate_json(path.read_bytes())
+        frozen = FrozenLaunch.model_validate_json(read_file(path))
     except OSError as error:
         raise CorruptRecord(path, error.strerror or str(error)) from error
     except ValidationError as error:

@@ -19,7 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gremlins.errors import CorruptRecord
-from gremlins.files import write_atomic
+from gremlins.files import read_file, write_atomic
 from gremlins.outcome import FailureClass
 from gremlins.paths import GremlinPaths
 from gremlins.records.format import Moment, Record, decoded, encoded
@@ -405,7 +405,7 @@ class Ledger:
         return name
 
     def read_raw(self, name: str) -> bytes:
-        return (self.paths.calls / name).read_bytes()
+        return read_file(self.paths.calls / name, RAW_LIMIT)
 
     def total(self) -> CostSummary:
         return summarize(self.readable()[0])
@@ -449,10 +449,14 @@ def summarize(records: Iterable[CallRecord]) -> CostSummary:
 _DECODER = msgspec.json.Decoder(CallRecord)
 
 
+RAW_LIMIT = 2**28
+"""Bytes of a raw result."""
+
+
 def read_call(path: Path) -> CallRecord:
     """A call record from its file. Raises CorruptRecord."""
     try:
-        raw = path.read_bytes()
+        raw = read_file(path)
     except OSError as error:
         raise CorruptRecord(path, error.strerror or str(error)) from error
     record: CallRecord = decoded(_DECODER, raw, path, "a call record", SCHEMA)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from gremlins.clock import Clock
-from gremlins.files import make_private_dir
+from gremlins.files import make_private_dir, read_file
 from gremlins.paths import Home
 from gremlins.processes.locks import locked
 
@@ -30,7 +30,7 @@ def claimed_batches(home: Home, *, besides: str, since: datetime) -> frozenset[s
         for path in calls.glob("*.json"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
                 if path.stat().st_mtime >= oldest:
-                    found.update(_claims(json.loads(path.read_bytes())))
+                    found.update(_claims(json.loads(read_file(path))))
     return frozenset(found)
 
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from gremlins.clock import Clock
 from gremlins.errors import Conflict, CorruptRecord, NotFound
-from gremlins.files import make_private_dir, write_atomic
+from gremlins.files import make_private_dir, read_file, write_atomic
 from gremlins.outcome import FailureClass, SpendingCap
 from gremlins.paths import RELOCATION, STATE, GremlinPaths, Home
 from gremlins.processes.locks import GremlinLock
@@ -383,12 +383,8 @@ def read_version(folder: str) -> tuple[Gremlin, Version]:
     name = folder.rpartition("/")[2]
     path = f"{folder}/{STATE}"
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            stat = os.fstat(fd)
-            raw = os.read(fd, stat.st_size)
-        finally:
-            os.close(fd)
+        stat = os.stat(path)  # first: a record that is replaced meanwhile is read again
+        raw = read_file(path)
     except FileNotFoundError:
         raise NotFound(f"no gremlin `{name}`") from None
     except OSError as error:
@@ -404,8 +400,8 @@ def read_version(folder: str) -> tuple[Gremlin, Version]:
 
 def _relocated(folder: str, record: Gremlin) -> Gremlin:
     try:
-        with open(f"{folder}/{RELOCATION}", "rb", buffering=0) as file:
-            told = decoded(_RELOCATION, file.read(), file.name, "a relocation", SCHEMA)
+        path = f"{folder}/{RELOCATION}"
+        told = decoded(_RELOCATION, read_file(path), path, "a relocation", SCHEMA)
     except OSError:
         return record
     return replace(record, project=told.project, checkout=told.checkout)

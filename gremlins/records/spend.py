@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from gremlins.errors import CorruptRecord, NotFound
-from gremlins.files import append_line, make_private_dir
+from gremlins.files import append_line, make_private_dir, read_file
 from gremlins.paths import GREMLIN_ID, Home
 from gremlins.records.calls import UNKNOWN, BatchCall, CallRecord, Collected, Cost, Ledger
 from gremlins.records.format import Moment, Record, decoded
@@ -232,10 +232,14 @@ def unreadable_lines(home: Home) -> list[CorruptRecord]:
 _DECODER = msgspec.json.Decoder(SpendLine)
 
 
+LARGEST_ARCHIVE = 2**30
+"""Bytes: some millions of removed calls."""
+
+
 def archived(home: Home, problems: list[CorruptRecord]) -> Iterable[SpendLine]:
     """The lines of `spend.jsonl`, each once."""
     try:
-        rows = home.spend.read_bytes().split(b"\n")
+        rows = read_file(home.spend, LARGEST_ARCHIVE).split(b"\n")
     except FileNotFoundError:
         return []
     found: dict[tuple[str, str, str | None, bool, int], SpendLine] = {}

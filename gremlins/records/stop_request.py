@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from gremlins.files import write_atomic
+from gremlins.files import read_file, write_atomic
 from gremlins.paths import GremlinPaths
 from gremlins.records.format import Moment, Record, encoded
 
@@ -30,12 +30,10 @@ def write_stop(paths: GremlinPaths, stop: StopRequest) -> None:
 def read_stop(paths: GremlinPaths) -> StopRequest | None:
     """The request, or None. An unreadable file still means a stop is wanted."""
     try:
-        raw = paths.stop.read_bytes()
-    except OSError:
+        return msgspec.json.decode(read_file(paths.stop), type=StopRequest)
+    except FileNotFoundError:
         return None
-    try:
-        return msgspec.json.decode(raw, type=StopRequest)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
         written = datetime.fromtimestamp(paths.stop.stat().st_mtime).astimezone()
         return StopRequest(by="unknown", why="", at=written)
 

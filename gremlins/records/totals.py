@@ -16,7 +16,7 @@ import msgspec
 
 from gremlins.clock import SystemClock
 from gremlins.errors import CorruptRecord, NotFound
-from gremlins.files import write_atomic
+from gremlins.files import read_file, write_atomic
 from gremlins.paths import CALLS, GREMLIN_ID, LOCK, Home
 from gremlins.processes.locks import holder_of
 from gremlins.records.calls import Ledger
@@ -95,7 +95,7 @@ class Totals:
         if not self._loaded:
             self._loaded = True
             with contextlib.suppress(OSError, msgspec.MsgspecError):
-                self._cache = _DECODER.decode(self._path.read_bytes())
+                self._cache = _DECODER.decode(read_file(self._path))
         changed = self._refresh_archive() | self._refresh_gremlins()
         if changed and keep:
             write_atomic(self._path, msgspec.json.encode(self._cache))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import msgspec
 
+from gremlins.files import read_file
 from gremlins.records.format import Record
 
 Epoch = Annotated[float, msgspec.Meta(ge=0, lt=2.5e11)]
@@ -54,7 +55,6 @@ _DECODER = msgspec.json.Decoder(WaitPlan)
 def read_wait(path: Path | str) -> WaitPlan | None:
     """The plan, or None: nothing depends on it but what `status` shows."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            return _DECODER.decode(file.read())
+        return _DECODER.decode(read_file(path))
     except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
         return None

@@ -24,7 +24,7 @@ from typing import Any
 
 from gremlins.clock import SystemClock
 from gremlins.errors import Conflict, CorruptRecord
-from gremlins.files import make_private_dir, write_atomic
+from gremlins.files import make_private_dir, read_file, write_atomic
 from gremlins.paths import Home
 from gremlins.processes.locks import locked
 from gremlins.repository.git import Git
@@ -72,7 +72,7 @@ def brought_files(root: Path) -> list[BroughtFile]:
         left -= path.stat().st_size
         if left < 0 or len(found) == MOST_FILES:
             raise Conflict(f"{root / FOLDER} holds more than {MOST_FILES} files or {MOST_BYTES // 2**20} MB")
-        found.append(BroughtFile(path.relative_to(root).as_posix(), path.read_bytes()))
+        found.append(BroughtFile(path.relative_to(root).as_posix(), read_file(path)))
     return found
 
 
@@ -166,7 +166,7 @@ def _file(home: Home) -> Path:
 def _read(home: Home) -> dict[str, list[str]]:
     path = _file(home)
     try:
-        kept: Any = json.loads(path.read_bytes())
+        kept: Any = json.loads(read_file(path))
         return {str(project): list(map(str, digests)) for project, digests in kept["projects"].items()}
     except FileNotFoundError:
         return {}

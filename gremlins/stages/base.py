@@ -13,7 +13,7 @@ from gremlins.clients.registry import plug_in_of
 from gremlins.clock import Clock
 from gremlins.config import Settings
 from gremlins.errors import GremlinsError
-from gremlins.files import make_private_dir, write_atomic
+from gremlins.files import make_private_dir, read_file, write_atomic
 from gremlins.outcome import Failed, Outcome
 from gremlins.repository.worktree import Worktree
 from gremlins.stages.spec import AgentStage, Stage
@@ -109,7 +109,7 @@ class StageContext:
         """The text of an artifact of this scope, else of the scopes around it; None while there is none."""
         for folder in (self.artifacts, *self.artifacts.parents):
             if (folder / name).is_file():
-                return (folder / name).read_text(errors="replace")
+                return read_file(folder / name).decode(errors="replace")
             if folder.name == "artifacts":
                 break
         return None

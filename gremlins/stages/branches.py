@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gremlins.errors import Conflict
-from gremlins.files import make_private_dir, write_json
+from gremlins.files import make_private_dir, read_file, write_json
 from gremlins.outcome import Bail, Failed
 from gremlins.repository.folder import create, remove, restore
 from gremlins.repository.interrupted import undo_killed_commands
@@ -90,7 +90,7 @@ def _make_whole(branch: Branch, own: Worktree, fork: str, context: StageContext)
 def was_merged(spec: Parallel, context: StageContext) -> bool:
     """True if this attempt has merged all its branches; their worktrees may be gone."""
     try:
-        return bool(json.loads(_merged_file(spec.name, context).read_bytes()) == _this_attempt(context))
+        return bool(json.loads(read_file(_merged_file(spec.name, context))) == _this_attempt(context))
     except (OSError, ValueError):
         return False
 
@@ -118,7 +118,7 @@ def remember_outcome(branch: Branch, outcome: Bail | Failed, context: StageConte
 def branch_outcome(branch: Branch, context: StageContext) -> tuple[str, Bail | Failed] | None:
     """When and how it ended, if that was since the gremlin was last launched or rescued."""
     try:
-        known: Mapping[str, Any] = json.loads(branch.outcome_file.read_bytes())
+        known: Mapping[str, Any] = json.loads(read_file(branch.outcome_file))
         if known["spawn"] != context.session.spawn:
             return None
         made = Failed if known["kind"] == "failed" else Bail
@@ -170,7 +170,7 @@ def publish_artifacts(branches: Sequence[Branch], context: StageContext) -> None
     for branch in branches:
         for path in sorted(branch.context.artifacts.glob("*.md")):
             if not path.name.startswith("context-"):
-                found.setdefault(path.name, []).append((branch.name, path.read_text(errors="replace")))
+                found.setdefault(path.name, []).append((branch.name, read_file(path).decode(errors="replace")))
     for name, texts in found.items():
         if name == "plan.md" and context.artifact(name) is not None:
             continue  # the plan of the whole stays what it is

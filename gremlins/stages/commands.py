@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from subprocess import Popen
-from typing import IO
 
 from gremlins.clock import SystemClock
 from gremlins.files import make_private_dir
 from gremlins.processes.children import command_env, start, terminate_group, without_callers_own
+from gremlins.processes.output import BoundedOutput, open_private
 from gremlins.redaction import Redactor
 from gremlins.repository.git import some_of
 from gremlins.repository.interrupted import snapshot_around_commands
@@ -91,7 +91,7 @@ def run_command(command: str, context: StageContext, *, timeout: float, log_name
     make_private_dir(context.artifacts)
     output = context.artifacts / log_name
     try:
-        with _open_private(output) as file, _running(command, context, file) as child:
+        with BoundedOutput(output) as kept, _running(command, context, kept.fd) as child:
             timed_out = not _wait(child, context, timeout)
             if timed_out:
                 terminate_group(child.pid, clock=SystemClock(), grace=GRACE)
@@ -105,18 +105,14 @@ def run_command(command: str, context: StageContext, *, timeout: float, log_name
     return CommandResult(shown, code, redact.message(_tail(output)), timeout if timed_out else seconds, timed_out)
 
 
-def _open_private(path: Path) -> IO[bytes]:
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
-
-
 @contextmanager
-def _running(command: str, context: StageContext, output: IO[bytes]) -> Iterator[Popen[bytes]]:
+def _running(command: str, context: StageContext, output: int) -> Iterator[Popen[bytes]]:
     """The command as a child in its own group, holding the work lock; nothing of the group outlives the block."""
     with context.session.enclosed(command) as argv:
         yield from _started(argv, context, output)
 
 
-def _started(argv: Sequence[str], context: StageContext, output: IO[bytes]) -> Iterator[Popen[bytes]]:
+def _started(argv: Sequence[str], context: StageContext, output: int) -> Iterator[Popen[bytes]]:
     session = context.session
     child = start(
         argv,
@@ -169,7 +165,7 @@ def mask_log(path: Path, redact: Redactor, *, most: int = MOST_LOG) -> None:
     masked = path.with_name(f"{path.name}.masked")
     size = path.stat().st_size
     changed = too_long = size > most
-    with path.open("rb") as old, _open_private(masked) as new:
+    with path.open("rb") as old, open_private(masked) as new:
         while part := old.read(min(1_000_000, most // 2)) + old.readline(100_000):
             text = part.decode(errors="surrogateescape")
             shown = redact.message(text)

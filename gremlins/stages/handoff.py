@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gremlins.clients.base import Answer
 from gremlins.errors import GremlinsError
+from gremlins.files import read_file
 from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.stages.asking import ask, corrected
 from gremlins.stages.base import StageContext, write_text
@@ -167,7 +168,7 @@ def _nothing_left(decision: Decision, context: StageContext) -> Done:
 def decision_in(folder: Path) -> Decision | None:
     """The decision of a round's handoff, or None before it."""
     try:
-        return Decision.model_validate_json((folder / DECISION).read_bytes())
+        return Decision.model_validate_json(read_file(folder / DECISION))
     except (OSError, ValidationError):
         return None
 

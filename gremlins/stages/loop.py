@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from gremlins.files import make_private_dir
+from gremlins.files import make_private_dir, read_file
 from gremlins.outcome import Bail, Done, Outcome
 from gremlins.records.calls import CallRecord, summarize
 from gremlins.repository.interrupted import snapshot_around_commands
@@ -84,7 +84,7 @@ def _newest_child_plan(round_: Round) -> str | None:
     for number in (round_.number, round_.number - 1):
         path = round_.shared / f"{name}-{number}" / CHILD_PLAN
         if path.is_file():
-            return path.read_text(errors="replace")
+            return read_file(path).decode(errors="replace")
     return None
 
 

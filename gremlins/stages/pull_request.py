@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gremlins.clients.base import Park, Wait
-from gremlins.files import make_private_dir, write_json
+from gremlins.files import make_private_dir, read_file, write_json
 from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.repository.github import GhFailed, GitHub, PullRequest, PushRefused, push
 from gremlins.repository.worktree import Worktree
@@ -92,7 +92,7 @@ class Waiting:
 
     def _known(self) -> dict[str, Any]:
         try:
-            return dict(json.loads(self.path.read_bytes()))
+            return dict(json.loads(read_file(self.path)))
         except (OSError, ValueError, TypeError):
             return {}
 

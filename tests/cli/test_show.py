@@ -62,12 +62,12 @@ def test_nothing_in_a_log_moves_the_cursor(root: Root, capsys: pytest.CaptureFix
 def test_a_followed_log_gives_whole_lines_only(tmp_path: Path) -> None:
     path = tmp_path / "log"
     reader = LogReader(path)
-    assert reader.new_lines(whole=False) == []
+    assert list(reader.new_lines(whole=False)) == []
     path.write_text("one\ntw")
-    assert reader.new_lines(whole=False) == ["one"]
+    assert list(reader.new_lines(whole=False)) == ["one"]
     path.write_text("one\ntwo\n")
-    assert reader.new_lines(whole=False) == ["two"]
-    assert reader.new_lines(whole=False) == []
+    assert list(reader.new_lines(whole=False)) == ["two"]
+    assert list(reader.new_lines(whole=False)) == []
 
 
 def test_following_ends_with_the_gremlin(root: Root) -> None:

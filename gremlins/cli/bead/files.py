@@ -12,8 +12,12 @@ from gremlins.cli.current_project import Here
 from gremlins.cli.out import dump, note, say
 from gremlins.clock import rfc3339
 from gremlins.errors import GremlinsError
+from gremlins.files import read_given
 from gremlins.fleet.beads.interchange import Imported, exported, import_text
 from gremlins.fleet.beads.store.interface import Query
+
+LARGEST_IMPORT = 2**28
+"""Bytes."""
 
 
 def export(
@@ -48,7 +52,7 @@ def import_(
 
 def _read(file: str) -> bytes:
     try:
-        return Path(file).read_bytes()
+        return read_given(file, LARGEST_IMPORT)
     except OSError as error:
         raise GremlinsError(f"{file} cannot be read: {error.strerror}") from None
 

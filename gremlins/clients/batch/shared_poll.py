@@ -19,7 +19,7 @@ from gremlins.clients.batch.waiter import FRESH_SHARE, NOTHING_LEARNED, NOTHING_
 from gremlins.clients.transport import ApiFailure
 from gremlins.clock import Clock, SystemClock
 from gremlins.errors import GremlinsError
-from gremlins.files import make_private_dir, write_replacing
+from gremlins.files import make_private_dir, read_file, write_replacing
 from gremlins.processes.credentials import take_over
 from gremlins.processes.locks import locked
 from gremlins.records.wait import read_wait
@@ -62,7 +62,7 @@ class AccountPoll:
 
     def must_pause(self, now: float) -> bool:
         try:
-            return 0 < float(json.loads(self.pause_file.read_bytes())) - now <= RETRY_AFTER_CEILING
+            return 0 < float(json.loads(read_file(self.pause_file))) - now <= RETRY_AFTER_CEILING
         except (OSError, ValueError, TypeError, RecursionError):
             return False
 
@@ -81,7 +81,7 @@ class AccountPoll:
             if path.name == gremlin_id or path.name.startswith("."):
                 continue
             try:
-                calls = [(str(batch_id), float(at)) for batch_id, at in json.loads(path.read_bytes())]
+                calls = [(str(batch_id), float(at)) for batch_id, at in json.loads(read_file(path))]
             except (OSError, ValueError, TypeError, RecursionError):
                 continue
             if all(now - at > FORGET_AFTER for _, at in calls):
@@ -136,7 +136,7 @@ class PollAnswer:
 
 def _fresh_answer(account: AccountPoll, now: float, fresh: float) -> PollAnswer | None:
     try:
-        answer = json.loads(account.answer.read_bytes())
+        answer = json.loads(read_file(account.answer))
         found = PollAnswer(float(answer["at"]), dict(answer["batches"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

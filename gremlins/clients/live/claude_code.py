@@ -159,7 +159,8 @@ class ClaudeCode(ProcessAgent[ClaudeStream]):
         for name in INSTRUCTIONS:
             path = self.session.worktree / name
             if path.is_file() and path.resolve().is_relative_to(self.session.worktree.resolve()):
-                text = path.read_bytes()[:INSTRUCTIONS_LIMIT].decode("utf-8", "replace")
+                with path.open("rb") as file:
+                    text = file.read(INSTRUCTIONS_LIMIT).decode("utf-8", "replace")
                 return f"The project's own instructions ({name}):\n\n{text}"
         return ""
 

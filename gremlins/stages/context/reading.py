@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+from gremlins.files import read_file
 from gremlins.repository.git import Git
 from gremlins.repository.sparse import read_left_out
 from gremlins.stages.context.corpus import Corpus, SourceFile, count_identifiers
@@ -77,7 +78,7 @@ class Files:
             if found.st_size > LARGEST_FILE:
                 self.left_out[path] = f"{found.st_size:,} bytes"
                 return None
-            return place.read_bytes() if self._is_inside(place.parent) else None
+            return read_file(place) if self._is_inside(place.parent) else None
         except OSError:
             return self._outside_cone.get(path)
 

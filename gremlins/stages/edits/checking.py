@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import assert_never
 
+from gremlins.files import read_file
 from gremlins.masking import MASK
 from gremlins.repository.git import Git, Sha
 from gremlins.repository.sparse import left_out, read_one
@@ -259,7 +260,7 @@ class _Files:
                 raise Misfit("it is a symbolic link, which this file system holds as a file")
             if path not in self.where.modes and self._is_ignored(path):
                 raise Misfit("git ignores this file, so it is not the repository's")
-            return place.read_bytes()
+            return read_file(place)
         except (FileNotFoundError, NotADirectoryError):
             sha = self.outside_cone.get(path)
             return None if sha is None else read_one(Git(self.root), path, sha)
