@@ -394,13 +394,13 @@ class _Freezer:
         target = (root / prompt).resolve()
         if not target.is_relative_to(root) or ".git" in target.relative_to(root).parts:
             raise ConfigError(f"prompt `{prompt}` lies outside the repository", file=file, line=line)
-        if not target.exists():
+        if not target.exists() or target.is_dir():
             raise ConfigError(f"no prompt file `{prompt}` in the repository", file=file, line=line)
         if target != Path(os.path.normpath(root / prompt)):
             raise ConfigError(
                 f"prompt `{prompt}` is a link; a prompt is a file of the repository", file=file, line=line
             )
-        if Git(root).answer("check-ignore", "--quiet", "--", str(target)) is not None:
+        if Git(root).attempt("check-ignore", "--quiet", "--", str(target)).returncode == 0:
             raise ConfigError(f"git ignores prompt `{prompt}`: it is not the repository's", file=file, line=line)
         try:
             text = read_file(target, MAX_PROMPT_BYTES).decode()
