@@ -83,9 +83,10 @@ def room_to_start(work: Work, day: DayLedger, expected: float, now: float, polic
     next_usd = f"the next attempt is expected to cost ${expected:.4f}"
     if policy.per_bead is not None:
         cost = sum(attempt_usd(a) for a in work.attempts)
-        if cost + expected > policy.per_bead + 1e-9:
+        if cost >= policy.per_bead or cost + expected > policy.per_bead + 1e-9:
             return _capped("spend.per_bead", policy.per_bead, f"${cost:.4f} spent so far, {next_usd}")
-    if policy.per_day is not None and day.taken_usd + expected > policy.per_day + 1e-9:
+    taken = day.taken_usd
+    if policy.per_day is not None and (taken >= policy.per_day or taken + expected > policy.per_day + 1e-9):
         return _capped("spend.per_day", policy.per_day, f"{today(day)}, {next_usd}", day_of(now) + 86400.0)
     return None
 
