@@ -75,8 +75,8 @@ class KillPoints:
         self.reached: list[str] = []
         self.fd = os.open(trace, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600) if trace else None
         self.write, self.fstat = os.write, os.fstat
-        self.waiting: set[int] = set()
-        """Sockets that have sent and not received yet: only the first bytes of an answer are a point."""
+        self.waiting: dict[int, str] = {}
+        """What sockets have sent that have not received yet: only the first bytes of an answer are a point."""
 
     def reach(self, what: str) -> None:
         if self.only and what.split(maxsplit=1)[0] not in self.only:
@@ -142,11 +142,11 @@ class KillPoints:
     def _of_sockets(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def counted(sock: Any, *args: Any, **more: Any) -> Any:
             if name.startswith("send"):
-                self.reach(f"{name} {_first_line(args[0])}")
-                self.waiting.add(sock.fileno())
-            elif sock.fileno() in self.waiting:
-                self.reach(name)
-                self.waiting.discard(sock.fileno())
+                line = _first_line(args[0])
+                self.reach(f"send {line}")
+                self.waiting.setdefault(sock.fileno(), line)
+            elif line := self.waiting.pop(sock.fileno(), ""):
+                self.reach(f"answer to {line}")
             return real(sock, *args, **more)
 
         return counted

@@ -177,7 +177,8 @@ if any("gremlins" in word for word in sys.orig_argv):
     import kill_points
     kill_points.install_from(os.environ)
 """
-STEPS = ["recv", "send POST /v1/messages/batches HTTP/1.1"]
+POST = "POST /v1/messages/batches HTTP/1.1"
+STEPS = [f"answer to {POST}", f"send {POST}"]
 
 
 @pytest.mark.installed
@@ -192,7 +193,7 @@ def test_the_installed_command_killed_before_it_hears_that_its_batch_was_made_so
     steps = [line.split(maxsplit=1) for line in trace.read_text().splitlines()]
     killed = [pid for pid, words in steps if words.strip() == step]  # `launch` goes on beside the killed process
     assert [words.strip() for pid, words in steps if pid in killed][-1] == step
-    assert len(sandbox.simulator.batches) == (step == "recv")
+    assert len(sandbox.simulator.batches) == (step == STEPS[0])
     sandbox.ok("rescue", "g")
     sandbox.until("g", "finished")
     billed_once(sandbox)
