@@ -30,6 +30,8 @@ from gremlins.processes.locks import locked
 from gremlins.repository.git import Git
 
 FOLDER = ".gremlins"
+BESIDE = (".worktreeinclude",)
+"""Files of the root that are asked about too: this one says which ignored files of a person are copied."""
 PATIENCE = 10.0
 """Seconds to wait for another process that writes `trust.json`."""
 MOST_BYTES = 4 * 1024 * 1024
@@ -65,10 +67,11 @@ def _digest(path: str, content: bytes) -> str:
 
 
 def brought_files(root: Path) -> list[BroughtFile]:
-    """The files of `.gremlins/` in a working tree. Raises Conflict where there are too many, or too much."""
+    """The files to ask about: `.gremlins/` and those beside it. Raises Conflict if they are too many or too big."""
     found: list[BroughtFile] = []
     left = MOST_BYTES
-    for path in sorted(_walk(root / FOLDER)):
+    included = [path for name in BESIDE if (path := root / name).is_file()]
+    for path in [*included, *sorted(_walk(root / FOLDER))]:
         left -= path.stat().st_size
         if left < 0 or len(found) == MOST_FILES:
             raise Conflict(f"{root / FOLDER} holds more than {MOST_FILES} files or {MOST_BYTES // 2**20} MB")

@@ -61,6 +61,12 @@ def test_yes_is_for_one_project_and_one_content(upstream: Repo, home: Home, tmp_
     assert asked(one, home) == [".gremlins/prompts/plan.md"]
 
 
+def test_a_list_of_ignored_files_to_copy_is_asked_about(upstream: Repo, home: Home, tmp_path: Path) -> None:
+    upstream.commit({".worktreeinclude": ".env\n"})
+    repo = cloned(upstream, tmp_path / "clone")
+    assert asked(repo, home) == [".worktreeinclude", PIPELINE]
+
+
 def own_commit(repo: Repo, upstream: Repo) -> None:
     repo.commit({PIPELINE: "stages: [plan]\n"})
 
