@@ -159,6 +159,8 @@ with warnings.catch_warnings():
             (), description="ignored files copied into a fresh worktree, as patterns of .gitignore"
         )
 
+        submodules: bool = Field(False, description="fill submodules of a worktree from the repository's own store")
+
         @field_validator("setup", "copy", mode="before")
         @classmethod
         def _one(cls, value: object) -> object:

@@ -40,7 +40,7 @@ LAYER_OF = {name: height for height, names in enumerate(LAYERS) for name in name
 INSIDE: dict[str, list[set[str]]] = {
     "processes": [{"children", "interrupt", "locks"}, {"credentials", "ending", "notify", "output", "sandbox"},
                   {"spawn"}],
-    "repository": [{"git", "protected"}, {"enclosed", "github", "inclusion", "merging", "persons_tree"},
+    "repository": [{"git", "protected"}, {"enclosed", "github", "inclusion", "merging", "persons_tree", "submodules"},
                    {"landing", "worktree"},
                    {"folder", "interrupted", "project", "sparse"}, {"trust"}],
     "records": [{"claims", "format", "journal", "prices"}, {"gremlin", "stop_request", "wait"},

@@ -101,10 +101,10 @@ def _tell_what_it_lacks(record: Gremlin, home: Home) -> None:
 def _tell_of_submodules(record: Gremlin, home: Home) -> None:
     from gremlins.pipeline.freezing import read_frozen
 
-    if read_frozen(home.gremlin(record.id).frozen).settings.worktree.setup:
+    if read_frozen(home.gremlin(record.id).frozen).settings.worktree.submodules:
         return
     if found := Git(Path(record.worktree)).empty_submodules():
-        fills = '`worktree.setup = ["git submodule update --init"]` in .gremlins/config.toml fills them'
+        fills = "`worktree.submodules = true` in .gremlins/config.toml fills them"
         note(f"note: submodules are empty in the worktree of {record.id}: {', '.join(found[:5])}; {fills}")
 
 

@@ -40,7 +40,7 @@ def beyond_a_model(
         return Failed("environment", f"{said}; {advice}", exit_code=failure.exit_code)
     empty = [path for path in context.worktree.git.empty_submodules() if path in failure.tail]
     if empty:
-        advice = "git leaves submodules empty in a worktree: `worktree.setup` can run `git submodule update --init`"
+        advice = "git leaves submodules empty in a worktree: the setting `worktree.submodules = true` fills them"
         return Failed("environment", f"{said}; {', '.join(empty)} is empty, for {advice}", exit_code=failure.exit_code)
     if first and context.session.attempt(context.path) == 1 and _fails_on_the_base(failure, commands, context, timeout):
         return Bail("environment", f"{said}; it fails in the same way on the base commit, without the change")

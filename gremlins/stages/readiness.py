@@ -1,4 +1,4 @@
-"""Makes a worktree ready to work in, once: the person's ignored files that are to be copied, then the setup commands.
+"""Makes a worktree ready to work in, once: submodules, the person's ignored files to copy, then the setup commands.
 
 A file in the worktree's own git directory says that it is done, so that it is done again in a worktree made anew.
 """
@@ -10,6 +10,7 @@ import json
 from gremlins.files import write_atomic
 from gremlins.outcome import Failed
 from gremlins.repository.inclusion import include_files
+from gremlins.repository.submodules import fill_submodules
 from gremlins.stages.base import StageContext
 from gremlins.stages.commands import failure_sentence, first_failure
 from gremlins.stages.spec import AgentStage, Exec, LoopStage, Stage, Verify
@@ -38,6 +39,12 @@ def make_ready(context: StageContext) -> Failed | None:
     """Copy and set up, unless that was done. Its failure is the machine's or the project's, never the task's."""
     wanted = context.settings.worktree
     mark, content = context.worktree.git.git_dir() / DONE, json.dumps([wanted.setup, wanted.copy])
+    if wanted.submodules and (missing := fill_submodules(context.worktree.git)):
+        return Failed(
+            "environment",
+            f"submodules are not in the local store: {', '.join(missing[:5])}; `git submodule update --init` in "
+            f"{context.worktree.repo} fetches them",
+        )
     if mark.is_file() and mark.read_text() == content:
         return None
     try:

@@ -228,7 +228,7 @@ def test_a_launch_says_that_submodules_are_empty(sandbox: Sandbox) -> None:
     sandbox.repo.git("update-index", "--add", "--cacheinfo", f"160000,{sandbox.repo.head()},lib")
     sandbox.repo.git("commit", "--quiet", "-m", "a submodule")
     assert "submodules are empty in the worktree of g: lib;" in sandbox.run("launch", "mine", "--id", "g").err
-    sandbox.repo.write({".gremlins/config.toml": "worktree.setup = ['true']\n"})
+    sandbox.repo.write({".gremlins/config.toml": "worktree.submodules = true\n"})
     assert "submodules" not in sandbox.run("launch", "mine").err
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
+from gremlins.fleet.land import land
 from gremlins.processes.children import without_callers_own
 from gremlins.records.gremlin import Bailed, FailedGremlin, Finished
-from tests.conftest import Repo
+from tests.conftest import Repo, make_repo
+from tests.in_process import InProcessSandbox
 from tests.stages.conftest import MakeScripted
 
 FIX = {"edits": [{"path": "calc.py", "old": "return a - b", "new": "return a + b"}], "summary": "add adds"}
@@ -49,8 +53,39 @@ def test_an_empty_submodule_that_a_check_needs_is_named_and_no_model_is_asked(sc
     assert isinstance(status, FailedGremlin)
     assert status.failure == "environment"
     assert "lib is empty" in status.reason
-    assert "git submodule update --init" in status.reason
+    assert "worktree.submodules" in status.reason
     assert len(it.simulator.batches) == 1
+
+
+def with_submodule(it: InProcessSandbox, tmp_path: Path) -> None:
+    library = make_repo(tmp_path / "library")
+    library.commit({"needed.txt": "here\n"})
+    allow = ("-c", "protocol.file.allow=always")
+    it.repo.git(*allow, "submodule", "--quiet", "add", "--name", "the lib", str(library.path), "lib")
+    it.repo.commit({".gremlins/config.toml": "[worktree]\nsubmodules = true\n"})
+    library.path.rename(tmp_path / "gone")  # nothing may be fetched
+
+
+def test_submodules_are_filled_from_the_local_store(scripted: MakeScripted, tmp_path: Path) -> None:
+    it = scripted(FIX)
+    with_submodule(it, tmp_path)
+    before = it.repo.git("config", "--list", "--local"), it.repo.git("submodule", "status")
+    gremlin = it.make(pipeline("cat lib/needed.txt"))
+    assert isinstance(it.run(gremlin).status, Finished)
+    assert (it.repo.git("config", "--list", "--local"), it.repo.git("submodule", "status")) == before
+    land(it.home, gremlin, clock=it.clock)
+    assert not it.worktree(gremlin).exists()
+    assert it.repo.git("submodule", "status") == before[1]
+
+
+def test_a_submodule_that_is_not_in_the_store_is_named(scripted: MakeScripted, tmp_path: Path) -> None:
+    it = scripted(FIX)
+    with_submodule(it, tmp_path)
+    it.repo.git("submodule", "--quiet", "deinit", "--force", "lib")
+    shutil.rmtree(it.repo.path / ".git" / "modules")
+    status = it.run(it.make(pipeline("cat lib/needed.txt"))).status
+    assert isinstance(status, FailedGremlin)
+    assert "not in the local store: lib" in status.reason
 
 
 def test_a_check_that_fails_the_same_on_the_base_asks_a_person_not_a_model(scripted: MakeScripted) -> None:
