@@ -21,6 +21,7 @@ from gremlins.records.format import encoded
 from gremlins.records.gremlin import Gremlin, Parked, Relocation, Running, RunStore
 from gremlins.repository.git import Git
 from gremlins.repository.project import find_project
+from gremlins.repository.trust import carry_over
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def relocate(home: Home, old: Path, here: Path, clock: Clock) -> Relocated:
     if home.beads.exists():
         with SqliteStore(home.beads) as store_of_beads:
             beads = store_of_beads.rename_project(sorted(names - {str(new)}), str(new))
+    carry_over(home, names - {str(new)}, str(new))
     trees = [place.path for place in git.checkouts()]
     left = [f"{record.id} began at a commit that is not here" for record in meant if record not in known]
     told = []

@@ -177,12 +177,22 @@ def _read(home: Home) -> dict[str, list[str]]:
         raise CorruptRecord(path, f"{error}; without it every repository is asked about again") from None
 
 
+def carry_over(home: Home, old: Iterable[str], new: str) -> None:
+    """What was said yes to under a project's old names holds under its new one."""
+    known = _read(home)
+    if digests := {digest for name in old for digest in known.get(name, [])}:
+        _write(home, new, digests)
+
+
 def _remember(home: Home, project: str, files: Iterable[BroughtFile]) -> None:
     make_private_dir(home.root)
+    _write(home, project, {file.digest for file in files})
+
+
+def _write(home: Home, project: str, digests: set[str]) -> None:
     with locked(home.root / "trust.lock", clock=SystemClock(), patience=PATIENCE) as mine:
         if not mine:
             raise Conflict(f"another process holds {home.root / 'trust.lock'}")
         kept = _read(home)
-        digests = {*kept.get(project, []), *(file.digest for file in files)}
-        kept[project] = sorted(digests)
+        kept[project] = sorted({*kept.get(project, []), *digests})
         write_atomic(_file(home), json.dumps({"schema": 1, "projects": kept}, indent=1) + "\n")

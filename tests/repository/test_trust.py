@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from gremlins.clock import SystemClock
 from gremlins.errors import Conflict, CorruptRecord
+from gremlins.fleet.relocate import relocate
 from gremlins.paths import Home
 from gremlins.repository.trust import Untrusted, asked_about, check_trust, trust
 from tests.conftest import Repo, make_repo
@@ -180,6 +182,14 @@ def test_the_answer_stays_when_the_commit_is_no_longer_in_the_reflog(home: Home,
     assert asked(repo, home) == []
     repo.git("reflog", "expire", "--expire=all", "--all")
     assert asked(repo, home) == []
+
+
+def test_the_answer_moves_with_the_repository(upstream: Repo, home: Home, tmp_path: Path) -> None:
+    repo = cloned(upstream, tmp_path / "clone")
+    trust(repo.path, repo.path, home)
+    repo.path.rename(tmp_path / "moved")
+    relocate(home, repo.path, tmp_path / "moved", SystemClock())
+    assert asked(Repo(tmp_path / "moved"), home) == []
 
 
 def test_too_much_is_refused(upstream: Repo, home: Home, tmp_path: Path) -> None:
