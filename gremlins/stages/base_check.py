@@ -22,7 +22,7 @@ from gremlins.stages.readiness import make_ready
 
 NOT_RUNNABLE = frozenset({126, 127})
 """What a shell returns for a command that cannot be run, and for one that is not there."""
-_VARYING = re.compile(r"0x[0-9a-f]+|\d+([.:]\d+)*|/\S*/worktrees/[^/\s]+")
+_VARYING = re.compile(r"0x[0-9a-f]+|\d+([.:]\d+)*|/\S{0,300}/worktrees/[^/\s]+")
 """What differs between two runs of one failure: addresses, counts, times, the worktree's own path."""
 
 
