@@ -100,7 +100,7 @@ class Home(NamedTuple):
         return home
 
     def _refuse_others(self) -> None:
-        """What is in it decides which commands run."""
+        """Its content decides which commands run."""
         with contextlib.suppress(OSError):
             if self.root.stat().st_mode & 0o022:
                 raise NotReady(f"others can write to the state root {self.root}", hint=f"chmod go-w {self.root}")

@@ -58,7 +58,7 @@ class Redactor:
         return text
 
     def message(self, text: str) -> str:
-        """`text`, for logs and error messages: whatever looks like a credential is hidden too."""
+        """`text`, for logs and error messages: all that looks like a credential is hidden too."""
         text = self.text(text)
         for pattern, replacement in _LOOKS_SECRET:
             text = pattern.sub(replacement, text)

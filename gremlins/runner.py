@@ -322,7 +322,7 @@ class Run:
         )
 
     def _booked(self) -> None:
-        """What a live call has cost so far is shown while it goes on."""
+        """Show the cost of a live call while it goes on."""
         self.save()
 
     @contextlib.contextmanager

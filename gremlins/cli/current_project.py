@@ -51,7 +51,7 @@ class Here:
 
     @cached_property
     def policy(self) -> Policy:
-        """The settings, as the running loop's options override them: whoever asks gets the loop's judgement."""
+        """The settings, as the running loop's options override them: every verb gets the loop's judgement."""
         return self.policy_with()
 
     def policy_with(self, **options: Any) -> Policy:

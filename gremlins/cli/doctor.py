@@ -47,7 +47,7 @@ def as_json(health: Health) -> dict[str, object]:
 
 
 def _tell(health: Health, *, every_setting: bool) -> None:
-    """What is well, then the settings, then the problems, and the verdict."""
+    """Print good news first, then the settings, then the problems, and the verdict."""
     width = max(len(check.name) for check in health.checks)
     checks = sorted(health.checks, key=lambda check: ORDER.index(check.verdict))
     well = [check for check in checks if check.verdict in ("ok", "info")]

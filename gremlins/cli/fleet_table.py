@@ -112,7 +112,7 @@ class Block(NamedTuple):
 
 
 def grouped(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """The rows by group. Within one they keep their order, whatever their states become."""
+    """The rows by group. Within one they keep their order when their states change."""
     found: dict[str, list[Row]] = {name: [] for name in GROUPS}
     for row in rows:
         found[group_of(row)].append(row)

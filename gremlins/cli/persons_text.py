@@ -35,7 +35,7 @@ def read_text(given: str | None, *, quoted: str) -> str:
 
 
 def _edited(quoted: str) -> str:
-    """What a person writes in `$VISUAL` or `$EDITOR`, without the quoted lines."""
+    """The text that a person writes in `$VISUAL` or `$EDITOR`, without the quoted lines."""
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     head = "".join(f"{COMMENT}{line}\n" for line in quoted.splitlines())
     with tempfile.TemporaryDirectory(prefix="gremlins-") as folder:

@@ -91,7 +91,7 @@ def try_to_land(
     mode: Literal["squash", "ff"] = "squash",
     into: str | None = None,
 ) -> Landing:
-    """What `land` would do, with nothing changed. Raises what `land` raises."""
+    """The landing that `land` would make, with nothing changed. Raises what `land` raises."""
     _refuse_unless_finished(home, gremlin_id, clock)
     record = _finished(RunStore(home, clock), gremlin_id)
     place = _landing_place(record, into)

@@ -54,7 +54,7 @@ def observe(folder: str, *, holder_of_the_over: bool = True) -> Observed:
 
 
 def _as_booked(folder: str, record: Gremlin) -> tuple[Gremlin, tuple[ParkedCall, ...]]:
-    """What a process that was killed left behind: its record with the cost of its calls, and those that are or may be
+    """The remains of a killed process: its record with the cost of its calls, and those that are or may be
     with the API. The calls are the truth: it may have died before it wrote the record."""
     from gremlins.records.calls import Ledger, outstanding, summarize  # 10 ms that only such a gremlin needs
 

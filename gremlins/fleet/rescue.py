@@ -234,7 +234,7 @@ def _refuse_unseen(gremlin_id: str, call: BatchCall) -> None:
 def _may_be_paid_twice(
     calls: list[BatchCall], unseen: list[BatchCall], record: Gremlin, again: list[str]
 ) -> Iterator[str]:
-    """What is asked anew although it may have been billed already."""
+    """The calls that are asked anew although they may have been billed already."""
     for call in calls:
         if call.key.top_stage not in again or call.key.attempt != record.attempt_of(call.key.stage):
             continue

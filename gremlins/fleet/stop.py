@@ -37,7 +37,7 @@ class StopResult:
 
     @property
     def pending_on(self) -> str:
-        """What has not ended yet."""
+        """The parts that have not ended yet."""
         waits = getattr(self.row.record.status, "calls", ())
         return self.row.life.reason or ("its batch has not ended yet" if waits else "its process has not ended yet")
 

@@ -56,7 +56,7 @@ class _Scope:
 def room(
     home: Home, record: Gremlin, caps: SpendSettings, worst_usd: float | None, now: datetime
 ) -> Iterator[Granted | Occupied | Failed]:
-    """Whether a call that may cost `worst_usd` may be sent now. The block writes its reservation.
+    """Decide if a call that may cost `worst_usd` may be sent now. The block writes its reservation.
 
     Yields a failure of class credit if the cap is reached, or if what is left is less than the call may cost.
     """

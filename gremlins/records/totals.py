@@ -1,4 +1,4 @@
-"""What each gremlin has cost by UTC day, and what its outstanding calls may cost at worst. Sums over call records.
+"""Costs of each gremlin by UTC day, and the worst case of its outstanding calls. Sums over call records.
 
 The sums are cached in one file, each with the change time of the gremlin's folder of calls: a record is only ever
 replaced by a rename into that folder. A sum whose folder changed just before it was read is read again.
@@ -101,7 +101,7 @@ class Totals:
             write_atomic(self._path, msgspec.json.encode(self._cache))
 
     def today(self, now: datetime) -> Day:
-        """What all gremlins have cost on the UTC day of `now`, removed ones included."""
+        """The cost of all gremlins on the UTC day of `now`, removed ones included."""
         found, name = Day(), day_name(now)
         for total in self.all():
             if name in total.days:

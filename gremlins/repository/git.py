@@ -332,7 +332,7 @@ class Git:
         return [line[3:] for line in shown]
 
     def uncommitted(self) -> list[str]:
-        """What is in the tree and in no commit: changed files, and new ones (a new folder is one name)."""
+        """Files of the tree that are in no commit: changed ones, and new ones (a new folder is one name)."""
         shown = self.names(
             "status", "--porcelain", "-z", "--no-renames", "--untracked-files=normal", "--ignore-submodules=dirty",
             "--", ":(top)", ":(top,exclude).gremlins",

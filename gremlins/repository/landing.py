@@ -35,7 +35,7 @@ class LandedCommit:
     by_hand: bool = False
     """The target had it already: a person merged it."""
     left: tuple[str, ...] = ()
-    """What could not be cleared away after the landing."""
+    """Things that could not be cleared away after the landing."""
 
 
 def land(
@@ -68,7 +68,7 @@ def land(
 def try_landing(
     repo: Path, branch: str, base: str, *, token: str, mode: Mode = "squash", into: str | None = None
 ) -> LandedCommit:
-    """What `land` would do, found without changing anything; its commit exists nowhere. Raises what `land` raises."""
+    """The landing that `land` would make, with nothing changed; its commit exists nowhere. Raises as `land` does."""
     with _objects_aside(Git(repo)) as git:
         target = _target(git, branch, into)
         place = _checked_out(git, target)

@@ -178,7 +178,7 @@ def _read(home: Home) -> dict[str, list[str]]:
 
 
 def carry_over(home: Home, old: Iterable[str], new: str) -> None:
-    """What was said yes to under a project's old names holds under its new one."""
+    """Let the answers given under a project's old names hold under its new one."""
     known = _read(home)
     if digests := {digest for name in old for digest in known.get(name, [])}:
         _write(home, new, digests)

@@ -409,7 +409,7 @@ def tree_of_files(git: Git, start: Sha, *, leave_out: re.Pattern[str] = _TOOL_FI
 def changed_files(
     git: Git, start: Sha, env: Mapping[str, str], *, leave_out: re.Pattern[str] = _TOOL_FILES
 ) -> tuple[list[str], list[str]]:
-    """What the worktree has otherwise than `start`: tracked files that are gone, and files that changed or are new.
+    """The differences of the worktree to `start`: tracked files that are gone, and files that changed or are new.
 
     env: a scratch index of `start`.
     """

@@ -21,9 +21,9 @@ from gremlins.stages.commands import CommandResult, failure_sentence, first_fail
 from gremlins.stages.readiness import make_ready
 
 NOT_RUNNABLE = frozenset({126, 127})
-"""What a shell returns for a command that cannot be run, and for one that is not there."""
+"""Exit codes of a shell for a command that cannot be run, and for one that is not there."""
 _VARYING = re.compile(r"0x[0-9a-f]+|\d+([.:]\d+)*|/\S{0,300}/worktrees/[^/\s]+")
-"""What differs between two runs of one failure: addresses, counts, times, the worktree's own path."""
+"""The differences between two runs of one failure: addresses, counts, times, the worktree's own path."""
 
 
 def beyond_a_model(
@@ -82,5 +82,5 @@ def _run_on_the_base(commands: Sequence[str], context: StageContext, timeout: fl
 
 
 def _fingerprint(failure: CommandResult) -> dict[str, object]:
-    """What two runs of the same failure have in common."""
+    """The part that two runs of the same failure have in common."""
     return {"command": failure.command, "exit_code": failure.exit_code, "output": _VARYING.sub("#", failure.tail)}

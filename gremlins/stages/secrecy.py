@@ -34,7 +34,7 @@ _FIXTURES = re.compile(
 
 @dataclass(frozen=True)
 class Screened:
-    """What may be shown of a file; None: nothing. `why` is empty if that is the file as it is."""
+    """The part of a file that may be shown; None: nothing. `why` is empty if that is the file as it is."""
 
     text: str | None
     why: str = ""
@@ -55,7 +55,7 @@ def secret_name(path: str) -> bool:
 
 
 def screen(path: str, text: str) -> Screened:
-    """What may be shown of a file with this content. Its lines keep their numbers."""
+    """The part that may be shown of a file with this content. Its lines keep their numbers."""
     name = path.rsplit("/", 1)[-1]
     if secret_name(path):
         if _ASSIGNMENTS.fullmatch(name):

@@ -38,7 +38,7 @@ NOTES = typer.Option(None, "--notes", help="Further notes.")
 DEFER = typer.Option(None, "--defer", metavar="WHEN", help="Not before: RFC 3339, a date, +2h, +3d, tomorrow.")
 DUE = typer.Option(None, "--due", metavar="WHEN", help="When it should be done.")
 TASK_FIELDS = frozenset({"title", "description", "design", "acceptance_criteria", "notes"})
-"""What a gremlin gets of its bead."""
+"""The fields of a bead that its gremlin gets."""
 EXTERNAL = typer.Option(None, "--external-ref", help="Its name in another tracker, like gh-9.")
 
 

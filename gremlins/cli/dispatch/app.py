@@ -176,7 +176,7 @@ def _loop(crew: Crew, options: dict[str, Any], *, until_idle: bool) -> int:
 
 @dataclass
 class Tally:
-    """What a run of the loop has done."""
+    """The summary of a run of the loop."""
 
     started: int = 0
     ends: Counter[str] = field(default_factory=Counter)

@@ -70,7 +70,7 @@ class Turns:
         return {**record.request, "messages": [message for messages in added for message in messages]}
 
     def _on_record(self, turn: int, messages: list[Any]) -> int:
-        """How many of these messages the records of earlier turns hold."""
+        """The number of these messages that the records of earlier turns hold."""
         earlier = self.records.of_turn(turn - 1)
         if not earlier:
             return 0

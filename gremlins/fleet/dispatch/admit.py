@@ -211,7 +211,7 @@ def _money(work: Work, world: World) -> Standing | None:
 
 
 def backs_off(work: Work, world: World) -> Standing | None:
-    """It waits after a failure, whatever else keeps it from starting."""
+    """It waits after a failure; something else may keep it from starting too."""
     policy = world.policy
     moment = eligible_at(work, initial=policy.backoff_initial, maximum=policy.backoff_max)
     failure = last_failure(work)

@@ -114,7 +114,7 @@ class ReadOnlyFleet(Protocol):
         """Spending of the state root now."""
 
     def first_call_usd(self) -> float:
-        """What the first call of the pipeline may cost at worst; 0 if it has no price or the pipeline is wrong."""
+        """The worst case of the pipeline's first call, in USD; 0 if it has no price or the pipeline is wrong."""
 
 
 class Fleet(ReadOnlyFleet, Protocol):

@@ -31,7 +31,7 @@ class Spending:
     today_usd: float = 0.0
     unpriced_calls: int = 0
     unpriced_usd: float = 0.0
-    """What caps count for today's unpriced calls."""
+    """The sum that caps count for today's unpriced calls."""
     cost: Mapping[str, float] = field(default_factory=dict)
     outstanding: Mapping[str, float] = field(default_factory=dict)
 

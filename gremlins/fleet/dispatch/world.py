@@ -31,7 +31,7 @@ class World:
     parked: int = 0
     day: DayLedger = field(default_factory=DayLedger)
     expected_usd: float = 0.0
-    """What the next attempt is expected to cost."""
+    """The expected cost of the next attempt."""
     outdated: frozenset[str] = frozenset()
     """Beads whose text was changed since the gremlin got it that would be rescued: a fresh one is started."""
     starts: Mapping[str, StartPoint] = field(default_factory=dict)

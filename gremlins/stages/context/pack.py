@@ -275,7 +275,7 @@ class _Builder:
         return [Shown(section, tokens)]
 
     def _notes(self, shown: Sequence[Shown]) -> list[Shown]:
-        """What the task names and is not shown, or not as it is; and what is in the best files that had no room."""
+        """Named files that are not shown as they are, and the symbols of the best files that had no room."""
         text = f"{self.subject.task}\n{self.subject.plan}"
         words = set(re.findall(r"[^\s`'\"()\[\]<>,;:]+", text))
         names = {word.rpartition("/")[2] for word in words}

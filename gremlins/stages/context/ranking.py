@@ -96,7 +96,7 @@ def named_files(corpus: Corpus, text: str) -> list[str]:
 FEWEST_OF_A_LOG = 3
 """So many places, each a path with a line, are a log and no list of files to change."""
 _BARE = re.compile(r"(?<![\w./\\-])\.?[\w-]{2,60}(?:\.(?!\w)|(?![\w./\\]))")
-"""What may be the name of a file without a suffix: Makefile, .gitignore."""
+"""Words that may be the name of a file without a suffix: Makefile, .gitignore."""
 
 
 def _module_mentions(corpus: Corpus, parts: Sequence[str], strength: float) -> list[Mention]:

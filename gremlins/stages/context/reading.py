@@ -29,7 +29,7 @@ class Files:
         self.root = root
         self.left_out: dict[str, str] = {}
         self.unreadable: dict[str, str] = {}
-        """What no text can be shown of: pictures, links. A person need not be told of each."""
+        """Files without a text to show: pictures, links. A person need not be told of each."""
         self._screened: set[str] = set()
         self._hidden: set[str] = set()
         self._inside: dict[Path, bool] = {}
@@ -89,7 +89,7 @@ class Files:
         return self._inside[folder]
 
     def _screen(self, path: str, text: str) -> str | None:
-        """What may be shown of a file, secrets masked."""
+        """The text of a file that may be shown, secrets masked."""
         self._screened.add(path)
         found = screen(path, text)
         if found.why:

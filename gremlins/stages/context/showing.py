@@ -34,8 +34,9 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Pack:
-    """What a model is shown. `text` goes into the prompt; the rest lists its contents for a person. `tokens` is
-    estimated.
+    """The text that a model is shown. `text` goes into the prompt; the rest lists its contents for a person.
+
+    `tokens` is estimated.
     """
 
     text: str
@@ -63,7 +64,7 @@ def estimate_tokens(text: str) -> int:
 
 
 def share_out(costs: Sequence[int], room: int) -> list[int]:
-    """How much of `room` each cost gets: all of it where that is no more than a fair share, else a fair share."""
+    """The share of `room` that each cost gets: all of it where that is no more than a fair share, else a fair share."""
     shares, left = [0] * len(costs), max(0, room)
     for done, number in enumerate(sorted(range(len(costs)), key=lambda at: (costs[at], at))):
         shares[number] = min(costs[number], left // (len(costs) - done))

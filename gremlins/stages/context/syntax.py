@@ -387,7 +387,7 @@ def _text(node: Any, source: bytes) -> str:
 
 
 def _imports(node: Any, source: bytes) -> Iterator[Import]:
-    """What one statement imports."""
+    """The imports of one statement."""
     match node.type:
         case "import_statement" if node.child_by_field_name("source") is None:
             for name in node.children_by_field_name("name"):

@@ -13,7 +13,7 @@ def indentation_of(line: str) -> str:
 
 
 def learn(pairs: Sequence[tuple[str, str]]) -> Reindent | None:
-    """How the file indents, from pairs of a line as the edit has it and as the file does. None: in no one way."""
+    """The indentation of the file, from pairs of a line in the edit and in the file. None: there is no one way."""
     known: dict[str, str] = {}
     for ours, theirs in pairs:
         if known.setdefault(indentation_of(ours), indentation_of(theirs)) != indentation_of(theirs):
@@ -37,7 +37,7 @@ def _indent(ours: str, known: dict[str, str], step: Reindent) -> str:
 
 
 def _step(known: dict[str, str]) -> Reindent:
-    """How a further level of indentation is written: in tabs or spaces, in the file's width."""
+    """A further level of indentation: in tabs or spaces, in the file's width."""
     for base, theirs in known.items():
         for ours, deeper in known.items():
             more, their_more = ours.removeprefix(base), deeper.removeprefix(theirs)
