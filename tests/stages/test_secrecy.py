@@ -6,6 +6,7 @@ import pytest
 
 from gremlins.masking import MASK
 from gremlins.stages.secrecy import screen, screen_diff, secret_name
+from tests.stages.conftest import MakeScripted
 
 LINE = "MIIEpAIBAAKCAQEA1c7+9z5Pad7OejecsQ0buFv3jkXc8m2Qwe1ZxyT4LpoMn5R7"
 KEY = f"-----BEGIN PRIVATE KEY-----\n{LINE}\n{LINE}\n-----END PRIVATE KEY-----\n"
@@ -81,3 +82,16 @@ def test_a_diff_shows_no_secret_on_either_side() -> None:
     assert not [secret for secret in (LINE, "hunter2", TOKEN) if secret in shown]
     assert f"-t = '{MASK}'\n+t = ''\n" in shown
     assert shown.count("diff --git") == 4
+
+
+def test_a_secret_in_a_task_a_plan_or_a_persons_answer_reaches_no_model(scripted: MakeScripted) -> None:
+    own = "correct-horse-battery"
+    it = scripted("Use it.", {"edits": [], "summary": "NOTHING TO DO: done"})
+    stages = "stages: [{type: plan, mode: batch}, {type: implement, mode: batch}]\n"
+    gremlin = it.make(stages, f"The token {TOKEN} and the password {own} are refused.")
+    it.run(gremlin, env={"DB_PASSWORD": own, "API_TOKEN": "token"})
+    prompts = "".join(request.params["messages"][0]["content"] for b in it.simulator.batches for request in b.requests)
+    assert "are refused" in prompts
+    assert "The token" in prompts  # a short value is an ordinary word
+    assert TOKEN not in prompts
+    assert own not in prompts
