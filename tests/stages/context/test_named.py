@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import os
 import subprocess
 import sys
 
@@ -14,6 +14,7 @@ from gremlins.stages.context.ranking import find_mentions
 from gremlins.stages.context.reading import Files
 from gremlins.stages.context.showing import share_out
 from tests.conftest import Repo
+from tests.time_limit import DEADLINE
 
 NOISE = {f"src/other/m{n}.py": f"def other_{n}():\n    return {n}\n" * 400 for n in range(30)}
 
@@ -145,14 +146,15 @@ def test_a_review_shows_a_part_of_every_patch(repo: Repo) -> None:
 
 
 @pytest.mark.soak
-def test_fifty_thousand_files_soak(repo: Repo) -> None:
+def test_fifty_thousand_files_stay_within_400_mb_soak(repo: Repo) -> None:
     body = "".join(f"def handle_request_{n}(session, payload):\n    return session.send({n})\n\n\n" for n in range(20))
-    repo.commit({f"src/pkg{n // 100}/module_{n}.py": f"VALUE_{n} = {n}\n{body}" for n in range(50_000)})
+    count = 50_000 if os.environ.get("GREMLINS_SOAK") else 2_000
+    repo.commit({f"src/pkg{n // 100}/module_{n}.py": f"VALUE_{n} = {n}\n{body}" for n in range(count)})
     script = (
-        "import sys; from pathlib import Path; from gremlins.stages.context.pack import *\n"
-        "build_pack(Path(sys.argv[1]), Subject('VALUE_1711 is wrong'), budget=60_000)"
+        "import resource, sys; from pathlib import Path; from gremlins.stages.context.pack import *\n"
+        "build_pack(Path(sys.argv[1]), Subject('VALUE_1711 is wrong'), budget=60_000)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
-    subprocess.run([sys.executable, "-c", script, str(repo.path)], check=True, timeout=300)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert used.ru_maxrss < 400 * 1024
-    assert used.ru_utime + used.ru_stime < 60  # with git's own, and all that ran before in this process
+    argv = [sys.executable, "-c", script, str(repo.path)]
+    done = subprocess.run(argv, check=True, timeout=DEADLINE, capture_output=True, text=True)
+    assert int(done.stdout) < 400 * 1024
