@@ -25,7 +25,8 @@ from gremlins.repository.git import Git, Sha
 
 OBJECTS = "objects-of-the-project"
 """Below the copy: where the sandbox shows the repository's objects."""
-_COPIED = ("HEAD", "config", "packed-refs", "shallow", "info", "refs", "reftable")
+_COPIED = ("HEAD", "config", "shallow", "info")
+_OF_A_WORKTREE = (b"refs/bisect/", b"refs/rewritten/", b"refs/worktree/")
 _SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 
@@ -70,32 +71,45 @@ def _private_git(worktree: Path, place: Path) -> Iterator[PrivateGit]:
     private = PrivateGit(common, Path(tempfile.mkdtemp(dir=place)))
     branch, before = git.text("symbolic-ref", "--quiet", "HEAD").strip(), git.head()
     try:
-        _copy(private, own)
+        _copy(git, private, own, branch)
         yield private
         _bring_home(git, private, own, branch, before)
     finally:
         shutil.rmtree(private.copy, ignore_errors=True)
 
 
-def _copy(private: PrivateGit, own: Path) -> None:
+def _copy(git: Git, private: PrivateGit, own: Path, branch: str) -> None:
     for name in _COPIED:
         source = private.common / name
-        if source.is_dir():
-            shutil.copytree(source, private.copy / name)
-        elif source.exists():
-            shutil.copy(source, private.copy / name)
-    shutil.copytree(own, private.copy / own.relative_to(private.common), ignore=shutil.ignore_patterns("logs"))
-    (private.copy / "objects" / "info").mkdir(parents=True)
+        with contextlib.suppress(FileNotFoundError):
+            if source.is_dir():
+                shutil.copytree(source, private.copy / name, ignore=shutil.ignore_patterns("*.lock"))
+            else:
+                shutil.copy(source, private.copy / name)
+    # Other gremlins change refs meanwhile, so git names them all at once, whichever way they are stored.
+    refs = git.raw("for-each-ref", "--format=%(objectname) %(refname)").splitlines(keepends=True)
+    shared = [line for line in refs if not line.partition(b" ")[2].startswith(_OF_A_WORKTREE)]
+    (private.copy / "packed-refs").write_bytes(b"".join(shared))
+    copied = private.copy / own.relative_to(private.common)
+    shutil.copytree(own, copied, ignore=shutil.ignore_patterns("logs", "*.lock", "reftable"))
+    if (private.common / "reftable").exists():
+        git.raw("config", "--file", str(private.copy / "config"), "--unset-all", "extensions.refstorage")
+        (copied / "HEAD").write_text(f"ref: {branch}\n")
+    for name in ("refs", OBJECTS, "modules", "lfs", "objects/info"):
+        (private.copy / name).mkdir(parents=True, exist_ok=True)
     (private.copy / "objects" / "info" / "alternates").write_text(f"{private.common / OBJECTS}\n")
-    for name in (OBJECTS, "modules", "lfs"):
-        (private.copy / name).mkdir(exist_ok=True)
 
 
 def _tip(private: PrivateGit, own: Path, branch: str) -> Sha | None:
     """The commit that the commands left on the branch, if they are still on it."""
     head = _read(private.copy / own.relative_to(private.common) / "HEAD")
-    found = _read(private.copy / branch)
+    found = _read(private.copy / branch) or _packed(private, branch)
     return Sha(found) if head == f"ref: {branch}" and _SHA.fullmatch(found) else None
+
+
+def _packed(private: PrivateGit, branch: str) -> str:
+    lines = (_bytes(private.copy / "packed-refs") or b"").decode(errors="replace").splitlines()
+    return next((sha for sha, _, name in (line.partition(" ") for line in lines) if name == branch), "")
 
 
 def _read(path: Path) -> str:

@@ -142,6 +142,28 @@ def test_commits_of_commands_come_to_the_branch(shell: Shell, person: Path, repo
 
 
 @works
+def test_commits_on_a_branch_that_commands_packed_come_home(shell: Shell, repo: Repo) -> None:
+    done = shell(
+        "set -e; git config user.name A; git config user.email a@b; git commit -q --allow-empty -m one;"
+        "git pack-refs --all"
+    )
+    assert done.returncode == 0, done.stderr
+    assert repo.git("log", "--format=%s", "main..gremlins/one").split() == ["one"]
+
+
+@works
+def test_refs_that_others_change_meanwhile_are_no_hindrance(shell: Shell, repo: Repo) -> None:
+    repo.git("pack-refs", "--all")
+    repo.git("update-ref", "refs/bisect/bad", "main")
+    (repo.path / ".git/refs/heads/other.lock").touch()
+    (repo.path / ".git/refs/heads/gone").symlink_to("nowhere")
+    (repo.path / ".git/packed-refs.lock").touch()
+    done = shell("git branch other main && git pack-refs --all && git for-each-ref --format='%(refname)'")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["refs/heads/gremlins/one", "refs/heads/main", "refs/heads/other"]
+
+
+@works
 def test_a_git_directory_that_commands_spoiled_is_not_believed(shell: Shell, person: Path, repo: Repo) -> None:
     before = {**all_files(person), **all_files(repo.path)}
     shell(
