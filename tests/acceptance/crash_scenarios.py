@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -73,9 +74,30 @@ class ResettableSandbox:
         shutil.rmtree(self.folder / "then", ignore_errors=True)
         shutil.copytree(self.folder / "now", self.folder / "then", symlinks=True)
 
+    def replace(self) -> None:
+        """Put a copy of the state kept in the place of the present one.
+
+        A shared poll outlives the process that started it, and makes its folder anew: then it is replaced again.
+        """
+        now, aside, fresh = self.folder / "now", self.folder / "aside", self.folder / "fresh"
+        shutil.copytree(self.folder / "then", fresh, symlinks=True)
+
+        def is_replaced() -> bool:
+            with contextlib.suppress(FileNotFoundError):
+                now.rename(aside)
+                shutil.rmtree(aside)
+            try:
+                fresh.rename(now)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                return False
+            return True
+
+        self.sandbox.wait_for(is_replaced, "the state kept")
+
     def set_back(self) -> None:
-        shutil.rmtree(self.folder / "now")
-        shutil.copytree(self.folder / "then", self.folder / "now", symlinks=True)
+        self.replace()
         self.trace.unlink(missing_ok=True)
         self.account()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +118,7 @@ def wreck(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> 
         sandbox.until("g", "parked")
         sandbox.kill("g")
         sandbox.repo.write({".gremlins/config.toml": "[batch]\npoll_initial = 0.1\n"})
-        (sandbox.home / "config.toml").write_text("[spend]\nmax_usd_per_gremlin = 5.0\n")
+        (sandbox.home / "config.toml").write_text("[spend]\nper_attempt = 5.0\n")
         (sandbox.home / "spend.jsonl").write_text('{"id": "old", "usd": 1.5, "at": "2026-11-20T10:00:00Z"}\n')
         place.keep()
         yield Wreck(place)
@@ -144,12 +143,8 @@ def as_a_person(wreck: Wreck) -> Iterator[None]:
 
 def restore(wreck: Wreck) -> None:
     """As it was, without a new account: the batch is still there."""
-    place = wreck.place
-    place.sandbox.close()
-    aside = place.folder / "aside"  # a process that still writes finds no folder
-    (place.folder / "now").rename(aside)
-    shutil.rmtree(aside)
-    shutil.copytree(place.folder / "then", place.folder / "now", symlinks=True)
+    wreck.place.sandbox.close()
+    wreck.place.replace()
 
 
 @settings(max_examples=2000 if SOAK else 60, suppress_health_check=list(HealthCheck))
