@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from gremlins.simulator.api import ModelError
+from gremlins.simulator.example import ExampleModel
 from gremlins.simulator.faults import Fault
 from gremlins.simulator.messages import ModelReply
 from gremlins.simulator.model import Model, ScriptedModel
 from gremlins.simulator.options import Options, options_from_file, options_from_json
 from gremlins.simulator.rules import EditRule, RulesModel
-from gremlins.simulator.simulator import Simulator, announcement, serve_forever
+from gremlins.simulator.simulator import Simulator, serve_forever
 
 __all__ = [
     "EditRule",
+    "ExampleModel",
     "Fault",
     "Model",
     "ModelError",
@@ -20,7 +22,6 @@ __all__ = [
     "RulesModel",
     "ScriptedModel",
     "Simulator",
-    "announcement",
     "options_from_file",
     "options_from_json",
     "serve_forever",

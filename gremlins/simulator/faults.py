@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
+
+import msgspec
 
 from gremlins.errors import GremlinsError, did_you_mean
 from gremlins.simulator.api import ENDPOINTS, ERROR_OF_STATUS, ModelError
@@ -107,13 +110,33 @@ class Fault:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Fault:
         """Raises GremlinsError with the nearest known name when a key is wrong."""
+        if not isinstance(value, Mapping):
+            raise GremlinsError(f"this is no fault: {value!r}", hint='{"on": "create", "do": "drop"}')
         known = {item.name for item in fields(cls)}
         for key in value:
             if key not in known:
                 raise GremlinsError(f"a fault has no `{key}`", hint=did_you_mean(key, known))
         if "on" not in value or "do" not in value:
             raise GremlinsError("a fault needs `on` and `do`", hint='{"on": "create", "do": "drop"}')
-        return cls(**value)
+        try:
+            return msgspec.convert(value, cls)
+        except msgspec.ValidationError as error:
+            raise GremlinsError(f"a fault on {value['on']}: {error}") from error
+
+    @classmethod
+    def from_words(cls, text: str) -> Fault:
+        """`ON:DO`, then any number of `:KEY=VALUE`; a value is JSON, or else a text. Raises GremlinsError."""
+        on, _, rest = text.partition(":")
+        do, *more = rest.split(":")
+        details = dict(part.partition("=")[::2] for part in more)
+        return cls.from_json({"on": on, "do": do, **{key: _value(given) for key, given in details.items()}})
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 @dataclass

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from gremlins.errors import GremlinsError
 from gremlins.simulator.api import ModelError
 from gremlins.simulator.messages import ModelReply
 from gremlins.simulator.reading import ReadPrompt, read_prompt
@@ -75,21 +74,3 @@ def holds(condition: Condition, prompt: ReadPrompt) -> bool:
 def as_answer(scripted: Any, params: Params) -> Reaction:
     made = scripted if isinstance(scripted, (str, ModelReply, ModelError)) else scripted(params)
     return ModelReply(made) if isinstance(made, str) else made
-
-
-def answer_from_json(value: Any) -> str | Reaction:
-    """A text, `{"text", "blocks", "stop_reason", "usage"}` or `{"error": {"type", "message", "details"}}`."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, dict):
-        raise GremlinsError(f"this is no reply: {value!r}", hint="a text, or an object with `text` or `error`")
-    if "error" in value:
-        error = value["error"]
-        return ModelError(error.get("type", "api_error"), error.get("message", ""), error.get("details"))
-    return ModelReply(
-        text=value.get("text", ""),
-        blocks=tuple(value.get("blocks", ())),
-        stop_reason=value.get("stop_reason", "end_turn"),
-        usage=value.get("usage"),
-        stop_details=value.get("stop_details"),
-    )

@@ -7,7 +7,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
+
+import msgspec
 
 from gremlins.errors import ConfigError, GremlinsError, did_you_mean
 from gremlins.simulator.faults import Fault
@@ -79,25 +81,22 @@ def options_from_json(value: Mapping[str, Any], base: Options | None = None) -> 
     return replace(base or Options(), **{key: _typed(key, item) for key, item in value.items()})
 
 
-def options_from_file(path: Path) -> Options:
+def options_from_file(path: Path, base: Options | None = None) -> Options:
     try:
         value = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot be read: {error}", file=path) from error
     if not isinstance(value, dict):
         raise ConfigError("is not a JSON object", file=path)
-    return options_from_json(value)
+    return options_from_json(value, base)
 
 
 def _typed(key: str, value: Any) -> Any:
-    match key:
-        case "faults":
-            return tuple(item if isinstance(item, Fault) else Fault.from_json(item) for item in value)
-        case "forbidden_keys" | "only_models" | "no_batch_models":
-            return frozenset(value)
-        case "state_file":
-            return None if value is None else Path(value)
-        case "latency":
-            return math.inf if value is None else float(value)
-        case _:
-            return value
+    if key == "latency" and value is None:
+        return math.inf
+    if key == "faults" and isinstance(value, list):
+        return tuple(Fault.from_json(item) for item in value)
+    try:
+        return msgspec.convert(value, get_type_hints(Options)[key], dec_hook=lambda kind, given: kind(given))
+    except (msgspec.ValidationError, TypeError) as error:
+        raise GremlinsError(f"the simulator's option `{key}`: {error}") from error

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gremlins.errors import GremlinsError
 from gremlins.simulator.api import Json
 from gremlins.simulator.messages import ModelReply
-from gremlins.simulator.model import Model, Params, ScriptedModel, answer_from_json
+from gremlins.simulator.model import Params
 from gremlins.simulator.reading import ReadPrompt, read_prompt
 
 SIGNATURE = "*Written by the simulator's scripted model, which follows rules and does not think.*"
@@ -42,19 +41,11 @@ class FoundEdit:
     rule: EditRule
 
 
-EXAMPLE = "SIMULATED.md"
-"""The file that the model adds to a repository for which it has no rules."""
-
-
 class RulesModel:
-    """Answers plans, reviews, hand-offs and edits by rules. Without a rule that matches it changes nothing.
+    """Answers plans, reviews, hand-offs and edits by rules. Without a rule that matches it changes nothing."""
 
-    adds_example: without any rules it adds a file instead, so that a pipeline succeeds in every repository.
-    """
-
-    def __init__(self, rules: Iterable[EditRule | Mapping[str, str]] = (), *, adds_example: bool = False) -> None:
-        self.rules = tuple(rule if isinstance(rule, EditRule) else EditRule(**rule) for rule in rules)
-        self.adds_example = adds_example and not self.rules
+    def __init__(self, rules: Iterable[EditRule] = ()) -> None:
+        self.rules = tuple(rules)
 
     def reply(self, params: Params) -> ModelReply:
         prompt = read_prompt(params)
@@ -64,8 +55,6 @@ class RulesModel:
         asked = prompt.schema.get("properties", {})
         if "decision" in asked:
             return ModelReply(json.dumps(_hand_off(found)))
-        if "edits" in asked and self.adds_example and EXAMPLE not in prompt.files:
-            return ModelReply(json.dumps(_example_edit(prompt.schema), ensure_ascii=False))
         if "edits" in asked:
             return ModelReply(json.dumps(_edits(found, prompt.schema), ensure_ascii=False))
         return ModelReply(json.dumps(example(prompt.schema)))
@@ -114,36 +103,15 @@ def _edits(found: FoundEdit | str, schema: Json) -> Json:
     if isinstance(found, str):
         return {"edits": [], "summary": f"No change.\n\n{found}"}
     edit = {"path": found.path, "old": found.rule.old, "new": found.rule.new}
-    return {"edits": [_in_form(edit, schema)], "summary": f"Changed `{found.path}` as a rule says."}
+    return {"edits": [in_form(edit, schema)], "summary": f"Changed `{found.path}` as a rule says."}
 
 
-def _example_edit(schema: Json) -> Json:
-    edit = {"path": EXAMPLE, "content": f"# A change\n\n{SIGNATURE}\n"}
-    return {"edits": [_in_form(edit, schema)], "summary": f"Added `{EXAMPLE}`, for there are no rules to follow."}
-
-
-def _in_form(edit: Json, schema: Json) -> Json:
+def in_form(edit: Json, schema: Json) -> Json:
     """The edit, with null for every other key its schema requires."""
     items = schema["properties"]["edits"].get("items", {})
     forms = items.get("anyOf") or items.get("oneOf") or [items]
     form: Json = next((form for form in forms if set(edit) <= set(form.get("properties", {}))), {})
     return edit | {key: None for key in form.get("required", ()) if key not in edit}
-
-
-def model_from_json(value: Mapping[str, Any]) -> Model:
-    """`{"kind": "rules", "rules": [{"old", "new", "path"?}]}` or
-    `{"kind": "scripted", "replies": […], "when": [{"match", "reply"}], "otherwise": reply}`."""
-    match value.get("kind"):
-        case "rules":
-            return RulesModel(value.get("rules", ()))
-        case "scripted":
-            return ScriptedModel(
-                [answer_from_json(item) for item in value.get("replies", ())],
-                when=[(item["match"], answer_from_json(item["reply"])) for item in value.get("when", ())],
-                otherwise=answer_from_json(value["otherwise"]) if "otherwise" in value else None,
-            )
-        case other:
-            raise GremlinsError(f"no such scripted model: {other}", hint="known are rules and scripted")
 
 
 def example(schema: Json) -> Any:

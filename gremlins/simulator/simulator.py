@@ -17,7 +17,7 @@ from gremlins.simulator.faults import Fault, FaultBook
 from gremlins.simulator.model import Model
 from gremlins.simulator.options import Options
 from gremlins.simulator.routes import Api, Billed, Call, HttpAnswer, LoggedRequest
-from gremlins.simulator.rules import model_from_json
+from gremlins.simulator.scripts import model_from_json
 from gremlins.simulator.server import HttpServer
 
 DEFAULT_KEY = "sk-ant-simulator"
@@ -144,19 +144,7 @@ class Simulator:
         return self.api.answer(call)
 
 
-def announcement(simulator: Simulator) -> str:
-    """The text for a person who started it by hand."""
-    exports = "\n".join(f"export {name}={value}" for name, value in simulator.env.items())
-    return (
-        "This is a simulator of Anthropic's Messages and Batches API, not a model: replies follow a script, "
-        "nothing leaves this machine and nothing is billed.\n"
-        "In another terminal:\n\n"
-        f"{exports}\n\n"
-        "Ctrl-C ends it."
-    )
-
-
-def serve_forever(options: Options, *, announce: Callable[[str], None], model: Model | None = None) -> None:
+def serve_forever(options: Options, *, announce: Callable[[Simulator], None]) -> None:
     """Run until SIGTERM or Ctrl-C, then end cleanly. Only for the main thread: it takes both signals."""
     over = threading.Event()
 
@@ -165,8 +153,8 @@ def serve_forever(options: Options, *, announce: Callable[[str], None], model: M
 
     before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with Simulator(options, model=model) as simulator:
-            announce(announcement(simulator))
+        with Simulator(options) as simulator:
+            announce(simulator)
             over.wait()
     finally:
         for number, handler in before.items():

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from gremlins.simulator import RulesModel, Simulator
+from gremlins.simulator import ExampleModel, Simulator
 from gremlins.simulator.demo_repository import TASK
 from tests.acceptance.sandbox import Sandbox
 from tests.time_limit import DEADLINE
@@ -67,9 +67,16 @@ def test_clean_keeps_to_its_repository_and_leaves_a_question(sandbox: Sandbox) -
     assert "done: removed" in sandbox.ok("clean", "--all", cwd=elsewhere)
 
 
-def test_a_simulator_by_hand_answers_with_something_that_succeeds_in_any_repository(sandbox: Sandbox) -> None:
-    with Simulator(latency=0.0, model=RulesModel(adds_example=True)) as by_hand:
-        sandbox.ok(
-            "launch", "batch", "Anything at all.", "--id", "g", "--wait", env={**by_hand.env, "GREMLINS_VERIFY": "true"}
-        )
-    assert sandbox.ok("diff", "g", "--name-only").split() == ["SIMULATED.md"]
+def test_a_simulator_by_hand_goes_all_the_way_in_any_repository(sandbox: Sandbox) -> None:
+    sandbox.env |= {"GREMLINS_VERIFY": "true", "GREMLINS_DISPATCH__PIPELINE": "batch"}
+    with Simulator(latency=0.0, model=ExampleModel("tabs or blanks?")) as by_hand:
+        sandbox.env |= by_hand.env
+        asked = sandbox.run("launch", "Anything at all.", "--id", "g", "--wait")
+        assert "tabs or blanks?" in asked.err
+        sandbox.ok("answer", "g", "tabs")
+        sandbox.until("g", "finished", "dead", "bailed")
+        sandbox.ok("revise", "g", "Say it in a file of its own.")
+        sandbox.until("g", "finished", "dead", "bailed")
+        assert sandbox.ok("diff", "g", "--name-only").split() == ["SIMULATED-2.md", "SIMULATED.md"]
+        sandbox.ok("land", "g")
+        assert "> Say it in a file of its own." in sandbox.repo.read("SIMULATED-2.md")

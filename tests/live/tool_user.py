@@ -228,7 +228,7 @@ class ToolUser(RulesModel):
 
     def reply(self, params: Params) -> ModelReply:
         prompt = read_prompt(params)
-        if prompt.schema is None and prompt.tools and Toolbox.of(prompt).can_edit() and not prompt.diff:
+        if prompt.schema is None and prompt.tools and Toolbox.of(prompt).can_edit():
             return _work(prompt, self.find)
         return super().reply(params)
 

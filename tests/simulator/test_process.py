@@ -11,11 +11,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gremlins.errors import GremlinsError
-from gremlins.simulator import Options, Simulator, announcement, options_from_file, options_from_json
+from gremlins.simulator import Fault, Options, Simulator, options_from_file, options_from_json
 from tests.simulator.conftest import Client
 
 # -- options
@@ -35,11 +36,18 @@ def test_a_mistyped_option_names_the_nearest() -> None:
     assert caught.value.hint == "did you mean `latency`?"
 
 
-def test_what_is_announced_says_that_it_is_no_model(sim: Simulator) -> None:
-    text = announcement(sim)
-    assert "simulator" in text
-    assert "not a model" in text
-    assert f"export ANTHROPIC_BASE_URL={sim.url}\nexport ANTHROPIC_API_KEY={sim.key}\n" in text
+@pytest.mark.parametrize("options", [{"latency": "soon"}, {"keys": 3}, {"faults": [{"on": "create", "do": 1}]}])
+def test_a_value_of_the_wrong_type_is_one_clear_line(options: dict[str, Any]) -> None:
+    with pytest.raises(GremlinsError, match="Expected"):
+        options_from_json(options)
+
+
+def test_a_fault_can_be_written_on_one_line() -> None:
+    assert Fault.from_words("create:error:status=529:times=2:message=busy") == Fault(
+        on="create", do="error", status=529, times=2, message="busy"
+    )
+    with pytest.raises(GremlinsError, match="cannot be `dorp`"):
+        Fault.from_words("create:dorp")
 
 
 def test_the_key_it_names_is_one_it_takes() -> None:
@@ -51,9 +59,11 @@ def test_the_key_it_names_is_one_it_takes() -> None:
 
 @contextmanager
 def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Starts `python -m gremlins.simulator`, yields it and the URL it prints, and always kills it."""
-    command = [sys.executable, "-m", "gremlins.simulator", "--port", "0", *arguments]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ})
+    """Starts `gremlins simulate`, yields it and the URL it prints, and always kills it."""
+    command = [sys.executable, "-m", "gremlins", "simulate", "--port", "0", *arguments]
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "GREMLINS_HOME": "/nowhere"}
+    )
     try:
         assert running.stdout is not None
         for line in running.stdout:
@@ -85,7 +95,7 @@ def test_a_killed_one_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_a_wrong_option_file_is_one_clear_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "gremlins.simulator", "--options", str(tmp_path / "none.json")]
+    command = [sys.executable, "-m", "gremlins", "simulate", "--options", str(tmp_path / "none.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")

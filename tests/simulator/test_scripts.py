@@ -9,7 +9,7 @@ import pytest
 
 from gremlins.errors import GremlinsError
 from gremlins.simulator import ModelError, ModelReply, RulesModel, ScriptedModel
-from gremlins.simulator.rules import model_from_json
+from gremlins.simulator.scripts import model_from_json
 from tests.simulator.conftest import params
 
 
@@ -60,7 +60,15 @@ def test_scripts_can_be_written_as_json() -> None:
     assert model.reply(params()) == ModelReply("x", stop_reason="refusal")
 
 
-def test_an_unknown_kind_of_model_names_the_nearest() -> None:
-    with pytest.raises(GremlinsError) as caught:
-        model_from_json({"kind": "rule"})
-    assert caught.value.hint == "known are rules and scripted"
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ({"kind": "rule"}, "Invalid value 'rule'"),
+        ({"kind": "rules", "rules": [{"old": "a"}]}, "missing required field `new`"),
+        ({"kind": "scripted", "when": [{"match": "(", "reply": "x"}]}, "unterminated subpattern"),
+        ({"kind": "scripted", "replies": [{"txet": "x"}]}, "unknown field `txet`"),
+    ],
+)
+def test_a_wrong_script_is_one_clear_line(script: dict[str, Any], said: str) -> None:
+    with pytest.raises(GremlinsError, match=said):
+        model_from_json(script)
