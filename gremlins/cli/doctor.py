@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
+import shutil
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from gremlins.cli.out import Styled, columns, dump, printable, say
+from gremlins.cli.out import Styled, columns, dump, on_terminal, printable, say
 from gremlins.paths import Home
 
 if TYPE_CHECKING:
@@ -71,9 +73,21 @@ def _tell(health: Health, *, every_setting: bool) -> None:
 
 def _tell_check(check: Check, width: int) -> None:
     mark = Styled(f"{MARKS[check.verdict]:<9}", str(COLOURS[check.verdict]))
-    say(mark, f"  {check.name:<{width}}  {printable(check.detail)}")
+    margin = " " * (13 + width)
+    first, *more = _wrapped(printable(check.detail), len(margin))
+    say(mark, f"  {check.name:<{width}}  {first}")
     if check.hint and check.verdict != "ok":
-        say(f"{'':9}  {'':{width}}  → {printable(check.hint)}")
+        told, *rest = _wrapped(printable(check.hint), len(margin) + 2)
+        more += [f"→ {told}", *(f"  {line}" for line in rest)]
+    for line in more:
+        say(margin + line)
+
+
+def _wrapped(text: str, margin: int) -> list[str]:
+    """Lines that fit beside the margin of a terminal; off one a single line."""
+    if not on_terminal():
+        return [text]
+    return textwrap.wrap(text, max(shutil.get_terminal_size().columns - margin, 20), break_on_hyphens=False) or [""]
 
 
 def _value(value: object) -> str:

@@ -1,7 +1,8 @@
-"""The fleet for people, in groups: first what needs a person. Whole off a terminal, cut to its width on one."""
+"""The fleet for people, in groups: first what needs a person. Whole off a terminal, fitted to its width on one."""
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -30,7 +31,7 @@ STYLES: Mapping[State, str] = {
 NEEDS, READY, WORKING, WAITING = "needs you", "ready to land", "working", "waiting"
 GROUPS = (NEEDS, READY, WORKING, WAITING, "finished without a change", "stopped", "landed")
 """In the order in which they are shown; an empty one is not."""
-NOTHING = "no gremlins to show; `gremlins launch PIPELINE TASK` starts one, `gremlins status --all` shows landed ones"
+NOTHING = "no gremlins to show; `gremlins launch PIPELINE TASK` starts one"
 
 
 def group_of(row: Row) -> str:
@@ -236,12 +237,35 @@ def _body(rows: Sequence[Row], now: datetime, width: int) -> list[tuple[Row | No
     widths = [max(map(len, column)) for column in zip(*(found.cells for found in blocks.values()), strict=True)]
     body: list[tuple[Row | None, list[Text]]] = []
     for name, members in groups.items():
-        body.append((None, [Text(), Text(heading(name, members), style="bold" if name == NEEDS else "dim")]))
+        style = "bold" if name == NEEDS else "dim"
+        body.append((None, [Text(), *(Text(line, style=style) for line in _wrapped(heading(name, members), width))]))
         for row in members:
             found = blocks[row.record.id]
-            below = [Text(f"    ↳ {found.below}", style=found.style.removeprefix("bold "))] if found.below else []
+            below = _below(found, row.record.id, width, most=None if len(rows) == 1 else MOST_BELOW)
             body.append((row, [_line(found, widths, wide=wide), *below]))
     return body
+
+
+MOST_BELOW = 6
+"""Lines of a question or a reason in a list of several gremlins."""
+
+
+def _below(found: Block, gremlin_id: str, width: int, *, most: int | None) -> list[Text]:
+    """The question or reason of a row, wrapped. A list of several shows the beginning of a long one."""
+    from rich.text import Text  # only on a terminal
+
+    shown = _wrapped(f"    ↳ {found.below}", width, indent="      ") if found.below else []
+    if most is not None and len(shown) > most:
+        shown = [*shown[: most - 1], f"      … `gremlins show {gremlin_id}` has all of it"]
+    return [Text(line, style=found.style.removeprefix("bold ")) for line in shown]
+
+
+def _wrapped(text: str, width: int, *, indent: str = "  ") -> list[str]:
+    from rich.cells import cell_len  # only on a terminal
+
+    columns = width if cell_len(text) == len(text) else width // 2
+    made = textwrap.TextWrapper(max(columns, 20), subsequent_indent=indent, break_on_hyphens=False)
+    return made.wrap(text)
 
 
 def _line(found: Block, widths: Sequence[int], *, wide: bool) -> Text:

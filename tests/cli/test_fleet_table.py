@@ -141,6 +141,27 @@ def test_ids_are_whole_and_cost_time_and_next_question_hold_at_any_width(width: 
     assert "1m30s" in line
 
 
+LONG = " ".join(f"word{number}" for number in range(120))
+
+
+def test_a_long_question_is_wrapped_and_whole_where_there_is_one_gremlin() -> None:
+    made = row("fix-add-1f2e", "bailed")
+    asks = made._replace(life=made.life._replace(reason=LONG))
+    alone = text(80, None, fleet(asks))
+    assert LONG in " ".join(" ".join(alone).replace("↳", "").split())
+    among = text(80, None, fleet(asks, row("b", "running")))
+    assert "word40" in " ".join(among)
+    assert "      … `gremlins show fix-add-1f2e` has all of it" in among
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_commands_of_a_heading_are_whole(width: int) -> None:
+    shown = text(width, None, fleet(row("the-mean-of-a-harvest-784e", "finished")))
+    said = " ".join(" ".join(shown).split())
+    assert "gremlins diff the-mean-of-a-harvest-784e · gremlins land the-mean-of-a-harvest-784e" in said
+    assert "…" not in said
+
+
 def test_records_that_cannot_be_read_are_said_in_the_view() -> None:
     assert any("2 records cannot be read" in line for line in text(80, 24, fleet(row("a", "running"), unreadable=2)))
 
