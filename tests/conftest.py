@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -18,6 +19,10 @@ settings.register_profile(
 )
 settings.register_profile("soak", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("soak" if os.environ.get("GREMLINS_SOAK") else "house")
+
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a shell's background jobs ignore it, and so would all we start
 
 GITCONFIG = "[user]\n\tname = Test Person\n\temail = person@example.org\n[core]\n\tfsync = none\n"
 FIXED_DATE = "2026-11-21T10:00:00+00:00"
