@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import postgres as postgresql
 
 # The suite draws the same examples in every run, the soak new ones.
 settings.register_profile(
@@ -112,3 +114,24 @@ def put_gh(folder: Path) -> None:
     script = Path(__file__).with_name("fake_gh.py")
     (folder / "gh").write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -E "{script}" "$@"\n')
     (folder / "gh").chmod(0o755)
+
+
+def _run_postgres(durable: bool) -> Iterator[postgresql.PostgresServer]:
+    pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
+    server = postgresql.server(durable=durable)
+    if server is None:
+        pytest.skip(postgresql.MISSING)
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[postgresql.PostgresServer]:
+    """A PostgreSQL for all tests of this process, each with databases of its own. None of them stops it."""
+    yield from _run_postgres(durable=False)
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[postgresql.PostgresServer]:
+    """A PostgreSQL of this test, which may kill it: what it has answered is on disk."""
+    yield from _run_postgres(durable=True)
