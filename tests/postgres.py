@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests, bench and demo: in a temporary folder, on loopback and a socket, ended with its parent."""
+"""A real PostgreSQL for tests, bench and demo: in a temporary folder, on loopback and a socket, ended at the end."""
 
 from __future__ import annotations
 
