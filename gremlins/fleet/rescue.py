@@ -25,7 +25,7 @@ from gremlins.fleet.status import Row, look
 from gremlins.fleet.stop import await_stop, request_stop
 from gremlins.outcome import KEEPS_ATTEMPT
 from gremlins.paths import GremlinPaths, Home
-from gremlins.pipeline.freezing import FrozenLaunch, read_frozen, write_frozen
+from gremlins.pipeline.freezing import FrozenLaunch, read_frozen, with_commands_of_now, write_frozen
 from gremlins.processes.ending import end_worktree_processes
 from gremlins.processes.locks import GremlinLock
 from gremlins.processes.spawn import spawn_runner
@@ -159,31 +159,36 @@ def _revive(
         record = _next_attempt(record, calls)
     _keep_or_clear_stop(paths, open_calls)
     record = replace(record, spawn=record.spawn + 1, status=Queued(since=clock.now()), ended_at=None)
-    current, changes = _with_settings_of_now(frozen, record, home, env)
+    current, changes = _with_commands_of_now(frozen, record, home, env)
     if current is not frozen:
         write_frozen(paths.frozen, current)
     store.write(record, lock)
     return detail + changes
 
 
-def _with_settings_of_now(
+def _with_commands_of_now(
     frozen: FrozenLaunch, record: Gremlin, home: Home, env: Mapping[str, str]
 ) -> tuple[FrozenLaunch, str]:
-    """The launch with `verify` and `worktree.*` as they are now, and in words what that changes. What shaped a paid
-    call stays as it was."""
+    """The launch with `verify`, `worktree.*` and the pipeline's commands as they are now, and in words what that
+    changes. What shaped a paid call stays as it was."""
     try:
         check_trust(record.tree, Path(record.project), home)
         now = load_settings(record.tree, home, env).settings
     except GremlinsError as error:
-        return frozen, f"; the settings stay as they were: {error.message}"
+        return frozen, f"; commands and settings stay as they were: {error.message}"
+    try:
+        (pipeline, words), kept = with_commands_of_now(frozen.pipeline), ""
+    except GremlinsError as error:
+        (pipeline, words), kept = (frozen.pipeline, []), f"; the pipeline stays as it was: {error.message}"
     known = frozen.settings
     changed = [name for name in ("verify", "worktree") if getattr(now, name) != getattr(known, name)]
-    if not changed:
-        return frozen, ""
-    settings = known.model_copy(update={name: getattr(now, name) for name in changed})
-    words = [f"verify = {list(now.verify)}"] if "verify" in changed else []
+    words += [f"verify = {list(now.verify)}"] if "verify" in changed else []
     words += ["worktree settings"] if "worktree" in changed else []
-    return frozen.model_copy(update={"settings": settings}), f"; as they are now: {', '.join(words)}"
+    if not words:
+        return frozen, kept
+    settings = known.model_copy(update={name: getattr(now, name) for name in changed})
+    current = frozen.model_copy(update={"settings": settings, "pipeline": pipeline})
+    return current, f"; as they are now: {', '.join(words)}{kept}"
 
 
 def _keep_or_clear_stop(paths: GremlinPaths, open_calls: list[BatchCall]) -> None:

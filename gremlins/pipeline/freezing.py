@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gremlins.config import Settings
 from gremlins.errors import CorruptRecord
 from gremlins.files import read_file, write_atomic
-from gremlins.pipeline.file import FrozenPipeline
+from gremlins.pipeline.file import BUILT_IN, FrozenPipeline, PipelineFile, load_pipeline
+from gremlins.stages.spec import Exec, StageSpec, Verify, changed_throughout, walk, with_changes
 
 SCHEMA = 1
 
@@ -43,3 +44,27 @@ def read_frozen(path: Path) -> FrozenLaunch:
     if frozen.schema_ > SCHEMA:
         raise CorruptRecord(path, f"written by a newer gremlins (schema {frozen.schema_})")
     return frozen
+
+
+def with_commands_of_now(pipeline: FrozenPipeline) -> tuple[FrozenPipeline, list[str]]:
+    """The pipeline with `cmds` and `timeout` of its stages as its file has them now, and in words what changed.
+
+    Raises ConfigError if the file cannot be read any more.
+    """
+    path = Path(pipeline.file)
+    if path.parent == BUILT_IN:
+        return pipeline, []
+    now = dict(walk(load_pipeline(PipelineFile(pipeline.name, path, "file")).stages))
+    said: list[str] = []
+
+    def change(place: str, stage: StageSpec) -> StageSpec:
+        new = now.get(place)
+        if not (isinstance(stage, Verify | Exec) and isinstance(new, Verify | Exec)):
+            return stage
+        if new.cmds != stage.cmds:
+            said.append(f"{place}.cmds = {list(new.cmds)}")
+        if new.timeout != stage.timeout:
+            said.append(f"{place}.timeout = {new.timeout:g}")
+        return with_changes(stage, cmds=new.cmds, timeout=new.timeout)
+
+    return pipeline.model_copy(update={"stages": changed_throughout(pipeline.stages, change)}), said

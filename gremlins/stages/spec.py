@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
@@ -271,6 +271,26 @@ def walk(stages: Sequence[StageSpec], prefix: str = "") -> Iterator[tuple[str, S
         yield path, stage
         for part, inner in children(stage).items():
             yield from walk(inner, f"{path}/{part}/" if part else f"{path}/")
+
+
+def changed_throughout(
+    stages: Sequence[StageSpec], change: Callable[[str, StageSpec], StageSpec], prefix: str = ""
+) -> tuple[StageSpec, ...]:
+    """The same stages, each as `change` makes it of its path and itself; those inside a stage too."""
+    made: list[StageSpec] = []
+    for stage in stages:
+        path = prefix + stage.name
+        match changed := change(path, stage):
+            case LoopStage():
+                changed = with_changes(changed, body=changed_throughout(changed.body, change, f"{path}/"))
+            case Parallel():
+                inner = {
+                    name: changed_throughout(branch, change, f"{path}/{name}/")
+                    for name, branch in changed.branches.items()
+                }
+                changed = with_changes(changed, branches=inner)
+        made.append(changed)
+    return tuple(made)
 
 
 def checked_client(value: str | None) -> str | None:

@@ -186,7 +186,10 @@ def record(sandbox: Sandbox) -> dict[str, int]:
 
 
 def test_a_rescue_takes_verify_and_setup_as_they_are_now_and_says_so(sandbox: Sandbox) -> None:
-    sandbox.pipeline("checks", "evidence: none\nmode: batch\nstages: [verify]\n")
+    pipeline = (
+        "evidence: none\nmode: batch\nstages: [verify, {type: parallel, branches: {b: [{type: exec, cmds: ['%s']}]}}]\n"
+    )
+    sandbox.pipeline("checks", pipeline % "no-such-tool")
     sandbox.repo.write({".gremlins/config.toml": "verify = ['no-such-tool']\n"})
     sandbox.ok("launch", "checks", "--id", "g")
     sandbox.until("g", "dead")
@@ -195,4 +198,10 @@ def test_a_rescue_takes_verify_and_setup_as_they_are_now_and_says_so(sandbox: Sa
     said = sandbox.ok("rescue", "g")
     assert "verify = ['test -e made']" in said
     assert "worktree settings" in said
+    assert "exited with 127" in sandbox.until("g", "dead")["liveness"]["reason"]
+    sandbox.pipeline("checks", pipeline % "true")
+    assert "as they are now: parallel/b/exec.cmds = ['true']" in sandbox.ok("rescue", "g")
+    sandbox.until("g", "finished")
+    (sandbox.repo.path / ".gremlins/pipelines/checks.yaml").unlink()
+    assert "the pipeline stays as it was: " in sandbox.ok("rescue", "g", "--from", "verify")
     sandbox.until("g", "finished")
