@@ -205,3 +205,46 @@ def test_a_rescue_takes_verify_and_setup_as_they_are_now_and_says_so(sandbox: Sa
     (sandbox.repo.path / ".gremlins/pipelines/checks.yaml").unlink()
     assert "the pipeline stays as it was: " in sandbox.ok("rescue", "g", "--from", "verify")
     sandbox.until("g", "finished")
+
+
+# ── killed while the worktree is made ready ───────────────────────────────────────────────────────────────────────
+
+
+def hangs_once(marker: Path) -> str:
+    """A command that waits to be killed the first time, and ends at once from then on."""
+    return f"[ -e {marker} ] || {{ touch {marker}; exec sleep 300; }}"
+
+
+def kill_once_at(sandbox: Sandbox, marker: Path) -> None:
+    sandbox.wait_for(marker.exists, f"the command of {marker.name}")
+    sandbox.kill("g")
+    sandbox.ok("rescue", "g")
+
+
+def test_a_setup_that_was_killed_is_repeated_and_one_that_had_finished_is_not(sandbox: Sandbox, tmp_path: Path) -> None:
+    setup = ["echo ran >> $LOG", hangs_once(tmp_path / "setup")]
+    sandbox.env["LOG"] = str(tmp_path / "log")
+    sandbox.repo.write({".gremlins/config.toml": f"worktree.setup = {json.dumps(setup)}\n"})
+    sandbox.pipeline("work", f"evidence: none\nstages: [{{type: exec, cmds: ['{hangs_once(tmp_path / 'work')}']}}]\n")
+    sandbox.ok("launch", "work", "--id", "g")
+    for name in ("setup", "work"):
+        kill_once_at(sandbox, tmp_path / name)
+    sandbox.until("g", "finished")
+    assert (tmp_path / "log").read_text() == "ran\nran\n"
+
+
+def test_a_check_on_the_base_that_was_killed_goes_on_and_leaves_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
+    elsewhere = "case $PWD in */g) exit 3;; esac; "
+    setup = elsewhere.replace("3", "0") + hangs_once(tmp_path / "setup")
+    sandbox.repo.write({".gremlins/config.toml": f"worktree.setup = ['{setup}']\n"})
+    check = f"{elsewhere}{hangs_once(tmp_path / 'check')}; exit 3"
+    stages = f"[{{type: exec, cmds: ['echo x >> README.md']}}, {{type: verify, mode: batch, cmds: ['{check}']}}]"
+    sandbox.pipeline("work", f"stages: {stages}\n")
+    sandbox.ok("launch", "work", "--id", "g")
+    for name in ("setup", "check"):
+        kill_once_at(sandbox, tmp_path / name)
+    bail = sandbox.until("g", "bailed", "dead", "finished")["bail"]
+    assert (bail["class"], "base commit" in bail["detail"]) == ("environment", True)
+    assert sandbox.simulator.batches == []
+    assert [path.name for path in (sandbox.home / "worktrees").iterdir()] == ["g"]
+    assert sandbox.repo.git("branch", "--list", "gremlins/*").split() == ["+", "gremlins/g"]
