@@ -243,10 +243,12 @@ def _tree_with(git: Git, head: Sha, changes: Sequence[FileChange]) -> Sha:
         )
         aside.raw("update-index", "-z", "--add", "--replace", "--stdin", input=_nul(written))
         lines = []
+        moved = {part for path in gone if path in known for part in _of_executable(path, known[path])}
         for path, made in git.ls_tree(git.write_tree(env), written).items() if written else ():
             old = known.get(path)
             regular = old is not None and old.mode in ("100644", "100755")
             mode = old.mode if old and regular else _mode_of_new(git.path / path, written[path])
+            mode = "100755" if old is None and {made.sha, Path(path).name} & moved else mode
             lines.append(f"{mode} {made.sha}\t{path}")
         git.raw("update-index", "-z", "--index-info", input=_nul(lines), env=env)
         return git.write_tree(env)
@@ -269,6 +271,11 @@ def ignored(worktree: Worktree, changes: Sequence[FileChange]) -> list[str]:
         if done.returncode > 1:  # 1: none
             raise error_of(("check-ignore",), done)
         return split_names(done.stdout_bytes)
+
+
+def _of_executable(path: str, entry: TreeEntry) -> tuple[str, ...]:
+    """Content and name of an executable file: a new one with either is the same file, moved."""
+    return (entry.sha, Path(path).name) if entry.mode == "100755" else ()
 
 
 def _mode_of_new(path: Path, content: bytes) -> str:

@@ -283,8 +283,9 @@ def test_an_edit_may_take_back_what_a_test_run_did(made: Worktree) -> None:
 
 
 def test_executable_bits_line_ends_and_bytes_are_kept(repo: Repo, tmp_path: Path) -> None:
-    repo.write({"run.sh": "#!/bin/sh\n", "dos.txt": b"a\r\nb\r\n", "bin.dat": b"\0\xff\n"})
-    (repo.path / "run.sh").chmod(0o755)
+    repo.write({"run.sh": "#!/bin/sh\n", "dos.txt": b"a\r\nb\r\n", "bin.dat": b"\0\xff\n", "moved": "echo\n"})
+    for name in ("run.sh", "moved"):
+        (repo.path / name).chmod(0o755)
     os.symlink("calc.py", repo.path / "link")
     repo.commit({})
     made = folder.create(repo.path, tmp_path / "w", "gremlins/g", "main")
@@ -293,11 +294,14 @@ def test_executable_bits_line_ends_and_bytes_are_kept(repo: Repo, tmp_path: Path
         "dos.txt": b"a\r\nc\r\n",
         "bin.dat": b"\0\xfe\n",
         "tool": b"#!/bin/sh\n",
+        "bin/moved": b"echo 2\n",
     }
-    done = wt.commit_aside(made, [FileChange(*item) for item in changes.items()], message="m", trailer=TRAILER)
+    listed = [FileChange("moved", None), *(FileChange(*item) for item in changes.items())]
+    done = wt.commit_aside(made, listed, message="m", trailer=TRAILER)
     assert {name: (made.path / name).read_bytes() for name in changes} == changes
     modes = {path: entry.mode for path, entry in Git(made.path).ls_tree(str(done)).items()}
-    assert (modes["run.sh"], modes["tool"], modes["dos.txt"], modes["link"]) == ("100755", "100755", "100644", "120000")
+    assert [name for name, mode in modes.items() if mode == "100755"] == ["bin/moved", "run.sh", "tool"]
+    assert (modes["dos.txt"], modes["link"]) == ("100644", "120000")
 
 
 def test_files_links_and_folders_take_each_others_places(repo: Repo, tmp_path: Path) -> None:

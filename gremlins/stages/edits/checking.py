@@ -24,7 +24,7 @@ from gremlins.repository.worktree import FileChange
 from gremlins.stages.edits.answer import Delete, Edit, Replace, Write
 from gremlins.stages.edits.matching import Misfit, nearest_lines, replace_once, rewritten
 from gremlins.stages.edits.placeholders import placeholder_in
-from gremlins.stages.edits.places import LINK, Places, Refusal, parents
+from gremlins.stages.edits.places import LINK, Places, Refusal, differ_in_case, parents
 from gremlins.stages.secrecy import screen
 from gremlins.stages.tags import tagged
 from gremlins.stages.text_files import TextFile, read_text
@@ -75,7 +75,7 @@ def check_edits(root: Path, edits: Sequence[Edit], shown: str) -> Checked:
 
     shown: all that the model was told.
     """
-    where = Places(root)
+    where = Places(root, [edit.path for edit in edits if isinstance(edit, Delete)])
     try:
         places = [where.place(edit) for edit in edits]
     except Refusal as refusal:
@@ -113,6 +113,9 @@ class _Files:
             case Replace():
                 self.now[path] = self._replaced(edit, path, content)
             case Write():
+                if content is not None and differ_in_case(edit.path, path):
+                    reason = f"`{path}` is there, whose name differs only in case: write that one, or delete it as well"
+                    raise Misfit(reason)
                 self._must_be_free(path)
                 self.now[path] = self._written(path, edit.content)
             case Delete():
@@ -163,6 +166,8 @@ class _Files:
                 raise Misfit("`old` is empty, but the file is not; to rewrite a file give its `content`")
             return self._written(path, edit.new)
         file = self._text(path, content)
+        if file.mark:  # what marks the file is no part of its text
+            edit = Replace(path=edit.path, old=edit.old.removeprefix("\ufeff"), new=edit.new.removeprefix("\ufeff"))
         if MASK in edit.old and MASK not in file.text:
             raise Misfit(f"`old` holds `{MASK}`, which stands for a secret that you were not shown: leave it out")
         try:

@@ -37,6 +37,17 @@ class Replaced:
 
 def replace_once(text: str, old: str, new: str) -> Replaced:
     """`text` with the only place of `old` replaced, line ends as the file has them. Raises Misfit."""
+    try:
+        return _replaced(text, old, new)
+    except Misfit:
+        if not (text and _AT_THE_END.search(old)) or _AT_THE_END.search(text):
+            raise
+    found = _replaced(f"{text}\n", old, new)  # the file's last line has no end, as only `old` has it
+    note = f"the end of the last line differs from `old`, which was taken for it; {found.note}".removesuffix("; ")
+    return Replaced(_AT_THE_END.sub("", found.text), note)
+
+
+def _replaced(text: str, old: str, new: str) -> Replaced:
     spans = list(_exact(text, old))
     reading = None
     windows = [] if spans else _windows(text, old)
@@ -88,6 +99,7 @@ _ALIKE = str.maketrans(
     }
 )
 _LINE_END = r"\r\n|\r|\n"
+_AT_THE_END = re.compile(rf"(?:{_LINE_END})\Z")
 _TOKEN = re.compile(
     # White space; what may be one sign in two ways: a letter with marks, a syllable of parts, a typographic sign.
     r"\s+|[A-Za-z][\u0300-\u036f]+|[^\s\x00-\x7f][\u0300-\u036f\u1160-\u11ff\u3099\u309a]*"

@@ -36,6 +36,17 @@ _SAYS_SO = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+_REST_ELSEWHERE = re.compile(
+    r"""其余|其他|剩余|剩下|现有|原有|既存|残り|나머지|기존|\bостальн|\bсуществующ|\bрешта\b|\brest(?:o|e|a|licher?)?\b
+      | \b(?:bestehend|vorhanden|existant|existent|esistent|restant|pozostał)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_SAME_ELSEWHERE = re.compile(
+    r"""不变|省略|保持|変更なし|そのまま|생략|변경\ ?없음|그대로|\bбез\ (?:изменени|змін)|\bне\ меня
+      | \bunverändert|\binchangé|\bsin\ cambios|\bsem\ (?:alteraç|mudanç)|\binvariat|\bbez\ zmian""",
+    re.VERBOSE | re.IGNORECASE,
+)
+"""Words for the rest and for what is unchanged: models write their remarks in the language of the task."""
 _DOTS = re.compile(r"^(?:\.{3,}|…)\s*|\s*(?:\.{3,}|…)$")
 _FENCED = re.compile(r"^ {0,3}(```+|~~~+).*?(?:^ {0,3}\1|\Z)", re.MULTILINE | re.DOTALL)
 _PROSE = (".md", ".markdown", ".mdx", ".rst", ".txt", ".adoc")
@@ -58,7 +69,7 @@ def _placeholders(path: str, text: str) -> Iterator[str]:
         text = _FENCED.sub("", text)
     for line in text.split("\n"):
         # Each says so by dots or by a word; most lines have neither.
-        if len(line) < 200 and _MAY.search(line) and _is_placeholder(line):
+        if len(line) < 200 and (_MAY.search(line) or _SAME_ELSEWHERE.search(line)) and _is_placeholder(line):
             yield line.strip()
 
 
@@ -70,8 +81,12 @@ def _is_placeholder(line: str) -> bool:
     said = found["said"].strip() if found else ""
     bare = _DOTS.sub("", _DOTS.sub("", said)).strip(" ()[]:-")
     # Dots say that something was left out. Without them a comment must say so in words.
-    sure = bare != said if _DOTS.search(said) else said != line.strip() and _PLAIN.search(said) is not None
-    return sure and _SAYS_SO.fullmatch(bare) is not None
+    dots, framed = _DOTS.search(said) is not None, said != line.strip()
+    if (dots or (framed and _PLAIN.search(said))) and _SAYS_SO.fullmatch(bare):
+        return True
+    rest, same = _REST_ELSEWHERE.search(bare), _SAME_ELSEWHERE.search(bare)
+    enough = (rest or same) if said.startswith(("...", "…")) else (rest and same)
+    return framed and len(bare) < 60 and enough is not None
 
 
 _PLAIN = re.compile(r"\b(?:rest|unchanged|omitted|elided|truncated|as before)\b", re.IGNORECASE)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import os
 import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 from gremlins.repository.git import Git
 from gremlins.stages.edits.answer import Delete, Edit
@@ -20,10 +23,14 @@ class Refusal(Exception):
 
 
 class Places:
-    """The paths of a worktree, as a list of edits names them one after the other."""
+    """The paths of a worktree, as a list of edits names them one after the other.
 
-    def __init__(self, root: Path) -> None:
+    deleted: the paths that the list deletes. Another form of one of them is a new name, no misspelling.
+    """
+
+    def __init__(self, root: Path, deleted: Collection[str] = ()) -> None:
         self.root = root
+        self.deleted = frozenset(deleted)
         self.real_root = root.resolve()
         lines = (line.partition("\t") for line in Git(root).names("ls-files", "--stage", "-z"))
         self.modes = {path: meta[:6] for meta, _, path in lines}
@@ -31,8 +38,7 @@ class Places:
         self._folders = {folder for path in self.modes for folder in parents(path)}
         self._by_form: dict[str, set[str]] = defaultdict(set)
         for path in (*self.modes, *self._folders):
-            if not path.isascii():
-                self._by_form[_form(path)].add(path)
+            self._by_form[_form(path)].add(path)
         self._deleted_links: set[Path] = set()
 
     def place(self, edit: Edit) -> str:
@@ -74,19 +80,20 @@ class Places:
     # --- what a path means
 
     def _meant(self, named: str) -> str:
-        """The path as the repository has it, of one that is from a patch or in another Unicode form."""
+        """The path as the repository has it, of one that is written in another form."""
         plain = named.replace("\\", "/")
         from_patch = plain[:2] in ("a/", "b/") and plain[0] not in self._folders
-        for path in (named, plain, *([plain[2:]] if from_patch else [])):
+        for path in (named, plain, *([plain[2:]] if from_patch else []), *_decoded(named)):
             if found := self._in_its_form(path):
                 return found
         # No file of the repository: a new one is meant, in the folders that there are.
         return self._in_known_folder(plain[2:] if from_patch and plain.split("/")[1] in self._folders else plain)
 
     def _in_its_form(self, path: str) -> str | None:
+        """The path here that is this one, or the only one that differs from it in no more than its form."""
         if path in self.modes or path in self._folders:
             return path
-        alike = self._by_form.get(_form(path), set()) if not path.isascii() else set()
+        alike = self._by_form.get(_form(path), set()) - self.deleted
         if len(alike) == 1:
             return next(iter(alike))
         return path if os.path.lexists(self.root / path) else None
@@ -98,8 +105,34 @@ class Places:
         return path
 
 
+def differ_in_case(one: str, other: str) -> bool:
+    """True if two paths end in names that differ in nothing but the case of letters."""
+    names = [_as_written(path.rsplit("/", 1)[-1]) for path in (one, other)]
+    return names[0] != names[1] and names[0].casefold() == names[1].casefold()
+
+
 def _form(path: str) -> str:
-    return unicodedata.normalize("NFC", os.path.normpath(path))
+    return _as_written(os.path.normpath(path)).casefold()
+
+
+def _as_written(path: str) -> str:
+    """A path without what is easily lost on the way: forms of letters and blanks, invisible signs."""
+    if path.isascii():
+        return path
+    seen = "".join(letter for letter in path if unicodedata.category(letter) != "Cf")
+    return unicodedata.normalize("NFKC", seen)
+
+
+def _decoded(path: str) -> Iterator[str]:
+    """A path less what a tag, a link, git's output or a compiler writes into or behind it."""
+    yield html.unescape(path)
+    yield unquote(path)
+    yield _OCTAL.sub(lambda found: os.fsdecode(bytes(int(byte, 8) for byte in found[0][1:].split("\\"))), path)
+    yield _LINE.sub("", path)
+
+
+_OCTAL = re.compile(r"(?:\\[0-3][0-7]{2})+")
+_LINE = re.compile(r"(?::\d{1,7}){1,2}$|#L\d{1,7}.{0,20}$")
 
 
 def parents(path: str) -> list[str]:

@@ -57,6 +57,8 @@ TAKEN = {
     "syllables in parts": ("\u1112\u1161\u11ab\n", "한", "글", "글\n"),
     "an invisible sign": ("a\u200bb = 1\n", "ab = 1", "ab = 2", "ab = 2\n"),
     "carriage returns": ("a\rb\rc\r", "a\nb\n", "x\ny\nz\n", "x\ry\rz\rc\r"),
+    "a last line without an end": ("a\nb", "b\n", "c\n", "a\nc"),
+    "a last line without an end, gone": ("a\r\nb", "b\r\n", "", "a"),
     "windows line ends": ("a\r\nb  \r\nc\r\n", "a\nb\n", "x\ny\n", "x\r\ny\r\nc\r\n"),
 }
 

@@ -119,6 +119,16 @@ STANDS_FOR_CODE = [
     "# Existing code remains unchanged",
     "# ... (code omitted for brevity)",
     f"KEY = '{MASK}'",
+    "// ... Rest des Codes bleibt unverändert",
+    "# der Rest der Datei bleibt unverändert",
+    "# ... resto del código sin cambios ...",
+    "// ... (le reste du code est inchangé)",
+    "/* ... código existente ... */",
+    "// ... 其余代码保持不变",
+    "# （其他代码不变）",
+    "// …既存のコード…",
+    "# ... 나머지 코드는 그대로 ...",
+    "-- ... остальной код без изменений",
 ]
 
 
@@ -145,6 +155,11 @@ SOUNDS_SO = [
     "# unchanged since 2010",
     "# All other fields are optional.",
     "expected = '# ... rest of the code unchanged'",
+    "# der Rest wird gerundet",
+    "title = 'unverändert'",
+    "# 保持连接",
+    "# a non-existent file...",
+    "# now the rest...",
 ]
 
 
@@ -209,6 +224,13 @@ def test_a_files_form_survives_an_edit_or_the_edit_is_sent_back(
         assert after(rewritten) == {"f.py": whole}
 
 
+def test_a_mark_of_the_encoding_is_not_doubled(repo: Repo) -> None:
+    repo.commit({"f.py": b"\xef\xbb\xbfx = 1\n"})
+    for old, new in (("\ufeffx = 1", "x = 2"), ("x = 1", "\ufeffx = 2")):
+        checked = check_edits(repo.path, [Replace(path="f.py", old=old, new=new)], "")
+        assert after(checked) == {"f.py": b"\xef\xbb\xbfx = 2\n"}
+
+
 def test_a_sign_that_the_encoding_lacks_is_sent_back(repo: Repo) -> None:
     repo.commit({"f.py": b"# caf\xe9\nx = 1\n"})
     assert "has no `→`" in why(check_edits(repo.path, [Replace(path="f.py", old="x = 1", new="x → 1")], ""))
@@ -242,6 +264,13 @@ NAMES = {
     "its own a": ("a/src/x.py", "a/src/x.py", "a/src/x.py"),
     "a name with a blank": ("src/ x.py", "src/ x.py", "src/ x.py"),
     "a name in backticks": ("`x`", "`x`", "`x`"),
+    "as a tag writes it": ("src/a&b.py", "src/a&amp;b.py", "src/a&b.py"),
+    "as a link writes it": ("src/a b.py", "src/a%20b.py", "src/a b.py"),
+    "as git writes it": (NFC, '"d\\303\\251/caf\\303\\251.py"', NFC),
+    "with a line": ("src/x.py", "src/x.py:12:3", "src/x.py"),
+    "a non-breaking space": ("src/a b.py", "src/a\u00a0b.py", "src/a b.py"),
+    "an invisible sign": ("src/ab.py", "src/a\u200bb.py", "src/ab.py"),
+    "a folder's case": ("src/App/x.py", "src/app/x.py", "src/App/x.py"),
 }
 
 
@@ -264,11 +293,24 @@ def test_a_path_in_another_form_is_the_file_meant(repo: Repo, there: str, named:
         (" new.py", "new.py"),
         ("a/new.py", "a/new.py"),
         ("src/deep/new.py", "src/deep/new.py"),
+        ("SRC/new.py", "src/new.py"),
     ],
 )
 def test_a_new_file_lands_in_the_folder_meant(repo: Repo, named: str, meant: str) -> None:
     repo.commit({NFC: "x\n", "src/x.py": "x\n"})
     assert after(check_edits(repo.path, [Write(path=named, content="y\n")], "")) == {meant: b"y\n"}
+
+
+def test_a_name_in_another_case_is_changed_but_not_written_over(repo: Repo) -> None:
+    repo.commit({"button.tsx": "x = 1\n"})
+    edits: list[Edit] = [Replace(path="Button.tsx", old="x = 1", new="x = 2"), delete("Button.tsx")]
+    for edit, content in zip(edits, (b"x = 2\n", None), strict=True):
+        assert after(check_edits(repo.path, [edit], "")) == {"button.tsx": content}
+    write = Write(path="Button.tsx", content="x = 1\n")
+    assert "differs only in case" in why(check_edits(repo.path, [write], seen(repo, "button.tsx")))
+    renamed = {"button.tsx": None, "Button.tsx": b"x = 1\n"}
+    for order in ([write, delete("button.tsx")], [delete("button.tsx"), write]):
+        assert after(check_edits(repo.path, order, seen(repo, "button.tsx"))) == renamed
 
 
 # --- links, submodules, folders
