@@ -137,6 +137,11 @@ class Home(NamedTuple):
         return self.root / "sandboxes"
 
     @property
+    def mirrors(self) -> Path:
+        """Clones of projects whose gremlins may come from other hosts."""
+        return self.root / "mirrors"
+
+    @property
     def crashes(self) -> Path:
         return self.root / "crashes"
 

@@ -42,7 +42,7 @@ INSIDE: dict[str, list[set[str]]] = {
                   {"spawn"}],
     "repository": [{"git", "protected"}, {"enclosed", "github", "inclusion", "merging", "persons_tree", "submodules"},
                    {"landing", "worktree"},
-                   {"folder", "interrupted", "project", "sparse"}, {"trust"}],
+                   {"folder", "interrupted", "project", "sparse"}, {"remote_work", "trust"}],
     "records": [{"claims", "format", "journal", "prices"}, {"gremlin", "stop_request", "wait"},
                 {"calls", "ending_event", "liveness", "persons_words"}, {"spend"}, {"totals"}, {"caps"}],
     "clients": [{"route"}, {"account", "agent_env", "base", "exchange"}, {"transport"}, {"key_proof", "next_step"},
