@@ -9,9 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer.core import TyperGroup as Group
 
+from gremlins.cli.app import build
 from tests.acceptance.sandbox import Sandbox
 from tests.time_limit import DEADLINE, wait_until_idle
 
@@ -34,11 +38,11 @@ PIPELINE = re.compile(r"^```yaml\n# (\.gremlins/pipelines/\S+\.yaml)\n(.*?)^```"
 
 
 def commands(path: Path) -> Iterator[list[str]]:
-    """The gremlins commands of a document's console blocks, without their comments."""
+    """The commands of gremlins and git in a document's console blocks, without their comments."""
     for block in CONSOLE.findall(path.read_text()):
         for line in block.splitlines():
-            if line.startswith("$ gremlins"):
-                yield shlex.split(line.removeprefix("$ gremlins"), comments=True)
+            if line.startswith(("$ gremlins", "$ git ")):
+                yield shlex.split(line.removeprefix("$ "), comments=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,9 +62,13 @@ def test_every_source_file_it_names_exists(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if any(commands(ROOT / name))])
 def test_every_command_in_it_works(name: str, sandbox: Sandbox) -> None:
     _make_what_is_shown(sandbox, (ROOT / name).read_text())
+    sandbox.env |= {"GREMLINS_DISPATCH__INTERVAL": "0.1", "GREMLINS_BATCH__POLL_INITIAL": "0.05"}
     latest = ""
     for shown in commands(ROOT / name):
-        words = [latest if latest and SHOWN_ID.fullmatch(word) else word for word in shown]
+        if shown[0] == "git":
+            sandbox.repo.git(*shown[1:])
+            continue
+        words = [latest if latest and SHOWN_ID.fullmatch(word) else word for word in shown[1:]]
         if ELSEWHERE.keys() & set(words):
             continue
         if ENDLESS & set(words):
@@ -72,6 +80,27 @@ def test_every_command_in_it_works(name: str, sandbox: Sandbox) -> None:
             latest = done.out.strip()
         if latest and words[:1] in (["launch"], ["revise"]):
             sandbox.until(latest, "finished", "bailed", "dead", "detached")
+
+
+INLINE = re.compile(r"`gremlins ([a-z][^`]*)`")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_named_in_a_sentence_is_one_that_there_is(name: str) -> None:
+    """Its verbs and options; what it does is shown by the tests of the verb."""
+    for found in INLINE.findall((ROOT / name).read_text()):
+        words = iter(re.split(r"[\s|\[\]]+", found.replace("…", "")))
+        command: Any = typer.main.get_command(build(found.split()))
+        for word in filter(None, words):
+            options = {name: param for param in command.params for name in param.opts}
+            if word.startswith("--"):
+                option = options.get(word.partition("=")[0])
+                assert option is not None or word == "--", f"{name}: `gremlins {found}` has no {word}"
+                if option is not None and not option.is_flag:
+                    next(words, None)
+            elif isinstance(command, Group):
+                assert word in command.commands, f"{name}: `gremlins {found}` has no verb {word}"
+                command = command.commands[word]
 
 
 def _make_what_is_shown(sandbox: Sandbox, text: str) -> None:
