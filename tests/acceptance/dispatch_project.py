@@ -17,7 +17,7 @@ from gremlins.fleet.beads.store.sqlite import SqliteStore
 from gremlins.fleet.dispatch.locks import loop_lock, loop_pid
 from gremlins.fleet.dispatch.observer import Observer
 from gremlins.fleet.dispatch.policy import Policy
-from gremlins.fleet.dispatch.view import bead_json, history_json, place
+from gremlins.fleet.dispatch.view import bead_json, history_json, with_buckets
 from gremlins.paths import Home
 from tests.acceptance.sandbox import Sandbox
 from tests.time_limit import DEADLINE
@@ -85,9 +85,9 @@ def bead(sandbox: Sandbox, bead_id: str) -> dict[str, Any]:
         found = store.bead(str(sandbox.repo.path), bead_id)
         assert found is not None
         sight = Project(Home(sandbox.home), clock, 360.0)
-        [placed] = place(store, sight, str(sandbox.repo.path), Policy(), [found], clock.now().timestamp())
-        shown = bead_json(placed)
-        shown["gremlins"] |= history_json(placed, store.events(str(sandbox.repo.path), bead_id))
+        [bucketed] = with_buckets(store, sight, str(sandbox.repo.path), Policy(), [found], clock.now().timestamp())
+        shown = bead_json(bucketed)
+        shown["gremlins"] |= history_json(bucketed, store.events(str(sandbox.repo.path), bead_id))
         return shown
 
 

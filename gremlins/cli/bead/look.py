@@ -10,14 +10,14 @@ from typing import Any
 
 import typer
 
-from gremlins.cli.bead.text import LABELS, page, table
+from gremlins.cli.bead.text import page, table
 from gremlins.cli.current_project import Here
 from gremlins.cli.out import dump, note, on_terminal, say
 from gremlins.errors import GremlinsError
 from gremlins.fleet.beads.bead import STATUSES, Bead, parse_priority, words
 from gremlins.fleet.beads.store.interface import Listed, Query
 from gremlins.fleet.dispatch.admit import BUCKETS, Standing
-from gremlins.fleet.dispatch.view import Placed, bead_json, history_json, place, place_works
+from gremlins.fleet.dispatch.view import BeadInBucket, bead_json, buckets_of, history_json, with_buckets
 
 ID = typer.Argument(..., metavar="ID", help="Unique beginning of an id.")
 IDS = typer.Argument(..., metavar="ID…", help="Unique beginnings of ids.")
@@ -77,9 +77,9 @@ def blocked(json: bool = JSON) -> int:
         return 0
     known = here.store.all_blockers(here.project)
     shown = []
-    for placed in place_all(here, list(here.store.beads(here.project, query))):
-        blockers = sorted({row[0] for row in known.get(placed.bead.id, ())})
-        shown.append(bead_json(placed) | {"blocked_by": blockers, "blocked_by_count": len(blockers)})
+    for bucketed in with_buckets_now(here, list(here.store.beads(here.project, query))):
+        blockers = sorted({row[0] for row in known.get(bucketed.bead.id, ())})
+        shown.append(bead_json(bucketed) | {"blocked_by": blockers, "blocked_by_count": len(blockers)})
     dump(shown)
     return 0
 
@@ -89,16 +89,16 @@ def show(bead_id: list[str] = IDS, json: bool = JSON) -> int:
     here = Here.find()
     beads = [here.beads.get(here.beads.resolve(name)) for name in bead_id]
     shown: list[dict[str, Any]] = []
-    for number, placed in enumerate(place_all(here, beads)):
-        events = here.store.events(here.project, placed.bead.id)
+    for number, bucketed in enumerate(with_buckets_now(here, beads)):
+        events = here.store.events(here.project, bucketed.bead.id)
         if json:
-            found = bead_json(placed)
-            found["gremlins"] |= history_json(placed, events)
+            found = bead_json(bucketed)
+            found["gremlins"] |= history_json(bucketed, events)
             shown.append(found)
             continue
         if number:
             say()
-        for line in page(placed, events, here.store.dependents(here.project, placed.bead.id)):
+        for line in page(bucketed, events, here.store.dependents(here.project, bucketed.bead.id)):
             say(line)
     if json:
         dump(shown[0] if len(bead_id) == 1 and shown else shown)
@@ -130,20 +130,19 @@ def priority_of(text: str) -> int:
 
 def _buckets(names: Sequence[str]) -> set[str]:
     """As they are called in the table or in JSON. Raises BadParameter."""
-    spoken = {label: bucket for bucket, label in LABELS.items()}
-    found = {spoken.get(name, name).replace(" ", "_").replace("-", "_") for name in names}
+    found = {name.replace(" ", "_").replace("-", "_") for name in names}
     if wrong := found - {*BUCKETS}:
         raise typer.BadParameter(f"`{min(wrong)}` is not one of {', '.join(BUCKETS)}", param_hint="--bucket")
     return found
 
 
-def place_all(here: Here, beads: Sequence[Bead]) -> list[Placed]:
-    return list(place(here.store, here, here.project, here.policy, beads, here.clock.now().timestamp()))
+def with_buckets_now(here: Here, beads: Sequence[Bead]) -> list[BeadInBucket]:
+    return list(with_buckets(here.store, here, here.project, here.policy, beads, here.clock.now().timestamp()))
 
 
 def show_json(here: Here, beads: Sequence[Bead], *, many: bool) -> None:
     """One object where one bead was named, an array for several."""
-    shown = [bead_json(placed) for placed in place_all(here, beads)]
+    shown = [bead_json(bucketed) for bucketed in with_buckets_now(here, beads)]
     dump(shown if many or not shown else shown[0])
 
 
@@ -151,15 +150,17 @@ def _list(here: Here, query: Query, buckets: set[str], limit: int | None, json: 
     """A bare array, or a table. The table is made without reading the beads' texts, and so is the choice of a few."""
     now = here.clock.now().timestamp()
     if query.labels or (json and limit is None):
-        placed = [p for p in place_all(here, list(here.store.beads(here.project, query))) if _in(p.where, buckets)]
-        listed = [Listed(p.work, p.bead.issue.title, p.bead.issue.issue_type) for p in placed[:limit]]
-        where = {p.work.id: p.where for p in placed}
+        bucketed = [
+            p for p in with_buckets_now(here, list(here.store.beads(here.project, query))) if _in(p.where, buckets)
+        ]
+        listed = [Listed(p.work, p.bead.issue.title, p.bead.issue.issue_type) for p in bucketed[:limit]]
+        where = {p.work.id: p.where for p in bucketed}
     else:
         listed, where = _listed(here, query, buckets, limit, now)
         found = (here.store.bead(here.project, one.work.id) for one in listed) if json else ()
-        placed = place_all(here, [bead for bead in found if bead is not None])
+        bucketed = with_buckets_now(here, [bead for bead in found if bead is not None])
     if json:
-        dump([bead_json(p) for p in placed[:limit]])
+        dump([bead_json(p) for p in bucketed[:limit]])
         return
     width = shutil.get_terminal_size().columns if on_terminal() else None
     for line in table(listed, where, now, width):
@@ -181,7 +182,7 @@ def _listed(
     reach = None if limit is None else max(100, 2 * limit)
     while True:
         read, bad = here.store.listing(here.project, replace(query, limit=reach))
-        _, where = place_works(here.store, here, here.project, here.policy, [one.work for one in read], now)
+        _, where = buckets_of(here.store, here, here.project, here.policy, [one.work for one in read], now)
         listed = [one for one in read if _in(where[one.work.id], buckets)][:limit]
         if reach is None or len(read) + len(bad) < reach or len(listed) == limit:
             break

@@ -10,12 +10,10 @@ from gremlins.cli.out import columns, dollars, printable
 from gremlins.fleet.beads.attempts import is_charged
 from gremlins.fleet.beads.store.interface import Event, Listed
 from gremlins.fleet.dispatch.admit import Standing
-from gremlins.fleet.dispatch.view import Placed
+from gremlins.fleet.dispatch.view import BeadInBucket
 from gremlins.fleet.times import span, text_of
 
-LABELS = {"backing_off": "backing off", "denied": "breaker"}
-"""Buckets whose name people know better in other words."""
-HEADER = ("ID", "PRI", "TYPE", "WHERE", "TITLE", "NEXT")
+HEADER = ("ID", "PRI", "TYPE", "BUCKET", "TITLE", "NEXT")
 
 
 def table(listed: Sequence[Listed], where: Mapping[str, Standing], now: float, width: int | None = None) -> list[str]:
@@ -25,7 +23,7 @@ def table(listed: Sequence[Listed], where: Mapping[str, Standing], now: float, w
             one.work.id,
             f"P{one.work.priority}",
             one.issue_type,
-            LABELS.get(where[one.work.id].bucket, where[one.work.id].bucket),
+            where[one.work.id].bucket.replace("_", " "),
             printable(one.title)[:60],
             next_words(where[one.work.id], now),
         )
@@ -60,21 +58,21 @@ def _cut(line: str, width: int) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
-def page(placed: Placed, events: Iterable[Event], dependents: Sequence[tuple[str, str]]) -> list[str]:
+def page(bucketed: BeadInBucket, events: Iterable[Event], dependents: Sequence[tuple[str, str]]) -> list[str]:
     """Everything about one bead."""
-    bead, issue, where = placed.bead, placed.bead.issue, placed.where
+    bead, issue, where = bucketed.bead, bucketed.bead.issue, bucketed.where
     lines = [
         f"{issue.id}  {printable(issue.title)}",
         f"  {bead.status}, P{issue.priority}, {issue.issue_type}"
         + (f", {', '.join(issue.labels)}" if issue.labels else "")
         + (f", for {issue.assignee}" if issue.assignee else ""),
-        f"  {_place(where, next_words(where, placed.world.now) or issue.close_reason)}",
+        f"  {_bucket_line(where, next_words(where, bucketed.world.now) or issue.close_reason)}",
         f"  created {issue.created_at}, changed {issue.updated_at}"
         + (f", closed {issue.closed_at}" if issue.closed_at else ""),
     ]
     lines += [f"  needs {dep.depends_on_id} ({dep.type})" for dep in issue.dependencies]
     lines += [f"  is needed by {other} ({kind})" for other, kind in dependents]
-    start = placed.world.starts.get(placed.work.id)
+    start = bucketed.world.starts.get(bucketed.work.id)
     lines += [f"  starts from the work of {other}" for other in (start.unlanded if start is not None else ())]
     for heading, text in (
         ("description", issue.description),
@@ -84,21 +82,21 @@ def page(placed: Placed, events: Iterable[Event], dependents: Sequence[tuple[str
     ):
         if text.strip():
             lines += ["", f"{heading}:", *(f"  {line}" for line in text.strip().splitlines())]
-    return lines + _attempts(placed) + _events(events)
+    return lines + _attempts(bucketed) + _events(events)
 
 
-def _place(where: Standing, words: str) -> str:
+def _bucket_line(where: Standing, words: str) -> str:
     """`held: ask Anna first; …`, but not `blocked: blocked by …`."""
-    label = LABELS.get(where.bucket, where.bucket)
+    label = where.bucket.replace("_", " ")
     return words if words.startswith(f"{label} ") else f"{label}: {words}"
 
 
-def _attempts(placed: Placed) -> list[str]:
+def _attempts(bucketed: BeadInBucket) -> list[str]:
     rows = []
-    for attempt in placed.work.attempts:
+    for attempt in bucketed.work.attempts:
         settled = attempt.settled
         outcome = "under way" if settled is None else "done" if not settled.failed else str(settled.failure)
-        charge = "charged" if is_charged(placed.work, attempt, placed.world.episodes) else ""
+        charge = "charged" if is_charged(bucketed.work, attempt, bucketed.world.episodes) else ""
         cost = dollars(settled.cost_usd) if settled else ""
         reason = printable(settled.reason) if settled else ""
         rows.append((f"{attempt.epoch}.{attempt.number}", attempt.gremlin_id, outcome, charge, cost, reason))

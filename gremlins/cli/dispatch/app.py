@@ -266,7 +266,7 @@ def _explain(here: Here, policy: Policy, name: str, json: bool) -> int:
         what = how.get(where.how, f"gremlin {where.gremlin_id}, re-attached")
         code = start_words(work, world) if where.how == "fresh" else ""
         probe = ", as the one probe of a breaker" if where.probe_for else ""
-        reason, then, bucket, until = f"admitted: the next tick starts {what}{code}{probe}", "", "ready", None
+        reason, then, bucket, until = f"it may start: the next tick starts {what}{code}{probe}", "", "ready", None
     else:
         where = explained(here.store, work, where)
         reason, then, bucket, until = where.reason, where.next, where.bucket, where.until

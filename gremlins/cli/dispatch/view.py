@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from gremlins.cli.bead.text import LABELS, next_words
+from gremlins.cli.bead.text import next_words
 from gremlins.cli.current_project import Here
 from gremlins.cli.out import console, printable
 from gremlins.fleet.beads.attempts import Work
@@ -86,20 +86,20 @@ def _head(here: Here, world: World, counts: dict[str, int], report: TickReport) 
 
 
 def _table(here: Here, works: tuple[Work, ...], world: World, room: int) -> Table:
-    placed = [(explained(here.store, work, standing(work, world)), work) for work in works]
-    placed.sort(key=lambda pair: (ORDER.index(pair[0].bucket) if pair[0].bucket in ORDER else 99, pair[1].order))
+    bucketed = [(explained(here.store, work, standing(work, world)), work) for work in works]
+    bucketed.sort(key=lambda pair: (ORDER.index(pair[0].bucket) if pair[0].bucket in ORDER else 99, pair[1].order))
     table = Table(box=None, pad_edge=False, expand=True)
     for heading, ratio in (("bead", None), ("where", None), ("title", 2), ("next", 3)):
         table.add_column(heading, ratio=ratio, no_wrap=True, overflow="ellipsis")
-    for where, work in placed[:room]:
+    for where, work in bucketed[:room]:
         table.add_row(*_row(here.store.bead(here.project, work.id), work, where, world.now))
-    if len(placed) > room:
-        table.add_row(f"… {len(placed) - room} more", "", "", "")
+    if len(bucketed) > room:
+        table.add_row(f"… {len(bucketed) - room} more", "", "", "")
     return table
 
 
 def _row(bead: Bead | None, work: Work, where: Standing, now: float) -> tuple[Text, ...]:
     title = printable(bead.issue.title) if bead is not None else ""
-    bucket = LABELS.get(where.bucket, where.bucket)
+    bucket = where.bucket.replace("_", " ")
     style = STYLES.get(where.bucket, "")
     return Text(work.id), Text(bucket, style=style), Text(title), Text(next_words(where, now), style="dim")

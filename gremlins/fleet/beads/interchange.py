@@ -131,7 +131,7 @@ def _moment(issue: Issue) -> float:
 
 
 def _upsert(issue: Issue, ours: Bead | None, project: str, at: float, done: Imported) -> PutBead | None:
-    status, hold, issue = _place(issue, at)
+    status, hold, issue = _as_ours(issue, at)
     if ours is None:
         bead = kept_apart(Bead(project, issue, status, hold=hold), at)
         done.created.append(issue.id)
@@ -151,7 +151,7 @@ def _upsert(issue: Issue, ours: Bead | None, project: str, at: float, done: Impo
     return PutBead(changed, ours.generation)
 
 
-def _place(issue: Issue, at: float) -> tuple[BeadStatus, Hold | None, Issue]:
+def _as_ours(issue: Issue, at: float) -> tuple[BeadStatus, Hold | None, Issue]:
     """Our status, hold and issue for an imported one. A status we do not have becomes a hold."""
     status = issue.status
     if status == "blocked" and FAILED_LABEL in issue.labels:

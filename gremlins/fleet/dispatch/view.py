@@ -29,7 +29,7 @@ A_FEW = 20
 
 
 @dataclass(frozen=True)
-class Placed:
+class BeadInBucket:
     """A bead, and where it stands."""
 
     bead: Bead
@@ -38,18 +38,18 @@ class Placed:
     world: World
 
 
-def place(
+def with_buckets(
     store: BeadStore, fleet: ReadOnlyFleet, project: str, policy: Policy, beads: Sequence[Bead], now: float
-) -> Iterator[Placed]:
+) -> Iterator[BeadInBucket]:
     """The bucket of each of these beads. Unreadable beads are left out."""
     works = {work.id: work for work in store.works(project, [bead.id for bead in beads]).works}
-    world, where = place_works(store, fleet, project, policy, list(works.values()), now)
+    world, where = buckets_of(store, fleet, project, policy, list(works.values()), now)
     for bead in beads:
         if work := works.get(bead.id):
-            yield Placed(bead, work, where[bead.id], world)
+            yield BeadInBucket(bead, work, where[bead.id], world)
 
 
-def place_works(
+def buckets_of(
     store: BeadStore, fleet: ReadOnlyFleet, project: str, policy: Policy, works: Sequence[Work], now: float
 ) -> tuple[World, dict[str, Standing]]:
     """The world, and where each of these beads stands."""
@@ -85,21 +85,21 @@ def blocked_by(bead_id: str, where: Standing, blockers: Sequence[tuple[str, str,
     return Standing("blocked", "blocked by " + "; ".join(told), then)
 
 
-def bead_json(placed: Placed) -> dict[str, Any]:
+def bead_json(bucketed: BeadInBucket) -> dict[str, Any]:
     """One bead of `bead … --json`."""
-    bead, issue = placed.bead, placed.bead.issue
+    bead, issue = bucketed.bead, bucketed.bead.issue
     dumped = issue.model_dump(mode="json")
     shown = {key: dumped[key] for key in ALWAYS} | issue.model_dump(mode="json", exclude_defaults=True)
     shown.pop("_type", None)
     dependencies = (dep.model_dump(mode="json", exclude_unset=True) for dep in issue.dependencies)
     shown["dependencies"] = [{"issue_id": issue.id, "type": "blocks"} | dependency for dependency in dependencies]
     shown |= {"status": bead.status, "close_reason": issue.close_reason or None}
-    shown["gremlins"] = _ours(placed)
+    shown["gremlins"] = _ours(bucketed)
     return shown
 
 
-def _ours(placed: Placed) -> dict[str, Any]:
-    bead, work, where, world = placed.bead, placed.work, placed.where, placed.world
+def _ours(bucketed: BeadInBucket) -> dict[str, Any]:
+    bead, work, where, world = bucketed.bead, bucketed.work, bucketed.where, bucketed.world
     failure, latest = last_failure(work), work.latest
     return {
         "project": bead.project,
@@ -160,15 +160,15 @@ def _failure(attempt: Attempt | None) -> dict[str, Any] | None:
     }
 
 
-def history_json(placed: Placed, events: Sequence[Event]) -> dict[str, Any]:
+def history_json(bucketed: BeadInBucket, events: Sequence[Event]) -> dict[str, Any]:
     """The attempts and events that `bead show` adds."""
     return {
-        "history": [_attempt_json(placed, attempt) for attempt in placed.work.attempts],
+        "history": [_attempt_json(bucketed, attempt) for attempt in bucketed.work.attempts],
         "events": [{"at": text_of(e.at), "kind": e.kind, "text": e.text} for e in events],
     }
 
 
-def _attempt_json(placed: Placed, attempt: Attempt) -> dict[str, Any]:
+def _attempt_json(bucketed: BeadInBucket, attempt: Attempt) -> dict[str, Any]:
     settled = attempt.settled
     return {
         "attempt": attempt.number,
@@ -181,7 +181,7 @@ def _attempt_json(placed: Placed, attempt: Attempt) -> dict[str, Any]:
         "settled_at": text_of(settled.at) if settled else None,
         "outcome": None if settled is None else "failed" if settled.failed else "done",
         "class": settled.failure if settled else None,
-        "charged": is_charged(placed.work, attempt, placed.world.episodes),
+        "charged": is_charged(bucketed.work, attempt, bucketed.world.episodes),
         "reason": settled.reason if settled else None,
         "exit_code": settled.exit_code if settled else None,
         "cost_usd": round(settled.cost_usd, 10) if settled else None,
@@ -247,7 +247,7 @@ def _episode(episode: Episode, in_use: bool, now: float) -> dict[str, Any]:
 
 
 def status_json(
-    project: str, pid: int | None, world: World, placed: Iterable[Standing], counts: dict[str, int]
+    project: str, pid: int | None, world: World, bucketed: Iterable[Standing], counts: dict[str, int]
 ) -> dict[str, Any]:
     """The document of `dispatch status --json`."""
     policy = world.policy
@@ -260,7 +260,7 @@ def status_json(
         "max_running": policy.max_running,
         "parked": world.parked,
         "max_parked": policy.max_parked,
-        "buckets": dict(sorted(Counter(where.bucket for where in placed).items())),
+        "buckets": dict(sorted(Counter(where.bucket for where in bucketed).items())),
         "beads": counts,
         "breaker": breaker_json(world.episodes, world.scopes, world.now),
         "spend": {
