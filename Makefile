@@ -82,7 +82,7 @@ live-check: $(DEV_STAMP) ## the providers against their real binaries, which it 
 	@npm install --prefix "$(LIVE)" --no-audit --no-fund --loglevel=error $(LIVE_PACKAGES)
 	@test -x "$(LIVE)/venv/bin/python" || "$(BIN)/python" -m venv "$(LIVE)/venv"
 	@"$(LIVE)/venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement $(DEV_LOCK)
-	@"$(LIVE)/venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[openai]'
+	@"$(LIVE)/venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[openai,mcp]'
 	@LIVE_BINARIES="$(LIVE)/node_modules/.bin" "$(LIVE)/venv/bin/python" -m pytest -m "" tests/live tests/clients/providers/test_openai.py tests/clients/test_conformance.py
 
 clean: ## remove what the targets above have made
