@@ -76,7 +76,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temp, path)
-    except BaseException:
+    except BaseException:  # a signal too: no draft is left
         with contextlib.suppress(OSError):
             os.unlink(temp)
         raise

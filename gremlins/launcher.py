@@ -211,7 +211,7 @@ def start(prepared: Prepared, home: Home, env: Mapping[str, str], clock: Clock) 
     try:
         record = _make(prepared, gremlin_id, home, store, lock, clock)
         spawn_runner(store.paths(gremlin_id), lock, env)
-    except BaseException as error:
+    except BaseException as error:  # Ctrl-C too: nothing half made is left
         _undo(prepared, gremlin_id, home, lock)
         if isinstance(error, OSError):
             raise _cannot_write(home, error) from error

@@ -48,7 +48,7 @@ def go_on(
         write_words(paths, record, round_name(frozen.pipeline.stages))
         Journal(paths.log, clock)(line)
         spawn_runner(paths, lock, env)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: a lock of this process would look like a gremlin at work
         lock.release()
         raise
     return record

@@ -85,7 +85,7 @@ def rescue(
             refuse_unless_rescuable(again, restart=from_stage is not None)
         detail = _revive(home, gremlin_id, lock, clock, env, from_stage, follow_unseen=follow_unseen, tell=tell)
         spawn_runner(paths, lock, env)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: a lock of this process would look like a gremlin at work
         lock.release()
         raise
     return Rescue(gremlin_id, row.life.shown, detail)

@@ -99,7 +99,7 @@ def _settle_in_its_place(home: Home, gremlin_id: str, clock: Clock, env: Mapping
     try:
         end_worktree_processes(paths, clock)
         spawn_runner(paths, lock, env)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: a lock of this process would look like a gremlin at work
         lock.release()
         raise
 

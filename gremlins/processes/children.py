@@ -99,7 +99,7 @@ def run(
     except subprocess.TimeoutExpired:
         _kill_and_reap(child)
         raise TimedOut(f"{argv[0]} took longer than {timeout:g} s") from None
-    except BaseException:
+    except BaseException:  # a signal too: the child must not outlive this call
         if shielded:
             child.communicate()
         else:

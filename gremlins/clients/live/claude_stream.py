@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gremlins.clients.batch.results import classify_status
-from gremlins.clients.live.agents import parse_event, permission_denied
+from gremlins.clients.live.agents import permission_denied
 from gremlins.clients.live.process import Exit
-from gremlins.clients.live.process_agent import short, without_result
+from gremlins.clients.live.process_agent import EventStream, short, without_result
 from gremlins.clients.next_step import NO_SESSION
 from gremlins.outcome import FailureClass
 from gremlins.records.calls import CallFailed, Reply
@@ -40,44 +40,22 @@ _CLASS_OF_KIND: dict[str, FailureClass] = {
 _TASK_ENDS = frozenset({"error_max_turns", "error_max_budget_usd", "error_max_structured_output_retries"})
 
 
-class ClaudeStream:
-    """Listens to one run. Anything that is not an event is counted, never an error of its own."""
+class ClaudeStream(EventStream):
+    """Listens to one run."""
 
     def __init__(self) -> None:
-        self.session_id: str | None = None
+        super().__init__()
         self.usages: dict[str, tuple[str, dict[str, Any]]] = {}
         """Model and usage of each message, by message id: one message comes in several lines."""
-        self.result: dict[str, Any] | None = None
         self.limit: dict[str, Any] | None = None
         self.error: str | None = None
         """The kind of the API error that the last message stands for."""
-        self.events = 0
-        self.turns = 0
-        self.reports = 0
-        """Number of increases of the summed usage."""
-        self.rubbish = b""
-        self.last_was_delta = False
-        """True if the latest line repeats in a later one."""
         self._text = ""
         self._streaming: str | None = None
 
-    @property
-    def finished(self) -> bool:
-        return self.result is not None
-
-    def hear(self, line: bytes) -> bool:
-        """Take one line. True when it is an event."""
-        event = parse_event(line)
-        if event is None:
-            self.rubbish = self.rubbish or line[:200]
-            return False
-        self.events += 1
+    def take(self, event: dict[str, Any]) -> None:
         if isinstance(event.get("session_id"), str):
             self.session_id = event["session_id"]
-        self._take(event)
-        return True
-
-    def _take(self, event: dict[str, Any]) -> None:
         inner = event.get("event")
         self.last_was_delta = isinstance(inner, dict) and str(inner.get("type")).startswith("content_block_")
         match event["type"]:
@@ -205,7 +183,7 @@ def _session_gone() -> CallFailed:
 def _without_result(stream: ClaudeStream, ended: Exit) -> CallFailed:
     if _NO_SESSION.search(ended.stderr):
         return _session_gone()
-    return without_result("claude", ended, events=stream.events, rubbish=stream.rubbish)
+    return without_result("claude", ended, stream)
 
 
 def _error(stream: ClaudeStream, result: Mapping[str, Any]) -> CallFailed:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from gremlins.clients.batch.results import classify_status
-from gremlins.clients.live.agents import parse_event, permission_denied
+from gremlins.clients.live.agents import permission_denied
 from gremlins.clients.live.process import Exit
-from gremlins.clients.live.process_agent import short, without_result
+from gremlins.clients.live.process_agent import EventStream, short, without_result
 from gremlins.clients.next_step import NO_SESSION
 from gremlins.outcome import FailureClass
 from gremlins.records.calls import CallFailed, Reply, Usage
@@ -26,41 +26,22 @@ _NO_SESSION = re.compile(r"No session\b[^\n]{0,40} matched")
 """Copilot's words, which differ between versions (measured): it gives no code for it."""
 
 
-class CopilotStream:
+class CopilotStream(EventStream):
     """Listens to one run."""
 
     def __init__(self) -> None:
-        self.session_id: str | None = None
-        self.result: dict[str, Any] | None = None
+        super().__init__()
         self.error: dict[str, Any] | None = None
         self.denied: list[str] = []
-        self.events = 0
         self.calls = 0
-        self.reports = 0
-        self.rubbish = b""
         self.text = ""
         self.model: str | None = None
-        self.turns = 0
-        self.last_was_delta = False
         self._tools: dict[str, str] = {}
 
-    @property
-    def finished(self) -> bool:
-        return self.result is not None
-
-    def hear(self, line: bytes) -> bool:
-        """Take one line. True when it is an event."""
-        event = parse_event(line)
-        if event is None:
-            self.rubbish = self.rubbish or line[:200]
-            return False
-        self.events += 1
-        self.last_was_delta = event["type"].endswith("_delta")
-        data = event.get("data")
-        self._take(event["type"], data if isinstance(data, dict) else {}, event)
-        return True
-
-    def _take(self, kind: str, data: dict[str, Any], event: dict[str, Any]) -> None:
+    def take(self, event: dict[str, Any]) -> None:
+        kind = event["type"]
+        self.last_was_delta = kind.endswith("_delta")
+        data = event["data"] if isinstance(event.get("data"), dict) else {}
         match kind:
             case "assistant.message":
                 self.turns += 1
@@ -89,7 +70,7 @@ def verdict(stream: CopilotStream, ended: Exit) -> Reply | CallFailed:
     if stream.result is None:
         if _NO_SESSION.search(ended.stderr):
             return CallFailed(failure="unknown", kind=NO_SESSION, message="copilot no longer has the session")
-        return without_result("copilot", ended, events=stream.events, rubbish=stream.rubbish)
+        return without_result("copilot", ended, stream)
     if stream.denied:
         return permission_denied("copilot", stream.denied)
     if stream.result.get("exitCode") not in (0, None):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from gremlins.clients.base import PromptSource, Session
-from gremlins.clients.live.agents import live_request
+from gremlins.clients.live.agents import live_request, parse_event
 from gremlins.clients.live.engine import Heard, Order
 from gremlins.clients.live.process import Exit, Launch, NotStarted, drive
 from gremlins.clients.live.records import Booked
@@ -21,22 +21,40 @@ class TooManyTurns(Exception):
     """A run reached MAX_TURNS."""
 
 
-class EventStream(Protocol):
-    """Listens to one run of a program."""
+class EventStream(ABC):
+    """Listens to one run of a program: a line that is no event is counted, never an error of its own."""
 
-    turns: int
-    """Replies of the model so far."""
-    reports: int
-    """Number of increases of the run's cost."""
-    last_was_delta: bool
-    """True if the latest line repeats in a later one, so that it need not be kept."""
+    def __init__(self) -> None:
+        self.session_id: str | None = None
+        self.result: dict[str, Any] | None = None
+        self.events = 0
+        self.rubbish = b""
+        """The beginning of the first line that is no event."""
+        self.turns = 0
+        """Replies of the model so far."""
+        self.reports = 0
+        """Number of increases of the run's cost."""
+        self.last_was_delta = False
+        """True if the latest line repeats in a later one, so that it need not be kept."""
 
     @property
     def finished(self) -> bool:
         """True if the program has reported its end."""
+        return self.result is not None
 
     def hear(self, line: bytes) -> bool:
-        """Take one line. True when it was a sign of life."""
+        """Take one line. True when it is an event, a sign of life."""
+        event = parse_event(line)
+        if event is None:
+            self.rubbish = self.rubbish or line[:200]
+            return False
+        self.events += 1
+        self.take(event)
+        return True
+
+    @abstractmethod
+    def take(self, event: dict[str, Any]) -> None:
+        """Take one event; sets `last_was_delta`."""
 
 
 Stream = TypeVar("Stream", bound=EventStream)
@@ -109,15 +127,15 @@ class ProcessAgent(ABC, Generic[Stream]):
         return Heard(self.verdict(stream, ended, request), self.booked(stream, order.record))
 
 
-def without_result(program: str, ended: Exit, *, events: int, rubbish: bytes) -> CallFailed:
+def without_result(program: str, ended: Exit, stream: EventStream) -> CallFailed:
     """The result of a run that ended without reporting it."""
     last = short((ended.stderr.splitlines() or [""])[-1])
     if ended.how == "idle":
         return CallFailed(failure="task", kind="stalled", message=f"{program} fell silent and was ended")
-    if ended.returncode != 0 and not events:
+    if ended.returncode != 0 and not stream.events:
         message = f"{program} ended with {ended.returncode} before it said anything: {last or 'no reason given'}"
         return CallFailed(failure="start", kind="not_started", message=message)
-    said = "a line of more than 8 MB" if ended.dropped else short(rubbish.decode("utf-8", "replace"))
+    said = "a line of more than 8 MB" if ended.dropped else short(stream.rubbish.decode("utf-8", "replace"))
     what = f"printed something that is no event ({said})" if said else "said nothing of how it ended"
     message = f"{program} ended with {ended.returncode} without a result: it {what}"
     return CallFailed(failure="unknown", kind="no_result", message=f"{message}; {last}" if last else message)

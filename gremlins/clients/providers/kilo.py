@@ -99,8 +99,8 @@ class KiloAgent:
                     return CallFailed(failure="unknown", kind=NO_SESSION, message="kilo no longer has the session")
                 raise
             failed = self._follow(kilo, feed, order, run, where)
-        except BaseException:
-            self._abort(kilo, run, where)  # on a server that is not ours it would go on without us
+        except BaseException:  # a stop too: on a server that is not ours it would go on without us
+            self._abort(kilo, run, where)
             raise
         finally:
             feed.close()

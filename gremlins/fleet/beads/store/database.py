@@ -43,7 +43,7 @@ class Database:
                 self.connection.execute("PRAGMA synchronous = FULL")
                 if self._version() != VERSION:
                     self._create()
-            except BaseException:
+            except BaseException:  # Ctrl-C too: the connection is in no hands yet that close it
                 self.connection.close()
                 raise
 
@@ -75,7 +75,7 @@ class Database:
             try:
                 yield
                 self.connection.execute("COMMIT")
-            except BaseException:
+            except BaseException:  # Ctrl-C too: nothing half written stays
                 if self.connection.in_transaction:  # a full disk may have ended it
                     self.connection.execute("ROLLBACK")
                 raise
