@@ -196,12 +196,16 @@ def launch(request: LaunchRequest, home: Home, env: Mapping[str, str], clock: Cl
     return start(prepared, home, env, clock)
 
 
+RESERVED = frozenset({"landing"})
+"""`refs/gremlins/landing/` is not a gremlin's."""
+
+
 def start(prepared: Prepared, home: Home, env: Mapping[str, str], clock: Clock) -> Gremlin:
     """Make record, worktree and process of a prepared launch. Raises Conflict if the id is taken."""
     asked = prepared.request.gremlin_id
     gremlin_id = new_id(prepared.request, home) if asked is None else asked
-    if not GREMLIN_ID.fullmatch(gremlin_id):
-        hint = "1 to 64 of a-z, 0-9 and -, for example fix-login"
+    if not GREMLIN_ID.fullmatch(gremlin_id) or gremlin_id in RESERVED:
+        hint = "1 to 64 of a-z, 0-9 and -, for example fix-login; `landing` is the name of refs of ours"
         raise GremlinsError(f"`{gremlin_id[:80]}` cannot be an id", hint=hint)
     store = RunStore(home, clock)
     try:

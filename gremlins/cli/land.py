@@ -29,14 +29,12 @@ def land(
 ) -> int:
     """Bring a finished gremlin's work onto your branch, or have its pull request merged."""
     from gremlins.fleet.land import land as bring_in  # git and pydantic: only for the verbs that act
-    from gremlins.fleet.land import land_pr, try_to_land
+    from gremlins.fleet.land import land_pr, try_to_land, try_to_land_pr
 
     if squash and ff:
         raise typer.BadParameter("is the opposite of --squash", param_hint="--ff")
     if pr and (ff or into or message):
         raise typer.BadParameter("squashes into the pull request's own base, with its own title", param_hint="--pr")
-    if pr and dry_run:
-        raise typer.BadParameter("is not for --pr: GitHub shows whether it can be merged", param_hint="--dry-run")
     if ff and message:
         raise typer.BadParameter("keeps the gremlin's own commits and their messages", param_hint="--ff")
     if message is not None and not message.strip():
@@ -44,7 +42,10 @@ def land(
     home, clock = Home.from_env(), SystemClock()
     name = resolve(home, gremlin_id)
     if dry_run:
-        would = try_to_land(home, name, clock=clock, mode="ff" if ff else "squash", into=into)
+        if pr:
+            would = try_to_land_pr(home, name, clock=clock, env=dict(os.environ))
+        else:
+            would = try_to_land(home, name, clock=clock, mode="ff" if ff else "squash", into=into)
         verb = f"{would.target} has it already" if would.by_hand else f"would land on {would.target}"
         say(f"{name}: {verb}, {_files(would)} changed")
         _tell_notes(would)

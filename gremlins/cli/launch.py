@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import typer
 
@@ -19,6 +19,9 @@ from gremlins.files import read_given
 from gremlins.paths import Home
 from gremlins.records.gremlin import Gremlin
 from gremlins.repository.git import Git
+
+if TYPE_CHECKING:
+    from gremlins.launcher import LaunchRequest
 
 
 def launch(
@@ -42,60 +45,65 @@ def launch(
     json: bool = typer.Option(False, "--json", help="Print its status object."),
 ) -> int:
     """Start a gremlin."""
-    from gremlins.clients.route import warnings_of  # these modules take a moment to load
-    from gremlins.fleet.status import as_json, look
+    from gremlins.fleet.status import as_json, look  # these modules take a moment to load
     from gremlins.launcher import LaunchRequest
-    from gremlins.launcher import launch as make
-    from gremlins.pipeline.file import find_pipeline
-    from gremlins.repository.trust import Untrusted
 
-    home, clock = Home.from_env(), SystemClock()
+    home = Home.from_env()
     if mode not in (None, "live", "batch"):
         raise typer.BadParameter("is live or batch", param_hint="--mode")
     if " " in pipeline and not task and not pipeline.endswith(".yaml"):
         pipeline, task = _default_pipeline(home), pipeline
     if task == plan == "-":
         raise typer.BadParameter("cannot be standard input too", param_hint="--plan")
-    if task == "-":
-        task = read_text(task, quoted="")
-    given = _read_plan(plan)
     request = LaunchRequest(
         pipeline=pipeline,
         cwd=Path.cwd(),
-        task=task,
-        plan=given,
+        task=read_text(task, quoted="") if task == "-" else task,
+        plan=_read_plan(plan),
         gremlin_id=gremlin_id,
         mode=cast("Literal['live', 'batch'] | None", mode),
         client=client,
         base_ref=base_ref,
     )
-    if trust:
-        say_yes(home)
-    env = dict(os.environ)
-    try:
-        record = make(request, home, env, clock)
-    except Untrusted as error:
-        if not agreed(error):
-            raise
-        say_yes(home)
-        record = make(request, home, env, clock)
-    _tell_what_it_lacks(record, home)
-    if (used := find_pipeline(pipeline, record.tree, cwd=Path.cwd())).hides_built_in:
-        note(f"note: `{used.name}` is this repository's own pipeline, not the built-in one: {used.path}")
-    for warning in warnings_of(env):
-        note(f"warning: {warning}")
+    record = _make(request, home, trust=trust)
+    _tell_what_to_know(record, pipeline, home)
     if wait:
         return _wait(home, record.id, json)
     if json:
-        dump(as_json(look(home, record.id, clock)))
+        dump(as_json(look(home, record.id, SystemClock())))
     else:
         say(record.id)
     return 0
 
 
-def _tell_what_it_lacks(record: Gremlin, home: Home) -> None:
+def _make(request: LaunchRequest, home: Home, *, trust: bool) -> Gremlin:
+    """Launch it. What the repository brings is asked about where there is a person to ask."""
+    from gremlins.launcher import launch as make
+    from gremlins.repository.trust import Untrusted
+
+    if trust:
+        say_yes(home)
+    env, clock = dict(os.environ), SystemClock()
+    try:
+        return make(request, home, env, clock)
+    except Untrusted as error:
+        if not agreed(error):
+            raise
+        say_yes(home)
+        return make(request, home, env, clock)
+
+
+def _tell_what_to_know(record: Gremlin, pipeline: str, home: Home) -> None:
+    """What a person may not expect: work that it does not see, a pipeline of the repository's own, odd variables."""
+    from gremlins.clients.route import warnings_of
+    from gremlins.pipeline.file import find_pipeline
+
     _tell_of_uncommitted(record)
     _tell_of_submodules(record, home)
+    if (used := find_pipeline(pipeline, record.tree, cwd=Path.cwd())).hides_built_in:
+        note(f"note: `{used.name}` is this repository's own pipeline, not the built-in one: {used.path}")
+    for warning in warnings_of(dict(os.environ)):
+        note(f"warning: {warning}")
 
 
 def _tell_of_submodules(record: Gremlin, home: Home) -> None:

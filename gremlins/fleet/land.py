@@ -148,16 +148,29 @@ def land_pr(
     store, paths = RunStore(home, clock), home.gremlin(gremlin_id)
     with GremlinLock.acquire(paths.lock, "keeper", clock=clock) as lock:
         record = _finished(store, gremlin_id)
-        merged = _merge(record, paths, clock, env, patience)
-        sha = merged.merge_commit or merged.head
-        worktree = Worktree(Path(record.project), Path(record.worktree), record.branch, record.base)
-        files = len(Git(worktree.repo).changed_paths(record.base, worktree.tip()))
-        return _landed(store, record, lock, Landing(gremlin_id, sha, merged.base, files), keep=keep)
+        hub = GitHub(Path(record.project), env)
+        pull = _mergeable(hub, record, paths)
+        if pull.state != "MERGED":
+            pull = _merge(hub, record, pull, clock, patience)
+        return _landed(store, record, lock, _landing_of(record, pull), keep=keep)
 
 
-def _merge(record: Gremlin, paths: GremlinPaths, clock: Clock, env: Mapping[str, str], patience: float) -> PullRequest:
-    """Merge its pull request, or only look at it if it is merged already."""
-    hub = GitHub(Path(record.project), env)
+def try_to_land_pr(home: Home, gremlin_id: str, *, clock: Clock, env: Mapping[str, str]) -> Landing:
+    """The landing that `land_pr` would ask GitHub for, with nothing changed. Raises what `land_pr` raises."""
+    _refuse_unless_finished(home, gremlin_id, clock)
+    record = _finished(RunStore(home, clock), gremlin_id)
+    pull = _mergeable(GitHub(Path(record.project), env), record, home.gremlin(gremlin_id))
+    return changed(_landing_of(record, pull), by_hand=pull.state == "MERGED")
+
+
+def _landing_of(record: Gremlin, pull: PullRequest) -> Landing:
+    worktree = Worktree(Path(record.project), Path(record.worktree), record.branch, record.base)
+    files = len(Git(worktree.repo).changed_paths(record.base, worktree.tip()))
+    return Landing(record.id, pull.merge_commit or pull.head, pull.base, files)
+
+
+def _mergeable(hub: GitHub, record: Gremlin, paths: GremlinPaths) -> PullRequest:
+    """Its pull request, which may be merged, or is merged already. Raises Conflict."""
     worktree = Worktree(Path(record.project), Path(record.worktree), record.branch, record.base)
     pull = _pull_of(hub, worktree, paths)
     if pull.state == "MERGED" and _holds(worktree, pull, hub.login):
@@ -173,6 +186,11 @@ def _merge(record: Gremlin, paths: GremlinPaths, clock: Clock, env: Mapping[str,
             hint=f"push or fetch until both are the same: {pull.url}",
         )
     _refuse_unless_green(record, pull)
+    return pull
+
+
+def _merge(hub: GitHub, record: Gremlin, pull: PullRequest, clock: Clock, patience: float) -> PullRequest:
+    """Have GitHub merge it, and wait until it has."""
     hub.merge(pull.number, pull.head)
     until = clock.monotonic() + patience
     while (seen := hub.view(pull.number)).state != "MERGED":

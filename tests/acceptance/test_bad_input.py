@@ -81,7 +81,7 @@ def test_a_taken_id_is_refused(sandbox: Sandbox) -> None:
     sandbox.until("same", "finished")
 
 
-@pytest.mark.parametrize("wrong", ["Big", "a_b", "x" * 65, "../x"])
+@pytest.mark.parametrize("wrong", ["Big", "a_b", "x" * 65, "../x", "landing"])
 def test_an_impossible_id_is_refused(sandbox: Sandbox, wrong: str) -> None:
     sandbox.pipeline("mine", GOOD)
     one_clear_line(sandbox.run("launch", "mine", "--id", wrong), 1)

@@ -69,12 +69,15 @@ def test_a_wait_for_checks_outlives_a_kill_and_the_pull_request_is_landed(sandbo
     sandbox.pipeline("pr", "mode: batch\nstages: [implement, open_pr, {type: wait_ci, poll: 0.2, timeout: 60}]\n")
     gremlin = sandbox.ok("launch", "pr", "The average in orchard/harvest.py is wrong. Fix it.").strip()
     sandbox.wait_for(lambda: "waiting for" in json.dumps(sandbox.state(gremlin)), "the wait for checks")
-    refused = sandbox.run("land", gremlin, "--pr")
-    assert refused.code == 4, refused.err
+    for more in ((), ("--dry-run",)):
+        refused = sandbox.run("land", gremlin, "--pr", *more)
+        assert refused.code == 4, refused.err
     sandbox.kill(gremlin)
     sandbox.ok("rescue", gremlin)
     (folder / "checks.json").write_text(json.dumps({"*": [GREEN]}))
     sandbox.until(gremlin, "finished")
+    assert f"{gremlin}: would land on main, 1 file changed" in sandbox.ok("land", gremlin, "--pr", "--dry-run")
+    assert sandbox.life(gremlin) == "finished"
     sandbox.ok("land", gremlin, "--pr")
     assert sandbox.life(gremlin) == "landed"
     shown = sandbox.repo.git("--git-dir", str(bare), "show", "main:orchard/harvest.py")
