@@ -167,6 +167,22 @@ with warnings.catch_warnings():
             return (value,) if isinstance(value, str) else value
 
 
+class ClusterSettings(Section):
+    url: Command | None = Field(
+        None,
+        description="PostgreSQL that holds the fleet of several hosts; not from a repository's file, and in a file "
+        "without a password",
+    )
+    heartbeat: Seconds = Field(
+        10.0, description="seconds between signs of life of a worker, the same on all hosts; after 1.5 it is gone"
+    )
+
+    @property
+    def stale(self) -> float:
+        """Seconds without a sign of life after which another host goes on."""
+        return float(1.5 * self.heartbeat)
+
+
 class Settings(Section):
     """All settings. Frozen into each gremlin as JSON; older and newer copies can be read."""
 
@@ -183,6 +199,7 @@ class Settings(Section):
     spend: SpendSettings = SpendSettings()
     sandbox: SandboxSettings = SandboxSettings()
     worktree: WorktreeSettings = WorktreeSettings()
+    cluster: ClusterSettings = Field(ClusterSettings(), exclude=True)  # of a host, and never in a record
 
     @field_validator("client")
     @classmethod
@@ -333,6 +350,7 @@ _PERSONAL = {
     "live.allowed_tools": "it decides what an agent may do",
     "live.bash": "it decides what an agent may do",
     "live.bypass": "it decides what an agent may do",
+    "cluster.url": "it decides where records go",
     **{f"sandbox.{key}": "it decides what commands may do" for key in SandboxSettings.model_fields},
 }
 _CAPS = frozenset(
@@ -358,6 +376,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "spend": SpendSettings,
     "sandbox": SandboxSettings,
     "worktree": WorktreeSettings,
+    "cluster": ClusterSettings,
 }
 _SECRET = re.compile(r"(^|[_-])(api[_-]?key|key|token|secret|password|passwd|credentials?)$", re.IGNORECASE)
 _URL = re.compile(r"(^|[_-])(base[_-]?url|url|endpoint)$", re.IGNORECASE)
@@ -402,7 +421,24 @@ def _read_file(file: Path, place: Place) -> Iterator[tuple[str, Any, Source]]:
         for key, _, source in entries:
             check(key, source)
     for key, value, source in entries:
+        if key == ("cluster", "url") and has_password(str(value)):
+            raise _error(
+                source,
+                "`cluster.url` holds a password, and secrets only come from the environment",
+                "take it out: PGPASSFILE or PGSERVICE can give it, or GREMLINS_CLUSTER__URL the whole address",
+            )
         yield ".".join(key), _checked(".".join(key), value, source), source
+
+
+def has_password(address: str) -> bool:
+    """True if a database address, a URL or a list of `key=value`, names a password."""
+    return bool(re.search(r"://[^/\s:@]*:[^/\s@]+@|(^|[\s?&])password\s*=", address))
+
+
+def without_password(address: str) -> str:
+    """The same address to show."""
+    hidden = re.sub(r"(://[^/\s:@]*):[^/\s@]+@", r"\1:***@", address)
+    return re.sub(r"((?:^|[\s?&])password\s*=\s*)('[^']*'|[^\s&]*)", r"\1***", hidden)
 
 
 def _flat(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -1,4 +1,7 @@
-"""Writes files of ours: atomic, durable, mode 0600, in folders of mode 0700. Reads files, bounded."""
+"""Writes files of ours: atomic, durable, mode 0600, in folders of mode 0700. Reads files, bounded.
+
+Where a folder has a keeper, the files in it are a copy: each write is the keeper's first, and then the file's.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,49 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 LARGEST_FILE = 64 * 2**20
 """Bytes of a file that is read whole."""
+
+
+class Keeper(Protocol):
+    """Keeps the documents of one folder, by their names below it. A write that raises has changed no file."""
+
+    def write(self, name: str, content: bytes) -> None: ...
+
+    def append(self, name: str, line: bytes) -> None: ...
+
+    def remove(self, name: str) -> None: ...
+
+    def start(self) -> None:
+        """Have the gremlin of this folder go on, in place of a process here."""
+
+
+_keepers: dict[str, Keeper] = {}
+
+
+@contextlib.contextmanager
+def kept_by(folder: Path, keeper: Keeper) -> Iterator[None]:
+    """Within the block the files of this folder, and in folders inside it, are a copy of what `keeper` has."""
+    _keepers[str(folder)] = keeper
+    try:
+        yield
+    finally:
+        del _keepers[str(folder)]
+
+
+def keeper_of(path: Path) -> tuple[Keeper, str] | None:
+    """The keeper of the folder that a path is in, or names, and its name there."""
+    if not _keepers:
+        return None
+    text = str(path)
+    for folder, keeper in _keepers.items():
+        if text == folder or text.startswith(f"{folder}/"):
+            return keeper, text[len(folder) + 1 :]
+    return None
 
 
 def read_file(path: Path | str, limit: int = LARGEST_FILE) -> bytes:
@@ -69,6 +110,8 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     import tempfile  # 4 ms that reading verbs need not pay
 
     raw = data.encode() if isinstance(data, str) else data
+    if (kept := keeper_of(path)) is not None:
+        kept[0].write(kept[1], raw)
     fd, temp = tempfile.mkstemp(prefix=f".{path.name[:60]}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(fd, "wb") as file:
@@ -81,6 +124,24 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             os.unlink(temp)
         raise
     sync_dir(path.parent)
+
+
+def append_text(path: Path, text: bytes) -> None:
+    """Append to a file in one write, not synced: for a log."""
+    if (kept := keeper_of(path)) is not None:
+        kept[0].append(kept[1], text)
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, text)
+    finally:
+        os.close(fd)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file of ours, if it is there."""
+    if (kept := keeper_of(path)) is not None:
+        kept[0].remove(kept[1])
+    path.unlink(missing_ok=True)
 
 
 def sweep_drafts(folder: Path) -> None:

@@ -20,8 +20,11 @@ from gremlins.clients.key_proof import list_models
 from gremlins.clients.registry import client_class, known_providers, plug_in_of
 from gremlins.clients.transport import ApiFailure
 from gremlins.clock import Clock
+from gremlins.cluster.database import need_extra
+from gremlins.cluster.hands import launching
+from gremlins.cluster.needs import queue_of
 from gremlins.config import LoadedSettings, load_settings
-from gremlins.errors import GremlinsError
+from gremlins.errors import GremlinsError, NotReady
 from gremlins.files import make_private_dir, write_atomic
 from gremlins.paths import GREMLIN_ID, Home
 from gremlins.pipeline.file import FrozenPipeline, Pipeline, find_pipeline, freeze, load_pipeline
@@ -35,6 +38,7 @@ from gremlins.repository.folder import create, remove
 from gremlins.repository.git import Git, find_root
 from gremlins.repository.github import GitHub
 from gremlins.repository.project import find_project, refuse_gremlins_own
+from gremlins.repository.remote_work import address_of
 from gremlins.repository.trust import check_trust
 from gremlins.repository.worktree import Worktree, branch_name
 from gremlins.stages.spec import AgentStage, Exec, Handoff, Implement, OpenPr, Plan, Verify, WaitCi, WaitReview, walk
@@ -117,9 +121,12 @@ def prepare(
     check_trust(repo, project, home)
     check_sandbox(loaded.settings.sandbox, env)
     _check_task(request, frozen)
+    if home.cluster:
+        need_extra()
+        address_of(Git(repo))
     if request.base_ref is not None:
         Git(repo).commit(request.base_ref)
-    _check_clients(frozen, request, loaded, env)
+    _check_clients(frozen, request, loaded, env, elsewhere=bool(home.cluster))
     if any(isinstance(spec, OpenPr | WaitReview | WaitCi) for _, spec in walk(frozen.stages)):
         GitHub(repo, env).check_ready()
     return Prepared(request, repo, project, loaded, frozen)
@@ -142,9 +149,12 @@ def _asking(pipeline: FrozenPipeline, request: LaunchRequest) -> Iterator[AgentS
 
 
 def _check_clients(
-    pipeline: FrozenPipeline, request: LaunchRequest, loaded: LoadedSettings, env: Mapping[str, str]
+    pipeline: FrozenPipeline, request: LaunchRequest, loaded: LoadedSettings, env: Mapping[str, str], *, elsewhere: bool
 ) -> None:
-    """Check credentials, binary and mode of every stage that will call a model."""
+    """Check credentials, binary and mode of every stage that will call a model.
+
+    elsewhere: a worker makes the calls, which takes only what its own host has credentials for.
+    """
     asking = _asking(pipeline, request)
     for client, mode, asked in sorted({(str(s.settled_client), s.settled_mode, s.mode_asked) for s in asking}):
         kind = client_class(client)
@@ -158,6 +168,8 @@ def _check_clients(
         try:
             kind.check_ready(client.partition(":")[2], real_mode, env, loaded.settings)
         except Exception as error:
+            if elsewhere and isinstance(error, NotReady):
+                continue
             if isinstance(error, GremlinsError) or (module := plug_in_of(kind)) is None:
                 raise
             why = f"the plug-in {module} of the provider `{kind.provider}` raised {type(error).__name__}: {error}"
@@ -189,10 +201,25 @@ def _check_batch_capability(listed: object, models: Collection[str]) -> None:
             )
 
 
+def needs_of(pipeline: FrozenPipeline) -> frozenset[str]:
+    """The kinds of calls that its stages make, as `claude-batch`: what a host of a cluster must be able to do."""
+    stages = [spec for _, spec in walk(pipeline.stages) if isinstance(spec, AgentStage)]
+    found = set()
+    for spec in stages:
+        support = client_class(str(spec.settled_client)).batch_support
+        mode = spec.settled_mode if support == "yes" else "live"
+        found.add(f"{spec.settled_client.provider}-{mode}")
+    return frozenset(found)
+
+
 def launch(request: LaunchRequest, home: Home, env: Mapping[str, str], clock: Clock) -> Gremlin:
     """Make a gremlin and start it. Returns its record at the start."""
     prepared = prepare(request, home, env)
-    prove_key(prepared.pipeline, request, env)
+    try:
+        prove_key(prepared.pipeline, request, env)
+    except NotReady:
+        if not home.cluster:
+            raise
     return start(prepared, home, env, clock)
 
 
@@ -213,8 +240,9 @@ def start(prepared: Prepared, home: Home, env: Mapping[str, str], clock: Clock) 
     except OSError as error:
         raise _cannot_write(home, error) from error
     try:
-        record = _make(prepared, gremlin_id, home, store, lock, clock)
-        spawn_runner(store.paths(gremlin_id), lock, env)
+        with _begun(prepared, gremlin_id, home) as uid:
+            record = _make(prepared, gremlin_id, uid, home, store, lock, clock)
+            spawn_runner(store.paths(gremlin_id), lock, env)
     except BaseException as error:  # Ctrl-C too: nothing half made is left
         _undo(prepared, gremlin_id, home, lock)
         if isinstance(error, OSError):
@@ -244,12 +272,28 @@ def new_id(request: LaunchRequest, home: Home) -> str:
             return gremlin_id
 
 
-def _make(prepared: Prepared, gremlin_id: str, home: Home, store: RunStore, lock: GremlinLock, clock: Clock) -> Gremlin:
+@contextlib.contextmanager
+def _begun(prepared: Prepared, gremlin_id: str, home: Home) -> Iterator[str]:
+    """Yields the uid of a new gremlin, which within the block is written to the cluster, if there is one."""
+    if not home.cluster:
+        yield secrets.token_hex(8)
+        return
+    base = Git(prepared.repo).commit(prepared.request.base_ref or "HEAD")
+    with launching(home, gremlin_id, prepared.repo, base, queue_of(needs_of(prepared.pipeline))) as uid:
+        yield uid
+
+
+def _make(
+    prepared: Prepared, gremlin_id: str, uid: str, home: Home, store: RunStore, lock: GremlinLock, clock: Clock
+) -> Gremlin:
     request, now = prepared.request, clock.now()
     paths = store.paths(gremlin_id)
     worktree, branch = home.worktree(gremlin_id), branch_name(gremlin_id)
     make_private_dir(home.worktrees)
-    base = create(prepared.repo, worktree, branch, request.base_ref or "HEAD").base
+    if home.cluster:  # the worktree is made where a worker takes it
+        base: str = Git(prepared.repo).commit(request.base_ref or "HEAD")
+    else:
+        base = create(prepared.repo, worktree, branch, request.base_ref or "HEAD").base
     write_frozen(
         paths.frozen,
         FrozenLaunch(program=__version__, pipeline=prepared.pipeline, settings=prepared.loaded.settings),
@@ -266,7 +310,7 @@ def _make(prepared: Prepared, gremlin_id: str, home: Home, store: RunStore, lock
     asks = first if isinstance(first, AgentStage) else None
     record = Gremlin(
         id=gremlin_id,
-        uid=secrets.token_hex(8),
+        uid=uid,
         pipeline=prepared.pipeline.name,
         task=request.task or (request.plan or ""),
         title=_title(request),

@@ -15,6 +15,7 @@ GREMLIN_ID = re.compile(r"[a-z0-9-]{1,64}")
 
 STATE, FROZEN, STOP, WAIT = "state.json", "frozen.json", "stop.json", "wait.json"
 RELOCATION = "relocation.json"
+CLUSTER_VARIABLE = "GREMLINS_CLUSTER__URL"
 LOCK, ACTIVITY, LOG, CALLS = "lock", "activity", "log", "calls"
 """Names in a gremlin's folder, for lists: with ten thousand gremlins `Path` itself takes a second."""
 
@@ -82,14 +83,16 @@ class GremlinPaths(NamedTuple):
 
 
 class Home(NamedTuple):
-    """`$GREMLINS_HOME`."""
+    """`$GREMLINS_HOME`. `cluster`: the address of the database that holds the fleet of several hosts, or nothing."""
 
     root: Path
+    cluster: str = ""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Home:
         """`GREMLINS_HOME`, or the platform's user state folder. Raises NotReady if others can write to it."""
-        named = (os.environ if env is None else env).get("GREMLINS_HOME")
+        env = os.environ if env is None else env
+        named = env.get("GREMLINS_HOME")
         if named:
             home = cls(Path(named).expanduser().absolute())
         else:
@@ -97,7 +100,23 @@ class Home(NamedTuple):
 
             home = cls(user_state_path("gremlins"))
         home._refuse_others()
-        return home
+        cluster = env.get(CLUSTER_VARIABLE, "").strip() or home._configured_cluster()
+        return home._replace(cluster=cluster) if cluster else home
+
+    def _configured_cluster(self) -> str:
+        """`cluster.url` of the person's own file. A file that is wrong is reported where settings are read."""
+        try:
+            text = self.config.read_bytes()
+        except OSError:
+            return ""
+        if b"cluster" not in text:
+            return ""
+        import tomllib  # 8 ms that most need not pay
+
+        with contextlib.suppress(ValueError, RecursionError, AttributeError):
+            found = tomllib.loads(text.decode()).get("cluster", {}).get("url", "")
+            return found if isinstance(found, str) else ""
+        return ""
 
     def _refuse_others(self) -> None:
         """Its content decides which commands run."""

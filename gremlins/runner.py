@@ -34,8 +34,9 @@ from gremlins.processes.credentials import take_over
 from gremlins.processes.interrupt import Interrupt, InterruptibleClock, Terminated, nothing_to_check
 from gremlins.processes.locks import LOCK_FD_VARIABLE, GremlinLock, hold_work_lock
 from gremlins.processes.notify import notify
+from gremlins.records.books import FleetBooks, HomeBooks
 from gremlins.records.calls import Cost, Ledger, outstanding, summarize
-from gremlins.records.caps import Granted, Occupied, room
+from gremlins.records.caps import Granted, Occupied
 from gremlins.records.ending_event import ending_event
 from gremlins.records.gremlin import (
     Bailed,
@@ -89,12 +90,15 @@ class Run:
     make_client: Callable[[str, Session], Client]
     interrupt: Interrupt
     jitter: Jitter = field(default_factory=spread)
+    books: FleetBooks | None = None
+    """None: those of the state root."""
 
     def __post_init__(self) -> None:
         self.store = RunStore(self.home, self.clock)
         self.paths = self.store.paths(self.gremlin_id)
         self.log = Journal(self.paths.log, self.clock)
         self.ledger = Ledger(self.paths)
+        self._books: FleetBooks = self.books or HomeBooks(self.home, self.gremlin_id, self.clock)
         self.writing = threading.RLock()
         self.nap: float | None = None
         self.busy: dict[int, tuple[datetime, str]] = {}
@@ -296,8 +300,6 @@ class Run:
     # ── session ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _session(self, worktree: Path | None = None) -> Session:
-        from gremlins.records.claims import adoption_lock, claimed_batches  # needed by the few calls that reconcile
-
         return Session(
             gremlin_id=self.gremlin_id,
             ledger=self.ledger,
@@ -314,8 +316,8 @@ class Run:
             check=self.interrupt.check,
             room=self._room,
             booked=self._booked,
-            claimed=lambda since: claimed_batches(self.home, besides=self.gremlin_id, since=since),
-            adopting=lambda: adoption_lock(self.home, self.clock),
+            claimed=self._books.claimed,
+            adopting=self._books.adopting,
             work_fd=self.work_fd,
             interrupt_fd=self.interrupt.fd,
             activity=self.paths.activity.touch,
@@ -330,7 +332,7 @@ class Run:
         """Room for a call under the spending caps. Raises CallUnsuccessful if a cap leaves none."""
         now, provider = self.clock.now(), client.partition(":")[0]
         worst = worst_case(request, batch=batch, at=now, provider=provider)
-        with room(self.home, self.record, self._caps(), worst, now) as found:
+        with self._books.room(self.record, self._caps(), worst, now) as found:
             match found:
                 case Granted():
                     yield Room(worst, found.left_usd)

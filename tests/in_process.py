@@ -50,7 +50,7 @@ class InProcessSandbox:
         store = RunStore(self.home, self.clock)
         gremlin_id = asked.gremlin_id or new_id(asked, self.home)
         with store.claim(gremlin_id) as lock:
-            _make(prepared, gremlin_id, self.home, store, lock, self.clock)
+            _make(prepared, gremlin_id, "uid-of-a-test", self.home, store, lock, self.clock)
         return gremlin_id
 
     def run(self, gremlin_id: str, env: Mapping[str, str] | None = None, waits: int = MOST_WAITS) -> Gremlin:

@@ -109,7 +109,7 @@ def _tell_what_to_know(record: Gremlin, pipeline: str, home: Home) -> None:
 def _tell_of_submodules(record: Gremlin, home: Home) -> None:
     from gremlins.pipeline.freezing import read_frozen
 
-    if read_frozen(home.gremlin(record.id).frozen).settings.worktree.submodules:
+    if home.cluster or read_frozen(home.gremlin(record.id).frozen).settings.worktree.submodules:
         return
     if found := Git(Path(record.worktree)).empty_submodules():
         fills = "`worktree.submodules = true` in .gremlins/config.toml fills them"

@@ -38,6 +38,8 @@ VERBS = {
     "doctor": Verb("doctor", "Look at git, credentials, settings, disk and records."),
     "bead": Verb("bead.app", "Work items: create, list, ready, show, update, close …", is_group=True),
     "dispatch": Verb("dispatch.app", "Hand ready beads to gremlins until they are done.", is_group=True),
+    "worker": Verb("worker", "Work for the fleet of several hosts (extra `cluster`)."),
+    "cluster": Verb("cluster.app", "The database of a fleet of several hosts (the same extra).", is_group=True),
     "demo": Verb("demo", "A whole pipeline in batch mode against the simulator; no key needed."),
     "mcp": Verb("mcp", "The verbs as tools for your own interactive agent (extra `mcp`)."),
     "schema": Verb("schema", "JSON Schema of pipeline and settings files, for your editor."),

@@ -26,7 +26,15 @@ from gremlins.clients.registry import client_class, known_providers
 from gremlins.clients.route import warnings_of
 from gremlins.clients.transport import ApiFailure
 from gremlins.clock import SystemClock
-from gremlins.config import ClientSpec, LoadedSettings, Settings, known_settings, load_settings, value_of
+from gremlins.config import (
+    ClientSpec,
+    LoadedSettings,
+    Settings,
+    known_settings,
+    load_settings,
+    value_of,
+    without_password,
+)
 from gremlins.errors import CorruptRecord, GremlinsError, NotReady
 from gremlins.fleet.observe import ids, observe
 from gremlins.paths import GREMLIN_ID, GremlinPaths, Home
@@ -165,6 +173,8 @@ def _shown(loaded: LoadedSettings) -> Iterator[SettingShown]:
         source = loaded.sources.get(setting.key)
         value = value_of(loaded.settings, setting.key)
         shown = list(value) if isinstance(value, tuple) else value
+        if setting.key == "cluster.url" and value is not None:
+            shown = without_password(value)
         yield SettingShown(setting.key, shown, str(source) if source else "default")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -102,7 +103,14 @@ def _idle_timeout(folder: str) -> float | None:
 
 
 def ids(home: Home) -> Iterator[str]:
-    """Every folder that may hold a gremlin, in no order."""
+    """Every folder that may hold a gremlin, in no order; of a cluster every gremlin that it has."""
+    if home.cluster:
+        from gremlins.cluster.overview import ids as known
+        from gremlins.cluster.overview import open_fleet
+
+        with contextlib.closing(open_fleet(home)) as db:
+            yield from known(db)
+        return
     try:
         entries = os.scandir(home.gremlins)
     except (FileNotFoundError, NotADirectoryError):
@@ -115,9 +123,11 @@ def ids(home: Home) -> Iterator[str]:
 
 def resolve(home: Home, prefix: str) -> str:
     """The id with this unique prefix, else with this end. Raises NotFound with the nearest ids, or the matches."""
-    if GREMLIN_ID.fullmatch(prefix) and home.gremlin(prefix).root.is_dir():
+    if not home.cluster and GREMLIN_ID.fullmatch(prefix) and home.gremlin(prefix).root.is_dir():
         return prefix
     known = sorted(ids(home))
+    if prefix in known:
+        return prefix
     matches = [name for name in known if name.startswith(prefix)] if prefix else []
     matches = matches or ([name for name in known if name.endswith(f"-{prefix.removeprefix('-')}")] if prefix else [])
     if len(matches) == 1:

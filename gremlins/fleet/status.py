@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +41,12 @@ class FleetStatus(NamedTuple):
 
 def look(home: Home, gremlin_id: str, clock: Clock, idle_timeout: float = DEFAULT_IDLE_TIMEOUT) -> Row:
     """One gremlin by its full id. Raises NotFound, CorruptRecord."""
+    if home.cluster:
+        from gremlins.cluster.overview import observe_one, open_fleet
+
+        with contextlib.closing(open_fleet(home)) as db:
+            seen = observe_one(home, db, gremlin_id)
+        return Row(seen, liveness(seen, clock.now(), seen.idle_timeout or idle_timeout))
     return _look(str(home.gremlin(gremlin_id).root), clock.now(), idle_timeout)
 
 
@@ -59,6 +66,8 @@ def survey(
     idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
 ) -> FleetStatus:
     """The fleet, newest first. `names` are unique prefixes; a named gremlin is always shown. Raises NotFound."""
+    if home.cluster:
+        return _survey_cluster(home, clock, names, everything, hidden, project, idle_timeout)
     wanted = [resolve(home, name) for name in names] if names else list(ids(home))
     rows: list[Row] = []
     unreadable: list[CorruptRecord] = []
@@ -75,6 +84,31 @@ def survey(
             rows.append(row)
     if project is not None:
         rows = [row for row in rows if Path(row.record.project) == project]
+    rows.sort(key=lambda row: (row.record.created_at, row.record.id), reverse=True)
+    if names and unreadable and not rows:
+        raise unreadable[0]
+    return FleetStatus(tuple(rows), tuple(unreadable))
+
+
+def _survey_cluster(
+    home: Home,
+    clock: Clock,
+    names: tuple[str, ...],
+    everything: bool,
+    hidden: frozenset[str],
+    project: Path | None,
+    idle_timeout: float,
+) -> FleetStatus:
+    """The same of a cluster, by one query."""
+    from gremlins.cluster.overview import observe_all, open_fleet, remote_name
+
+    with contextlib.closing(open_fleet(home)) as db:
+        wanted = [resolve(home, name) for name in names] or None
+        found, unreadable = observe_all(home, db, wanted)
+    now, here = clock.now(), None if project is None else remote_name(project)
+    rows = [Row(seen, liveness(seen, now, seen.idle_timeout or idle_timeout)) for seen in found]
+    rows = [row for row in rows if names or everything or row.life.state not in hidden]
+    rows = [row for row in rows if project is None or remote_name(row.record.project) == here]
     rows.sort(key=lambda row: (row.record.created_at, row.record.id), reverse=True)
     if names and unreadable and not rows:
         raise unreadable[0]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gremlins.clock import Clock
+from gremlins.cluster.hands import request_stop as request_in_cluster
 from gremlins.errors import Conflict
 from gremlins.fleet.status import Row, look
 from gremlins.paths import Home
@@ -20,7 +21,9 @@ from gremlins.processes.spawn import spawn_runner
 from gremlins.records.calls import Ledger
 from gremlins.records.stop_request import StopRequest, read_stop, write_stop
 
+UNDER_WAY = ("running", "parked", "stalled", "stopping", "detached")
 LOOK_EVERY = 0.03
+LOOK_IN_CLUSTER = 0.5
 LOCK_PATIENCE = 5.0
 """Seconds for the lock of a process that was just killed to become free."""
 START_PATIENCE = 20.0
@@ -50,13 +53,23 @@ def request_stop(
     give_up: book what cannot be followed at an unknown cost, rather than leave it outstanding.
     """
     row = look(home, gremlin_id, clock)
+    if home.cluster:
+        return _request_elsewhere(home, row, StopRequest(by=by, why=why, at=clock.now(), give_up=give_up))
     if row.life.state == "dead":
         _end_what_is_left(home, gremlin_id, clock)
-    if row.life.state not in ("running", "parked", "stalled", "stopping", "detached"):
+    if row.life.state not in UNDER_WAY:
         return False
     write_stop(row.seen.paths, StopRequest(by=by, why=why, at=clock.now(), give_up=give_up))
     if not _signal(home, gremlin_id, clock):
         _settle_in_its_place(home, gremlin_id, clock, env)
+    return True
+
+
+def _request_elsewhere(home: Home, row: Row, stop: StopRequest) -> bool:
+    """The same in a cluster: a worker carries it out."""
+    if row.life.state not in UNDER_WAY:
+        return False
+    request_in_cluster(home, row.record.id, stop)
     return True
 
 
@@ -119,6 +132,8 @@ def await_stop(
     `renew` asks once more: a rescue at the same moment may have taken the wish for one of long ago, settled it, and
     gone on; or its waiter has ended without settling it, because its program is gone.
     """
+    if home.cluster:
+        return _await_elsewhere(home, gremlin_id, clock, wait)
     deadline, killed = clock.monotonic() + wait, False
     while True:
         row = look(home, gremlin_id, clock)
@@ -137,6 +152,15 @@ def await_stop(
             _settle_in_its_place(home, gremlin_id, clock, env)
             deadline, killed = clock.monotonic() + START_PATIENCE, True
         clock.sleep(LOOK_EVERY)
+
+
+def _await_elsewhere(home: Home, gremlin_id: str, clock: Clock, wait: float) -> StopResult:
+    """The same in a cluster, where nothing here can be killed."""
+    deadline = clock.monotonic() + wait
+    while not (row := look(home, gremlin_id, clock)).record.over() and clock.monotonic() < deadline:
+        clock.sleep(LOOK_IN_CLUSTER)
+    over = row.record.over()
+    return StopResult(gremlin_id, ("stopped" if row.life.state == "stopped" else "over") if over else "pending", row)
 
 
 def _hangs(row: Row) -> bool:

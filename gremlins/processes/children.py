@@ -18,6 +18,7 @@ from typing import IO
 from gremlins.clock import Clock
 
 PROC = Path("/proc")
+PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 ATTENTION = 0.3
 """Seconds between two calls of `check` while a child runs."""
@@ -162,6 +163,14 @@ def close_memory() -> None:
         import ctypes  # 3 ms: only where a child is started
 
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process when the one that started it ends. Only Linux does."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def terminate_group(

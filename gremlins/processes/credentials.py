@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Mapping, MutableMapping
 
+from gremlins.paths import CLUSTER_VARIABLE
 from gremlins.processes.children import command_env
 
 CREDENTIALS_FD_VARIABLE = "GREMLINS_CREDENTIALS_FD"
@@ -19,7 +20,8 @@ CREDENTIALS_FD_VARIABLE = "GREMLINS_CREDENTIALS_FD"
 def split(env: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """An environment without credentials, and its credentials."""
     public = command_env(env)
-    kept = {name: value for name, value in env.items() if name in public or name.startswith(("GREMLINS_", "GIT_"))}
+    ours = {name for name in env if name.startswith(("GREMLINS_", "GIT_")) and name != CLUSTER_VARIABLE}
+    kept = {name: value for name, value in env.items() if name in public or name in ours}
     return kept, {name: value for name, value in env.items() if name not in kept}
 
 

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from gremlins.clock import SystemClock
 from gremlins.config import SpendSettings
@@ -19,7 +20,7 @@ from gremlins.outcome import CapName, Failed, SpendingCap
 from gremlins.paths import Home
 from gremlins.processes.locks import locked
 from gremlins.records.gremlin import Gremlin
-from gremlins.records.totals import Day, Totals, caps_lock, midnight_after
+from gremlins.records.totals import Day, Total, Totals, caps_lock, midnight_after
 
 PATIENCE = 600.0
 """Seconds to wait for the lock: its holders read the records that changed, and write one."""
@@ -69,7 +70,24 @@ def room(
             raise Conflict("another process has been checking the spending caps for minutes")
         totals = Totals(home)
         totals.refresh(keep=True)
-        yield _decide(list(_scopes(totals, record, caps, now)), worst_usd or 0.0, record.id)
+        yield decide(totals, record, caps, worst_usd, now)
+
+
+class Sums(Protocol):
+    """Costs of gremlins by day, and the worst cases of their outstanding calls."""
+
+    def all(self) -> list[Total]: ...
+
+    def today(self, now: datetime) -> Day: ...
+
+    def reserved_usd(self, *, uid: str | None = None, bead_id: str | None = None) -> float: ...
+
+
+def decide(
+    sums: Sums, record: Gremlin, caps: SpendSettings, worst_usd: float | None, now: datetime
+) -> Granted | Occupied | Failed:
+    """Room for a call by these sums. The caller keeps them from changing."""
+    return _decide(list(_scopes(sums, record, caps, now)), worst_usd or 0.0, record.id)
 
 
 def _decide(scopes: list[_Scope], worst: float, gremlin_id: str) -> Granted | Occupied | Failed:
@@ -107,7 +125,7 @@ def how_to_raise(cap: CapName, limit: float, command: str) -> str:
     )
 
 
-def _scopes(totals: Totals, record: Gremlin, caps: SpendSettings, now: datetime) -> Iterator[_Scope]:
+def _scopes(totals: Sums, record: Gremlin, caps: SpendSettings, now: datetime) -> Iterator[_Scope]:
     everything = totals.all()
     if caps.per_attempt is not None:
         mine = _sum(day for t in everything if t.uid == record.uid for day in t.days.values())

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from gremlins.clock import Clock, rfc3339
+from gremlins.files import append_text
 
 
 class Journal:
@@ -18,11 +18,6 @@ class Journal:
     def __call__(self, line: str) -> None:
         text = " ".join(line.split())
         try:
-            fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            append_text(self.path, f"{rfc3339(self.clock.now())}  {text[:2000]}\n".encode())
         except OSError:
             return
-        with os.fdopen(fd, "ab", buffering=0) as file:
-            try:
-                file.write(f"{rfc3339(self.clock.now())}  {text[:2000]}\n".encode())
-            except OSError:
-                return

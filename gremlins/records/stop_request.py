@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from gremlins.files import read_file, write_atomic
+from gremlins.files import read_file, remove_file, write_atomic
 from gremlins.paths import GremlinPaths
 from gremlins.records.format import Moment, Record, encoded
 
@@ -39,4 +39,4 @@ def read_stop(paths: GremlinPaths) -> StopRequest | None:
 
 
 def clear_stop(paths: GremlinPaths) -> None:
-    paths.stop.unlink(missing_ok=True)
+    remove_file(paths.stop)

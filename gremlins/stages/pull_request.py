@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gremlins.clients.base import Park, Wait
-from gremlins.files import make_private_dir, read_file, write_json
+from gremlins.files import make_private_dir, read_file, remove_file, write_json
 from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.repository.github import GhFailed, GitHub, PullRequest, PushRefused, push
 from gremlins.repository.worktree import Worktree
@@ -101,7 +101,7 @@ class Waiting:
         return (self.context.clock.now() - self.began).total_seconds()
 
     def forget(self) -> None:
-        self.path.unlink(missing_ok=True)
+        remove_file(self.path)
 
     def park(self, why: str, *, timeout: float) -> Park:
         """To raise: gives the process up until the next look, at the latest until the wait is over."""

@@ -104,7 +104,7 @@ def ask(
             raise ApiFailure("the API asked for a pause", phase="unsent")
         try:
             if not held:  # its holder may hang: ask for our own batches
-                return _is_over(_retrieve(api, mine))
+                return _is_over(retrieve_statuses(api, mine))
             return _is_over(_share(account, api, gremlin_id, mine, fresh, now))
         except ApiFailure as failure:
             account.pause(now, parse_retry_after(failure.retry_after, clock.now()))
@@ -118,9 +118,9 @@ def _share(
     answer = _fresh_answer(account, now, fresh)
     if answer is None:
         others = account.others(gremlin_id, now)
-        answer = PollAnswer(now, _list(api, {**others, **mine}) if others else {})
+        answer = PollAnswer(now, list_statuses(api, {**others, **mine}) if others else {})
     missing = [batch_id for batch_id in mine if batch_id not in answer.batches]
-    answer.batches.update(_retrieve(api, missing))
+    answer.batches.update(retrieve_statuses(api, missing))
     # Its date stays: the statuses of other batches are no fresher.
     write_replacing(account.answer, json.dumps({"at": answer.at, "batches": answer.batches}))
     return {batch_id: answer.batches.get(batch_id, "") for batch_id in mine}
@@ -143,7 +143,7 @@ def _fresh_answer(account: AccountPoll, now: float, fresh: float) -> PollAnswer 
     return found if -1.0 <= now - found.at <= fresh else None
 
 
-def _list(api: BatchApi, wanted: dict[str, float]) -> dict[str, str]:
+def list_statuses(api: BatchApi, wanted: dict[str, float]) -> dict[str, str]:
     """Statuses of the wanted batches, from as many pages as reach them all; those of the first pages where a later
     one fails."""
     found: dict[str, str] = {}
@@ -160,7 +160,7 @@ def _list(api: BatchApi, wanted: dict[str, float]) -> dict[str, str]:
     return found
 
 
-def _retrieve(api: BatchApi, wanted: Iterable[str]) -> dict[str, str]:
+def retrieve_statuses(api: BatchApi, wanted: Iterable[str]) -> dict[str, str]:
     """Statuses, one request each. "?" for a final error, which the runner then reports."""
     found: dict[str, str] = {}
     for batch_id in wanted:

@@ -1,0 +1,68 @@
+"""`gremlins cluster`: the database of a fleet of several hosts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from gremlins.cli.out import dump, say
+from gremlins.clock import SystemClock
+from gremlins.errors import NotReady
+from gremlins.paths import Home
+
+app = typer.Typer(no_args_is_help=True)
+
+
+def _home() -> Home:
+    home = Home.from_env()
+    if not home.cluster:
+        raise NotReady("no cluster is configured", hint="GREMLINS_CLUSTER__URL=postgresql://… names its database")
+    return home
+
+
+@app.command()
+def init() -> int:
+    """Make the tables in an empty database."""
+    from gremlins.cluster.database import ClusterDb, migrate
+
+    migrate(ClusterDb(_home().cluster), init=True)
+    say("the database is ready; `gremlins worker` on each host works for it")
+    return 0
+
+
+@app.command("migrate")
+def migrate_() -> int:
+    """Bring the tables to this version."""
+    from gremlins.cluster.database import ClusterDb, migrate
+
+    changed = migrate(ClusterDb(_home().cluster), init=False)
+    say("the tables are of this version now" if changed else "the tables are of this version already")
+    return 0
+
+
+@app.command()
+def status(json: bool = typer.Option(False, "--json", help="One JSON object.")) -> int:
+    """Show the database, its workers, and what waits."""
+    from gremlins.cluster.overview import cluster_status
+
+    found = cluster_status(_home(), SystemClock())
+    if json:
+        dump(found)
+        return 0
+    for line in _lines(found):
+        say(line)
+    return 0
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    gremlins = found["gremlins"]
+    counts = ", ".join(f"{count} {name}" for name, count in gremlins.items())
+    lines = [f"database: {found['database']} (schema {found['schema']}, clock {found['clock_ahead_seconds']:+.1f} s)"]
+    lines += [f"gremlins: {counts}"]
+    lines += [
+        f"worker: {each['name']}, {each['steps']} at work, last sign {each['last_sign_seconds']:.0f} s ago"
+        for each in found["workers"]
+    ] or ["worker: none; `gremlins worker` starts one"]
+    lines += [f"account: {each['account']}, {each['polls']} polls" for each in found["accounts"]]
+    return lines

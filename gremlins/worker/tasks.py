@@ -1,0 +1,271 @@
+"""The worker of a host: the engine's tasks, the processes of its steps, and the watch over them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from typing import Any
+
+from gremlins.cluster import rows
+from gremlins.cluster.database import options
+from gremlins.cluster.hands import open_patiently
+from gremlins.cluster.jobs import EVERYONE, POLL, STEP, TEND, account_queue, host_queue
+from gremlins.cluster.rows import Taken
+from gremlins.config import Settings
+from gremlins.errors import GremlinsError
+from gremlins.files import make_private_dir, write_atomic
+from gremlins.paths import GremlinPaths, Home
+from gremlins.processes.children import holders, signal_process
+from gremlins.processes.credentials import CREDENTIALS_FD_VARIABLE, hand_on, split
+from gremlins.worker.polling import poll_account
+from gremlins.worker.readiness import abilities, queues
+from gremlins.worker.step import FENCED, LATER, TRIES
+
+LATEST = 600.0
+FIRST = 15.0
+"""Seconds until a step is tried again that database or remote ended: doubled each time, at most LATEST."""
+GRACE = 60.0
+"""Seconds that a worker which was asked to end waits for its steps; the rest is taken up by others."""
+
+
+def host_name(home: Home) -> str:
+    """The name of a host with its state root: two on one machine are two hosts."""
+    return f"{socket.gethostname()}-{sha256(str(home.root).encode()).hexdigest()[:8]}"
+
+
+@dataclass
+class Worker:
+    """One worker process. `held` are the gremlins whose steps run here."""
+
+    home: Home
+    env: Mapping[str, str]
+    settings: Settings
+    slots: int = 4
+    held: dict[str, tuple[Taken, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.host = host_name(self.home)
+        self.db = open_patiently(self.home)
+        self.heartbeat, self.stale = self.settings.cluster.heartbeat, self.settings.cluster.stale
+        self.able = abilities(self.env, self.settings)
+        self.app = self._app()
+
+    def _app(self) -> Any:
+        import procrastinate
+
+        app = procrastinate.App(connector=procrastinate.PsycopgConnector(min_size=1, max_size=4, **_pool(self.home)))
+        app.task(name=STEP, pass_context=True)(self.step)
+        app.task(name=POLL, queue=EVERYONE)(self.poll)
+        every = max(1, int(self.heartbeat / 2))
+        tend = app.task(name=TEND, queue=EVERYONE)(self.tend)
+        app.periodic(cron=f"* * * * * */{every}", periodic_id=TEND)(tend)
+        return app
+
+    async def run(self) -> None:
+        """Work until SIGTERM or SIGINT."""
+        async with self.app.open_async():
+            watch = asyncio.create_task(self._watch())
+            try:
+                await self.app.run_worker_async(
+                    queues=queues(self.able, self.env, self.host),
+                    concurrency=self.slots + 2,
+                    name=self.host,
+                    fetch_job_polling_interval=1.0,
+                    shutdown_graceful_timeout=GRACE,
+                    delete_jobs="successful",
+                    update_heartbeat_interval=self.heartbeat,
+                    stalled_worker_timeout=self.stale,
+                )
+            finally:
+                watch.cancel()
+                self.db.close()
+
+    # ── tasks ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def step(self, context: Any, gremlin_id: str) -> None:
+        """Take the gremlin if it is due, and let it go on in a process of its own, until it parks or ends."""
+        take = partial(rows.take_step, self.db, gremlin_id, worker=context.job.worker_id, host=self.host)
+        taken = await asyncio.to_thread(take, stale=self.stale)
+        if taken is None:
+            return
+        paths = self.home.gremlin(gremlin_id)
+        child = self._start(paths, taken)
+        self.held[gremlin_id] = taken, child.pid
+        try:
+            code = await asyncio.to_thread(child.wait)
+        except asyncio.CancelledError:
+            self._kill(gremlin_id)
+            child.wait()
+            rows.again(self.db, taken, seconds=0.0, limit=TRIES)
+            raise
+        finally:
+            self.held.pop(gremlin_id, None)
+        await asyncio.to_thread(self._conclude, taken, code)
+
+    def _start(self, paths: GremlinPaths, taken: Taken) -> subprocess.Popen[bytes]:
+        make_private_dir(paths.root)
+        public, secret = split(self.env)
+        credentials = hand_on(secret)
+        out = os.open(paths.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        words = [taken.id, str(taken.fence), taken.remote, taken.needs, str(taken.crashes), self.host, taken.host or ""]
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-P", "-m", "gremlins.worker.step", *words],
+                cwd="/",
+                env={
+                    **public,
+                    "GREMLINS_HOME": str(self.home.root),
+                    CREDENTIALS_FD_VARIABLE: str(credentials),
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                pass_fds=(credentials,),
+                start_new_session=True,
+            )
+        finally:
+            os.close(out)
+            os.close(credentials)
+
+    def _conclude(self, taken: Taken, code: int) -> None:
+        """Give the gremlin back as its process has left it."""
+        if code == FENCED:
+            return
+        if code == LATER:
+            seconds = min(FIRST * 2**taken.crashes, LATEST)
+            rows.again(self.db, taken, seconds=seconds, limit=2 * TRIES, queue=host_queue(self.host))
+        elif code < 0:
+            rows.again(self.db, taken, seconds=0.0, limit=rows.CRASHES)
+        elif code == 0 and self._parked(taken):
+            rows.give_back(self.db, taken)
+        else:
+            rows.ended(self.db, taken)
+
+    def _parked(self, taken: Taken) -> bool:
+        """True if its own process has said when it goes on."""
+        return bool(
+            self.db.value(
+                "SELECT parked FROM gremlin WHERE id = %(id)s AND fence = %(fence)s",
+                {"id": taken.id, "fence": taken.fence},
+            )
+        )
+
+    async def poll(self, account: str) -> None:
+        await asyncio.to_thread(poll_account, self.db, account, self.env, self.settings.batch)
+
+    async def tend(self, timestamp: int) -> None:
+        """What any one worker does for all: steps of workers that are gone, jobs that were lost, polls that are due."""
+        manager = self.app.job_manager
+        for job in await manager.get_stalled_jobs(seconds_since_heartbeat=self.stale):
+            if job.task_name == STEP:
+                await manager.retry_job(job)
+            else:  # the next one does its work
+                await manager.finish_job_by_id_async(job_id=job.id, status=_failed(), delete_job=True)
+        await asyncio.to_thread(self._defer_lost)
+        accounts = await asyncio.to_thread(self._due_accounts)
+        for account in accounts:
+            with contextlib.suppress(_already_enqueued()):
+                deferred = self.app.configure_task(POLL, queue=account_queue(account), queueing_lock=f"poll-{account}")
+                await deferred.defer_async(account=account)
+
+    def _due_accounts(self) -> list[str]:
+        found = self.db.rows(
+            "SELECT fingerprint FROM account a WHERE next_poll <= now() "
+            "AND EXISTS (SELECT FROM gremlin g WHERE g.account = a.fingerprint)"
+        )
+        return [row[0] for row in found]
+
+    def _defer_lost(self) -> None:
+        for gremlin_id in rows.overdue(self.db, late=self.heartbeat, stale=self.stale):
+            rows.wake(self.db, gremlin_id)
+
+    # ── the watch ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _watch(self) -> None:
+        """Hear of stops at once, and end the processes of gremlins that another worker has taken."""
+        while True:
+            try:
+                await self._listen()
+            except Exception as error:  # noqa: BLE001 # psycopg's errors: the connection has dropped
+                print(f"warning: {error}", file=sys.stderr)  # noqa: T201 # the worker's own output
+                await asyncio.sleep(1.0)
+
+    async def _listen(self) -> None:
+        import psycopg
+
+        async with await psycopg.AsyncConnection.connect(autocommit=True, **options(self.home.cluster)) as connection:
+            await connection.execute("LISTEN gremlins_stop")
+            while True:
+                async for notice in connection.notifies(timeout=self.heartbeat / 2, stop_after=1):
+                    await asyncio.to_thread(self._stop, notice.payload)
+                await asyncio.to_thread(self._end_lost)
+
+    def _stop(self, gremlin_id: str) -> None:
+        """Put the request where its process looks for it, and tell it."""
+        taken, pid = self.held.get(gremlin_id, (None, 0))
+        if taken is None:
+            return
+        row = self.db.value(
+            "SELECT content FROM document WHERE gremlin = %(id)s AND name = 'stop.json'", {"id": gremlin_id}
+        )
+        paths = self.home.gremlin(gremlin_id)
+        if row is not None and paths.state.exists():
+            write_atomic(paths.stop, bytes(row))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+    def _end_lost(self) -> None:
+        held = [taken for taken, _ in self.held.values()]
+        for gremlin_id in rows.lost(self.db, held) if held else []:
+            self._kill(gremlin_id)
+
+    def _kill(self, gremlin_id: str) -> None:
+        """End its process, then the agents and commands of that."""
+        _, pid = self.held.get(gremlin_id, (None, 0))
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for other in holders(self.home.gremlin(gremlin_id).work_lock):
+            signal_process(other, signal.SIGKILL)
+
+
+def _pool(home: Home) -> dict[str, Any]:
+    found = options(home.cluster)
+    conninfo = found.pop("conninfo")
+    return {"conninfo": conninfo, "kwargs": found}
+
+
+def _failed() -> Any:
+    from procrastinate.jobs import Status
+
+    return Status.FAILED
+
+
+def _already_enqueued() -> type[Exception]:
+    from procrastinate.exceptions import AlreadyEnqueued
+
+    found: type[Exception] = AlreadyEnqueued
+    return found
+
+
+def work(worker: Worker) -> int:
+    """Run a worker to its end. Raises GremlinsError where the database goes away."""
+    import procrastinate
+
+    try:
+        asyncio.run(worker.run())
+    except procrastinate.exceptions.ConnectorException as error:
+        raise GremlinsError(
+            f"the engine lost its database: {' '.join(str(error).split())}",
+            hint="start the worker again (systemd does): what it had is taken up where the records stand",
+        ) from error
+    return 0
