@@ -32,6 +32,7 @@ from gremlins.paths import Home
 from gremlins.pipeline.freezing import FrozenLaunch, read_frozen
 from gremlins.processes.credentials import take_over
 from gremlins.processes.interrupt import Interrupt, InterruptibleClock, Terminated, nothing_to_check
+from gremlins.processes.limited import RunLimited, run_limited
 from gremlins.processes.locks import LOCK_FD_VARIABLE, GremlinLock, hold_work_lock
 from gremlins.processes.notify import notify
 from gremlins.records.books import FleetBooks, HomeBooks
@@ -92,6 +93,7 @@ class Run:
     jitter: Jitter = field(default_factory=spread)
     books: FleetBooks | None = None
     """None: those of the state root."""
+    run_limited: RunLimited = run_limited
 
     def __post_init__(self) -> None:
         self.store = RunStore(self.home, self.clock)
@@ -321,6 +323,7 @@ class Run:
             work_fd=self.work_fd,
             interrupt_fd=self.interrupt.fd,
             activity=self.paths.activity.touch,
+            run_limited=self.run_limited,
         )
 
     def _booked(self) -> None:

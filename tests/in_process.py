@@ -3,6 +3,8 @@ socket. The clock only moves when a gremlin sleeps; in place of becoming the wai
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from gremlins.config import BatchSettings
 from gremlins.launcher import LaunchRequest, _make, new_id, prepare
 from gremlins.paths import GremlinPaths, Home
 from gremlins.processes.interrupt import Interrupt
+from gremlins.processes.limited import RunLimited
 from gremlins.processes.locks import GremlinLock
 from gremlins.records.calls import CallRecord, Ledger
 from gremlins.records.gremlin import Gremlin, Parked, Queued, Running, RunStore
@@ -26,7 +29,12 @@ from tests.conftest import Repo
 MOST_WAITS = 200
 
 
-@dataclass
+def run_in_this_process(module: str, order: Mapping[str, Any], **_: Any) -> Any:
+    """The same work, without the start of a child: tests/processes/test_limited.py proves that."""
+    return json.loads(json.dumps(importlib.import_module(module).work(json.loads(json.dumps(order)))))
+
+
+@dataclass(repr=False)  # with its waits it grows beyond what a report of drawn examples may hold
 class InProcessSandbox:
     """One repository, one state root, one simulator."""
 
@@ -35,6 +43,7 @@ class InProcessSandbox:
     simulator: Simulator
     clock: FakeClock = field(default_factory=FakeClock)
     waits: list[Wait] = field(default_factory=list)
+    run_limited: RunLimited = run_in_this_process
 
     @property
     def env(self) -> dict[str, str]:
@@ -70,7 +79,16 @@ class InProcessSandbox:
     def process(self, gremlin_id: str, lock: GremlinLock, env: Mapping[str, str] | None = None) -> Run:
         known = {**self.env, **(env or {})}
         return Run(
-            self.home, gremlin_id, lock, self.clock, known, self._move_clock, make_client, Interrupt(), no_jitter
+            self.home,
+            gremlin_id,
+            lock,
+            self.clock,
+            known,
+            self._move_clock,
+            make_client,
+            Interrupt(),
+            no_jitter,
+            run_limited=self.run_limited,
         )
 
     def _move_clock(

@@ -15,6 +15,7 @@ from gremlins.config import Settings
 from gremlins.errors import GremlinsError
 from gremlins.outcome import Bail, Failed, FailureClass
 from gremlins.processes.interrupt import InterruptCheck, nothing_to_check
+from gremlins.processes.limited import RunLimited, run_limited
 from gremlins.records.calls import CallRecord, Cost, Ledger
 from gremlins.records.gremlin import Mode, ParkedCall
 from gremlins.repository.enclosed import enclosed
@@ -172,6 +173,8 @@ class Session:
     """Readable once the process was asked to end."""
     activity: Callable[[], None] = field(default=lambda: None)
     """Called whenever a live agent says something."""
+    run_limited: RunLimited = run_limited
+    """Runs a function over what the repository holds, with limits."""
 
     def enclosed(self, command: str) -> contextlib.AbstractContextManager[list[str]]:
         """The argv of a shell command in the worktree, inside the sandbox of the settings."""

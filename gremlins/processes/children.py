@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import selectors
 import signal
 import subprocess
 import sys
@@ -22,6 +24,11 @@ PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 ATTENTION = 0.3
 """Seconds between two calls of `check` while a child runs."""
+MOST_OUTPUT = 128 * 2**20
+"""Bytes of standard output that `run` takes."""
+MOST_ERRORS = 2**20
+"""Bytes of standard error that `run` keeps, the last ones."""
+CHUNK = 2**16
 
 _CREDENTIALS = re.compile(
     r"""ANTHROPIC_.*(KEY|TOKEN|TOKEN_FILE|SECRET|HEADERS)
@@ -69,6 +76,13 @@ class TimedOut(Exception):
     """A child did not end in time; its whole group was killed."""
 
 
+class TooMuchOutput(OSError):
+    """A child printed more than is taken; its whole group was killed."""
+
+    def __init__(self, program: str, most: int) -> None:
+        super().__init__(errno.EFBIG, f"it printed more than {most >> 20} MB", program)
+
+
 def run(
     argv: Sequence[str],
     *,
@@ -79,11 +93,13 @@ def run(
     pass_fds: Sequence[int] = (),
     shielded: bool = False,
     check: Callable[[], None] | None = None,
+    most: int = MOST_OUTPUT,
 ) -> Completed:
     """Run a child to its end, in a group of its own, which Ctrl-C at our terminal does not reach.
 
     On an exception here the child is killed; a `shielded` one is waited for first. `check` is called every 0.3 s
-    and interrupts by raising. Raises OSError if the child cannot start, `TimedOut` after `timeout` seconds.
+    and interrupts by raising. Raises OSError if the child cannot start, `TimedOut` after `timeout` seconds,
+    `TooMuchOutput` after `most` bytes.
     """
     data = input.encode(errors="replace") if isinstance(input, str) else input
     child = start(
@@ -95,39 +111,95 @@ def run(
         stderr=subprocess.PIPE,
         pass_fds=pass_fds,
     )
+    exchange = _Exchange(child, data or b"", most)
     try:
-        out, err = child.communicate(data, timeout=timeout) if check is None else _attended(child, timeout, check)
+        exchange.run(timeout, check)
     except subprocess.TimeoutExpired:
         _kill_and_reap(child)
         raise TimedOut(f"{argv[0]} took longer than {timeout:g} s") from None
-    except BaseException:  # a signal too: the child must not outlive this call
-        if shielded:
-            child.communicate()
+    except BaseException as error:  # a signal too: the child must not outlive this call
+        if shielded and not isinstance(error, TooMuchOutput):
+            exchange.run(None, None)
         else:
             _kill_and_reap(child)
         raise
-    return Completed(child.returncode, out, err)
+    finally:
+        for stream in (child.stdin, child.stdout, child.stderr):
+            if stream is not None:
+                stream.close()
+    return Completed(child.returncode, bytes(exchange.out), bytes(exchange.err))
 
 
-def _attended(child: subprocess.Popen[bytes], timeout: float | None, check: Callable[[], None]) -> tuple[bytes, bytes]:
-    """`communicate` in short pieces, with `check` before each."""
-    left = float("inf") if timeout is None else timeout
-    while True:
-        check()
-        piece = min(left, ATTENTION)
-        try:
-            return child.communicate(timeout=piece)
-        except subprocess.TimeoutExpired:
-            left -= piece
-            if left <= 0:
-                raise
+class _Exchange:
+    """The bytes that go to a child and come from it, in bounded memory. `run` again after an exception goes on."""
+
+    def __init__(self, child: subprocess.Popen[bytes], data: bytes, most: int) -> None:
+        self.child = child
+        self.program = str(child.args[0])  # type: ignore[index]
+        self.data = memoryview(data)
+        self.most = most
+        self.out, self.err = bytearray(), bytearray()
+        assert child.stdout is not None
+        assert child.stderr is not None
+        self.into = {child.stdout.fileno(): self.out, child.stderr.fileno(): self.err}
+        if child.stdin is not None:
+            os.set_blocking(child.stdin.fileno(), False)
+
+    def run(self, timeout: float | None, check: Callable[[], None] | None) -> None:
+        """Go on to the child's end. Raises TimeoutExpired, TooMuchOutput, and what `check` raises."""
+        until = float("inf") if timeout is None else time.monotonic() + timeout
+        attention = ATTENTION if check else float("inf")
+        with selectors.DefaultSelector() as selector:
+            for fd in self.into:
+                selector.register(fd, selectors.EVENT_READ)
+            if self.child.stdin is not None and not self.child.stdin.closed:
+                selector.register(self.child.stdin, selectors.EVENT_WRITE)
+            while selector.get_map():
+                patience = min(self._left(until, check), attention)
+                for key, _ in selector.select(None if patience == float("inf") else patience):
+                    if not (self._read(key.fd) if key.events == selectors.EVENT_READ else self._write()):
+                        selector.unregister(key.fileobj)
+        while True:
+            patience = min(self._left(until, check), attention)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.child.wait(None if patience == float("inf") else patience)
+                return
+
+    def _left(self, until: float, check: Callable[[], None] | None) -> float:
+        if check is not None:
+            check()
+        left = until - time.monotonic()
+        if left <= 0:
+            raise subprocess.TimeoutExpired(self.program, 0)
+        return left
+
+    def _write(self) -> bool:
+        """True if there is more to write."""
+        assert self.child.stdin is not None
+        with contextlib.suppress(BlockingIOError):
+            try:
+                self.data = self.data[os.write(self.child.stdin.fileno(), self.data[:CHUNK]) :]
+            except BrokenPipeError:  # it does not want the rest
+                self.data = self.data[:0]
+        if not self.data:
+            self.child.stdin.close()
+        return bool(self.data)
+
+    def _read(self, fd: int) -> bool:
+        """True if there may be more to read."""
+        chunk = os.read(fd, CHUNK)
+        self.into[fd] += chunk
+        if len(self.out) > self.most:
+            raise TooMuchOutput(self.program, self.most)
+        del self.err[:-MOST_ERRORS]
+        return bool(chunk)
 
 
 def _kill_and_reap(child: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     child.kill()
-    child.communicate()
+    child.wait()
 
 
 def start(

@@ -14,7 +14,7 @@ from typing import NewType
 
 from gremlins.clock import SystemClock
 from gremlins.errors import Conflict, GitError, GremlinsError, NotReady, did_you_mean
-from gremlins.processes.children import Completed, TimedOut, command_env, run
+from gremlins.processes.children import Completed, TimedOut, TooMuchOutput, command_env, run
 from gremlins.text import ESCAPE_SEQUENCE
 
 Sha = NewType("Sha", str)
@@ -190,6 +190,8 @@ class Git:
             raise NotReady("git is not installed", hint="install git 2.30 or newer") from None
         except TimedOut as error:
             raise HostGitError(["git", *args], -9, str(error)) from None
+        except TooMuchOutput as error:
+            raise GitError(["git", *args], -9, f"{error.strerror}") from None
 
     def raw(
         self,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gremlins.errors import GremlinsError, NotFound, NotReady
-from gremlins.processes.children import TimedOut, command_env, run
+from gremlins.processes.children import TimedOut, TooMuchOutput, command_env, run
 from gremlins.repository.git import Git
 
 TIMEOUT = 120.0
@@ -113,6 +113,8 @@ class GitHub:
             ) from None
         except TimedOut as error:
             raise GhFailed(str(error)) from None
+        except TooMuchOutput as error:
+            raise GhFailed(f"`gh {' '.join(args[:2])}`: {error.strerror}") from None
         if done.returncode == 0:
             return done.stdout
         said = done.stderr.strip() or done.stdout.strip() or "nothing"

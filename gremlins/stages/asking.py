@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 from gremlins.clients.base import Answer, Prompt
@@ -17,34 +17,9 @@ from gremlins.clients.batch.engine import prompt_of
 from gremlins.outcome import Bail
 from gremlins.stages.base import StageContext
 from gremlins.stages.spec import AgentStage
+from gremlins.stages.wants import Need, Want
 
 MOST_WANTS = 40
-
-
-@dataclass(frozen=True)
-class Want:
-    """One thing asked for: a file or folder, a definition in it, or the places that hold a text."""
-
-    path: str = ""
-    symbol: str = ""
-    search: str = ""
-
-    def __str__(self) -> str:
-        if self.search:
-            return f"places with `{self.search}`"
-        return f"`{self.symbol}` in `{self.path}`" if self.symbol else f"`{self.path}`"
-
-
-@dataclass(frozen=True)
-class Need:
-    """A request for more of the repository."""
-
-    wants: tuple[Want, ...]
-    why: str = ""
-
-    def __str__(self) -> str:
-        why = " ".join(self.why.split())[:300]
-        return ", ".join(map(str, self.wants)) + (f" ({why})" if why else "")
 
 
 class Question(Protocol):

@@ -49,6 +49,8 @@ PRELOADED = (
     "gremlins.records.prices",
     "gremlins.records.claims",
     "gremlins.clients.batch.stopping",
+    "gremlins.processes.limited",
+    "gremlins.stages.context.aside",
     "gremlins.stages.table",
 )
 HIGH = 300

@@ -18,6 +18,7 @@ from gremlins.paths import Home
 from gremlins.records.gremlin import Bailed, FailedGremlin, Finished
 from gremlins.simulator import ScriptedModel, Simulator
 from gremlins.stages.context.pack import Subject, build_pack
+from gremlins.text import normalised
 from tests.conftest import Repo, make_repo
 from tests.in_process import InProcessSandbox
 
@@ -96,7 +97,7 @@ def of_the_person(repo: Repo) -> dict[str, Any]:
 
 
 @settings(max_examples=1000 if SOAK else 5, suppress_health_check=list(HealthCheck), phases=NO_SHRINKING)
-@given(drawn=st.lists(REPLY, min_size=1, max_size=4), task=TEXT.filter(str.strip))
+@given(drawn=st.lists(REPLY, min_size=1, max_size=4), task=TEXT.filter(lambda task: normalised(task).strip()))
 def test_whatever_a_model_replies_there_is_an_end_soak(
     box: InProcessSandbox, replies: list[str], capfd: pytest.CaptureFixture[str], drawn: list[str], task: str
 ) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from gremlins.clock import FakeClock, SystemClock
+from gremlins.errors import GitError
 from gremlins.processes import children as proc
+from gremlins.repository.git import Git
 
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux can say")
 
@@ -49,6 +51,27 @@ def test_a_child_that_takes_too_long_is_killed_with_what_it_started(tmp_path: Pa
     while proc.is_alive(grandchild) and clock.monotonic() < deadline:
         clock.sleep(0.01)
     assert not proc.is_alive(grandchild)
+
+
+def test_a_child_that_prints_without_end_is_killed_and_said_to(tmp_path: Path) -> None:
+    with pytest.raises(proc.TooMuchOutput, match="printed more than 1 MB"):
+        proc.run(["sh", "-c", "echo $$ > pid; exec cat /dev/zero"], cwd=tmp_path, most=2**20)
+    assert not proc.is_alive(int((tmp_path / "pid").read_text()))
+    with pytest.raises(GitError, match="printed more than 128 MB"):  # of a foreign repository's own git settings
+        Git(tmp_path).raw("-c", "alias.zero=!cat /dev/zero", "zero")
+
+
+def test_of_endless_errors_the_end_is_kept(tmp_path: Path) -> None:
+    done = proc.run(["sh", "-c", "head -c 3000000 /dev/zero >&2; echo end >&2; exit 3"], cwd=tmp_path)
+    assert (done.returncode, len(done.stderr_bytes), done.stderr[-4:]) == (3, proc.MOST_ERRORS, "end\n")
+
+
+def test_a_child_is_given_much_while_it_says_much_and_is_attended_to(tmp_path: Path) -> None:
+    looked: list[int] = []
+    data = os.urandom(3_000_000)
+    done = proc.run(["cat"], cwd=tmp_path, input=data, timeout=600, check=lambda: looked.append(1))
+    assert (done.stdout_bytes == data, done.returncode, bool(looked)) == (True, 0, True)
+    assert proc.run(["true"], cwd=tmp_path, input=data).returncode == 0  # it reads nothing
 
 
 def test_a_started_child_leads_a_group_of_its_own(tmp_path: Path) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
-from gremlins.records.gremlin import Bailed, Finished
-from gremlins.stages.asking import Need, Want, read_need
+from gremlins.processes.limited import run_limited
+from gremlins.records.gremlin import Bailed, FailedGremlin, Finished
+from gremlins.stages.asking import read_need
 from gremlins.stages.context.briefing import plan_needs
+from gremlins.stages.wants import Need, Want
 from tests.conftest import Repo
 from tests.stages.conftest import MakeScripted
 
@@ -52,6 +56,30 @@ def far(repo: Repo) -> Repo:
 def test_a_request_is_told_from_a_result(text: str, wants: list[Want] | None) -> None:
     found = read_need(text)
     assert (None if found is None else list(found.wants)) == wants
+
+
+def test_a_repository_that_takes_too_long_to_search_fails_the_stage_and_keeps_what_was_paid(
+    repo: Repo, scripted: MakeScripted
+) -> None:
+    it = scripted(NEED, FIX)
+    gremlin = it.make(IMPLEMENT, "Fix add")
+
+    hurried = ["subject"]
+
+    def limited(module: str, order: Mapping[str, Any], **more: Any) -> Any:
+        """The real child, without time for one part."""
+        return run_limited(module, order, **{**more, "seconds": 0.001 if hurried[0] in order else 300})
+
+    it.run_limited = limited
+    for part, sent in (("subject", 0), ("need", 1)):
+        hurried[0] = part
+        ended = it.run(gremlin).status
+        assert isinstance(ended, FailedGremlin)
+        assert (ended.failure, "took longer than 0.001 s" in ended.reason) == ("environment", True)
+        assert len(it.simulator.batches) == sent
+    hurried[0] = "nothing"
+    assert isinstance(it.run(gremlin).status, Finished)
+    assert len(it.simulator.batches) == 2
 
 
 def test_a_change_is_made_with_what_was_asked_for(far: Repo, scripted: MakeScripted) -> None:

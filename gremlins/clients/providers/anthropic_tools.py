@@ -1,4 +1,6 @@
-"""The tools of a live call over the Messages API: the SDK's file tools inside the worktree, and commands by setting."""
+"""The tools of a live call over the Messages API: the SDK's file tools inside the worktree, searches in a process with
+limits, and commands by setting.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,12 @@ import asyncio
 import os
 import subprocess
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gremlins.clients.live.process import MARK, bound_to_us, end
+from gremlins.clients.providers import searching
+from gremlins.errors import GremlinsError
 from gremlins.processes import children as proc
 
 if TYPE_CHECKING:
@@ -26,11 +31,48 @@ def worktree_tools(session: Session, *, edits: bool) -> list[Any]:
 
     root = session.worktree.resolve()
     context = sdk.AgentToolContext(workdir=root, read_only_roots=[root / ".git"], env={"PATH": os.defpath})
-    tools: list[Any] = [sdk.beta_read_tool(context), sdk.beta_glob_tool(context), sdk.beta_grep_tool(context)]
+    tools: list[Any] = [sdk.beta_read_tool(context), *_search_tools(session)]
     if edits:
         tools += [sdk.beta_write_tool(context), sdk.beta_edit_tool(context)]
         tools += [_bash_tool(session)] if session.settings.live.bash else []
     return tools
+
+
+def _search_tools(session: Session) -> list[Any]:
+    from anthropic import beta_async_tool
+
+    @beta_async_tool
+    async def grep(pattern: str, path: str = "") -> str:
+        """Search the content of files, line by line, for a regular expression. Returns `path:line number:line`.
+
+        Args:
+            pattern: A regular expression of Python.
+            path: The file or folder to search; by default the working directory.
+        """
+        return await _search(session, "grep", pattern, path)
+
+    @beta_async_tool
+    async def glob(pattern: str, path: str = "") -> str:
+        """List files whose names match a glob pattern, newest first.
+
+        Args:
+            pattern: For example `**/*.py`.
+            path: The folder to begin in; by default the working directory.
+        """
+        return await _search(session, "glob", pattern, path)
+
+    return [grep, glob]
+
+
+async def _search(session: Session, do: str, pattern: str, path: str) -> str:
+    from anthropic.lib.tools import ToolError
+
+    order = {"do": do, "root": str(session.worktree), "pattern": pattern, "path": path}
+    run = partial(session.run_limited, searching.__name__, order, what="the search", check=session.check)
+    try:
+        return str(await asyncio.to_thread(run, seconds=searching.SECONDS))
+    except GremlinsError as error:
+        raise ToolError(f"{do}: {error.message}") from None
 
 
 def _bash_tool(session: Session) -> Any:

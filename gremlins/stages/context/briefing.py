@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from gremlins.clients.base import Prompt
+from gremlins.clients.base import CallUnsuccessful, Prompt
 from gremlins.masking import mask
+from gremlins.outcome import Failed
+from gremlins.processes.limited import OverLimit
 from gremlins.records.persons_words import ANSWERS
 from gremlins.redaction import Redactor
-from gremlins.stages.asking import Need, items_of
+from gremlins.stages.asking import items_of
 from gremlins.stages.base import StageContext
-from gremlins.stages.context.pack import Subject, build_pack
+from gremlins.stages.context.aside import pack_aside, supply_aside
+from gremlins.stages.context.pack import Subject
 from gremlins.stages.context.prompting import Kind, build
 from gremlins.stages.context.showing import render_manifest
-from gremlins.stages.context.supply import supply
 from gremlins.stages.spec import AgentStage
+from gremlins.stages.wants import Need
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ class BriefedQuestion:
     def supply(self, need: Need, shown: str) -> str:
         """The next message to a model that asked for more; what was given is listed in an artifact."""
         context = self.context
-        pack = supply(context.worktree.path, need, shown, budget=context.settings.batch.context_tokens)
+        with _within_limits():
+            pack = supply_aside(context.session, need, shown, budget=context.settings.batch.context_tokens)
         name = f"context-{self.label.replace('/', '-')}-need.md"
         context.write_artifact(name, render_manifest(pack, stage=f"{self.label}, when it asked for more,"))
         context.log(f"{self.label}: it gets about {pack.tokens} tokens more (artifacts/{name})")
@@ -94,9 +99,19 @@ def _pack(context: StageContext, briefing: Briefing, label: str) -> str:
         diff_base=briefing.diff_base,
         needs=plan_needs(briefing.sections.get("plan", "")),
     )
-    pack = build_pack(context.worktree.path, subject, budget=context.settings.batch.context_tokens)
+    with _within_limits():
+        pack = pack_aside(context.session, subject, budget=context.settings.batch.context_tokens)
     name = label.replace("/", "-")
     context.write_artifact(f"context-{name}.md", render_manifest(pack, stage=label))
     shown = sum(entry.form != "listed" for entry in pack.entries)
     context.log(f"{label}: packed {shown} files, about {pack.tokens} tokens (artifacts/context-{name}.md)")
     return pack.text
+
+
+@contextmanager
+def _within_limits() -> Iterator[None]:
+    """The stage fails, and keeps its attempt, where a repository is more than the limits allow."""
+    try:
+        yield
+    except OverLimit as error:
+        raise CallUnsuccessful(Failed("environment", error.message)) from None

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from gremlins.stages.asking import Need, Want
 from gremlins.stages.context.reading import Files
 from gremlins.stages.context.showing import LeftOut, Pack, PackEntry, Shown, estimate_tokens, parts, share_out, whole
 from gremlins.stages.tags import tagged
+from gremlins.stages.wants import Need, Want
 
 SHARE = 0.87
 """Of the budget of a pack: all that is given to one request."""
