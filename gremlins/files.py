@@ -73,8 +73,11 @@ def read_file(path: Path | str, limit: int = LARGEST_FILE) -> bytes:
 
 
 def read_given(path: Path | str, limit: int) -> bytes:
-    """The content of a file that a person names, which may be a pipe. Raises OSError above `limit` bytes."""
-    with open(path, "rb") as file:
+    """The content of a file that a person names, which may be a pipe; `-` is standard input.
+
+    Raises OSError above `limit` bytes.
+    """
+    with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
         found = file.read(limit + 1)
     if len(found) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {_size(limit)}", str(path))

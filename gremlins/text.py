@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 _ORDERS = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufff9-\ufffb]"
@@ -30,9 +31,17 @@ def normalised(text: str) -> str:
     return text if text.isprintable() else _NO_TEXT.sub("\ufffd", ESCAPE_SEQUENCE.sub("", text))
 
 
-def normalised_value(value: object) -> object:
-    """The same before a model's field is checked; what is no text stays."""
-    return normalised(value) if isinstance(value, str) else value
+def normalised_value(value: Any) -> Any:
+    """The same of every text in a value of JSON: an escape such as `\\ud800` becomes a character only there."""
+    match value:
+        case str():
+            return normalised(value)
+        case list():
+            return [normalised_value(item) for item in value]
+        case dict():
+            return {normalised_value(key): normalised_value(item) for key, item in value.items()}
+        case _:
+            return value
 
 
 def escaped(json_text: str) -> str:

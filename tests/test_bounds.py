@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gremlins.cli.log import LogReader
+from gremlins.cli.persons_text import read_text
 from gremlins.config import Settings, load_settings
 from gremlins.errors import ConfigError, CorruptRecord, GremlinsError
 from gremlins.files import read_file, read_given
@@ -21,6 +22,8 @@ from gremlins.processes.output import MOST_OUTPUT, BoundedOutput
 from gremlins.records.calls import read_call
 from gremlins.records.gremlin import read_record
 from gremlins.records.stop_request import read_stop
+from gremlins.repository.folder import create, is_whole
+from gremlins.repository.git import short_text
 from tests.conftest import Repo
 from tests.time_limit import must_end
 
@@ -81,6 +84,33 @@ def test_a_pipeline_that_is_none_is_a_sentence(tmp_path: Path, make: Make) -> No
     make(tmp_path / "p.yaml")
     with must_end(), pytest.raises(GremlinsError):
         load_pipeline(find_pipeline(str(tmp_path / "p.yaml"), None, cwd=tmp_path), providers=frozenset({"claude"}))
+
+
+@ODD
+def test_a_file_of_git_that_is_none_is_no_worktree(repo: Repo, make: Make) -> None:
+    place = repo.path.parent / "worktree"
+    made = create(repo.path, place, "gremlins/g", "HEAD")
+    own = made.git.git_dir()
+    (place / ".git").unlink()
+    make(place / ".git")
+    make(own / "locked")
+    with must_end():
+        assert not is_whole(made)
+        assert short_text(place / ".git") is None
+
+
+def test_standard_input_is_bounded() -> None:
+    with must_end(), subprocess.Popen(["yes"], stdout=subprocess.PIPE) as endless:
+        assert endless.stdout is not None
+        saved = os.dup(0)
+        os.dup2(endless.stdout.fileno(), 0)
+        try:
+            with pytest.raises(GremlinsError, match="standard input cannot be read: it is larger than 4 MB"):
+                read_text("-", quoted="")
+        finally:
+            os.dup2(saved, 0)
+            os.close(saved)
+            endless.kill()
 
 
 def test_a_plan_may_come_from_a_pipe_and_has_an_end(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from gremlins.fleet.beads.bead import Issue
 from gremlins.launcher import LaunchRequest
+from gremlins.stages.asking import read_need
 from gremlins.stages.edits.answer import parse_reply
 from gremlins.stages.handoff import parse_decision
+from gremlins.stages.wants import Need, Want
 from gremlins.text import normalised
 
 ODD = "a\0b\x1b[31mc\x7f\x85\ud800\n\td\r\n‏é"
@@ -41,6 +43,8 @@ def test_every_entry_uses_it() -> None:
     )
     assert (issue.title, issue.description, issue.notes) == (STORED, STORED, STORED)
     assert parse_reply('{"edits": [], "summary": "a\\u0000\\ud800b"}').summary == "a\ufffd\ufffdb"
+    need = read_need('{"need": [{"path": "a\\ud800"}, {"search": "\\u001b[2J"}], "why": "\\ud800b"}')
+    assert need == Need((Want("a\ufffd"),), why="\ufffdb")
     decision = parse_decision('{"decision": "next", "reason": "\\u0000", "child_plan": "x\\ud800", "rolling_plan": ""}')
     assert (decision.reason, decision.child_plan) == ("\ufffd", "x\ufffd")
 

@@ -11,7 +11,7 @@ import typer
 
 from gremlins.cli.completion import complete_modes, complete_pipelines
 from gremlins.cli.out import dump, note, say
-from gremlins.cli.persons_text import read_text
+from gremlins.cli.persons_text import LARGEST_TEXT, read_text
 from gremlins.cli.trust import agreed, say_yes
 from gremlins.clock import SystemClock
 from gremlins.errors import GremlinsError
@@ -132,10 +132,6 @@ def _default_pipeline(home: Home) -> str:
     return load_settings(find_root(Path.cwd()), home, os.environ).settings.dispatch.pipeline
 
 
-LARGEST_PLAN = 4 * 2**20
-"""Bytes."""
-
-
 def _read_plan(path: str | None) -> str | None:
     if path is None or path == "-":
         return None if path is None else read_text(path, quoted="")
@@ -144,7 +140,7 @@ def _read_plan(path: str | None) -> str | None:
     if ISSUE.fullmatch(path) and not Path(path).exists():
         return GitHub(Path.cwd(), dict(os.environ)).issue(path).text
     try:
-        text = read_given(path, LARGEST_PLAN).decode()
+        text = read_given(path, LARGEST_TEXT).decode()
     except OSError as error:
         raise GremlinsError(f"the plan cannot be read: {path}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import typer
 
-from gremlins.errors import NotReady
+from gremlins.errors import GremlinsError, NotReady
+from gremlins.files import read_given
 from gremlins.text import normalised
 
 COMMENT = "# "
+LARGEST_TEXT = 4 * 2**20
+"""Bytes."""
 
 
 def read_text(given: str | None, *, quoted: str) -> str:
@@ -27,7 +30,10 @@ def read_text(given: str | None, *, quoted: str) -> str:
             raise typer.BadParameter("is missing; `-` reads standard input", param_hint="TEXT")
         given = _edited(quoted)
     elif given == "-":
-        given = sys.stdin.buffer.read().decode(errors="replace")
+        try:
+            given = read_given("-", LARGEST_TEXT).decode(errors="replace")
+        except OSError as error:
+            raise GremlinsError(f"standard input cannot be read: {error.strerror}") from None
     given = normalised(given)
     if not given.strip():
         raise typer.BadParameter("is empty; nothing was changed", param_hint="TEXT")

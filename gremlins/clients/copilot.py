@@ -21,6 +21,7 @@ from gremlins.clients.live.process_agent import ProcessAgent
 from gremlins.clients.live.records import Booked
 from gremlins.config import Settings
 from gremlins.errors import NotReady
+from gremlins.files import read_file
 from gremlins.records.calls import CallFailed, Cost, LiveCall, Reply, Usage
 from gremlins.records.gremlin import Mode
 
@@ -119,7 +120,7 @@ class Copilot(ProcessAgent[CopilotStream]):
             # Its calls were paid for in some way: they must not look free.
             return Booked(Cost(usd=None) if stream.calls else None, None, stream.session_id)
         try:
-            metrics = json.loads(self.usage_file.read_bytes())["modelMetrics"]
+            metrics = json.loads(read_file(self.usage_file))["modelMetrics"]
         except (OSError, ValueError, KeyError, TypeError):
             return Booked(Cost(usd=None), None, stream.session_id)
         usage = usage_of_run(tokens_of(metrics), earlier_runs(self.session.ledger, record, record.session_id))

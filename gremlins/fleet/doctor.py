@@ -36,6 +36,7 @@ from gremlins.config import (
     without_password,
 )
 from gremlins.errors import CorruptRecord, GremlinsError, NotReady
+from gremlins.files import read_file
 from gremlins.fleet.observe import ids, observe
 from gremlins.paths import GREMLIN_ID, GremlinPaths, Home
 from gremlins.pipeline.file import list_pipelines
@@ -154,7 +155,7 @@ def _editable_installs(repo: Path | None, env: Mapping[str, str]) -> Iterator[Ch
     ):
         for note in venv.glob("lib/python*/site-packages/*.dist-info/direct_url.json"):
             with contextlib.suppress(OSError, ValueError):
-                found = json.loads(note.read_bytes())
+                found = json.loads(read_file(note))
                 if found.get("dir_info", {}).get("editable") and found.get("url") == repo.as_uri():
                     hint = (
                         "let worktree.setup make one: setup = ['python3 -m venv .venv', '.venv/bin/pip install -e .']"

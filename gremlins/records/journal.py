@@ -18,6 +18,6 @@ class Journal:
     def __call__(self, line: str) -> None:
         text = " ".join(line.split())
         try:
-            append_text(self.path, f"{rfc3339(self.clock.now())}  {text[:2000]}\n".encode())
+            append_text(self.path, f"{rfc3339(self.clock.now())}  {text[:2000]}\n".encode(errors="replace"))
         except OSError:
             return

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gremlins.errors import Conflict, GitError, NotReady
 from gremlins.files import make_private_dir
-from gremlins.repository.git import Git, Sha, error_of
+from gremlins.repository.git import Git, Sha, error_of, short_text
 from gremlins.repository.worktree import (
     MADE_AGAIN,
     Worktree,
@@ -133,11 +133,10 @@ def _misled(worktree: Worktree) -> str | None:
 
 def _own_git_dir(path: Path) -> Path | None:
     """The git directory that a worktree's `.git` file names; None if it is no such file or leads nowhere."""
-    try:
-        named = (path / ".git").read_text(errors="surrogateescape").removeprefix("gitdir: ").strip()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    named = short_text(path / ".git")
+    if named is None:
         return None
-    return found if (found := path / named).is_dir() else None
+    return found if (found := path / named.removeprefix("gitdir: ")).is_dir() else None
 
 
 # --- asking it
@@ -300,18 +299,13 @@ def _refuse_locked(git: Git, path: Path) -> None:
 
 def _lock_reason(git_dir: Path) -> str | None:
     """The reason of a `git worktree lock`, which may be empty; None if it is not locked."""
-    try:
-        return (git_dir / "locked").read_text(errors="replace").strip()
-    except FileNotFoundError:
-        return None
+    return short_text(git_dir / "locked")
 
 
 def _is_of(git_dir: Path, path: Path) -> bool:
     """True if this git directory is that of a worktree at `path`."""
-    with contextlib.suppress(FileNotFoundError):
-        named = (git_dir / "gitdir").read_text(errors="surrogateescape").strip()
-        return (git_dir / named).resolve() == (path / ".git").resolve()
-    return False
+    named = short_text(git_dir / "gitdir")
+    return named is not None and (git_dir / named).resolve() == (path / ".git").resolve()
 
 
 def _discard(git: Git, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from typing import NewType
 
 from gremlins.clock import SystemClock
 from gremlins.errors import Conflict, GitError, GremlinsError, NotReady, did_you_mean
+from gremlins.files import read_file
 from gremlins.processes.children import Completed, TimedOut, TooMuchOutput, command_env, run
 from gremlins.text import ESCAPE_SEQUENCE
 
@@ -55,6 +57,9 @@ QUIET = {
     "advice.detachedHead": "false",
 }
 """Turns off a person's hooks, signing, daemons and background work."""
+
+MOST_SHORT_TEXT = 2**20
+"""Bytes of a file in a git directory that we read ourselves."""
 
 MOST_IN_ARGV = 50_000
 """Characters of file names that are handed to git as arguments; with more, everything is listed."""
@@ -308,9 +313,9 @@ class Git:
         common = self.common_dir()
         for git_dir in (common, *sorted((common / "worktrees").glob("*"))):
             for name, operation in HEAD_NAMES.items():
-                named = (_text_of(git_dir / name) or "").split()
+                named = (short_text(git_dir / name) or "").split()
                 if branch in (word.removeprefix("refs/heads/") for word in named):
-                    own = _text_of(git_dir / "gitdir")
+                    own = short_text(git_dir / "gitdir")
                     return InUse(operation, Path(own.strip()).parent if own else self.checkouts()[0].path)
         return None
 
@@ -483,12 +488,14 @@ def plain_text(text: str) -> str:
     return _CONTROL.sub("", text).encode(errors="replace").decode()
 
 
-def _text_of(path: Path) -> str | None:
-    """None if there is no such file."""
+def short_text(path: Path) -> str | None:
+    """The text of a file of git's own, stripped. None if there is none, or it is no file, or too long to be one."""
     try:
-        return path.read_text(errors="surrogateescape")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        return os.fsdecode(read_file(path, MOST_SHORT_TEXT)).strip()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EFBIG, errno.ENXIO):
+            return None
+        raise
 
 
 def some_of(paths: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from gremlins.errors import GremlinsError, NotFound, NotReady
 from gremlins.processes.children import TimedOut, TooMuchOutput, command_env, run
 from gremlins.repository.git import Git
+from gremlins.text import normalised, normalised_value
 
 TIMEOUT = 120.0
 """Seconds for one command of gh."""
@@ -129,9 +130,9 @@ class GitHub:
         try:
             while at < len(text):
                 value, at = decoder.raw_decode(text, at)
-                values.append(value)
+                values.append(normalised_value(value))
                 at += len(text[at:]) - len(text[at:].lstrip())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise GhFailed(f"`gh {' '.join(args[:2])}` answered what is not JSON: {error}") from None
         if len(values) > 1 and all(isinstance(page, list) for page in values):
             return [item for page in values for item in page]
@@ -212,7 +213,7 @@ class GitHub:
         if not found:
             return ""
         try:
-            return self.command("run", "view", found[1], "--log-failed")[-LOG_TAIL:]
+            return normalised(self.command("run", "view", found[1], "--log-failed")[-LOG_TAIL:])
         except GhFailed:
             return ""
 

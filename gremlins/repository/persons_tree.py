@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 
 from gremlins.clock import Clock
 from gremlins.errors import Conflict, GitError
+from gremlins.files import read_file
 from gremlins.processes.locks import try_flock
 from gremlins.repository.git import Git, HostGitError, Sha, TreeEntry, some_of, split_names
 
@@ -237,7 +238,10 @@ class PersonsTree:
         if not self.exclusive or entry is None or place.is_symlink():
             return False
         whole = self.git.raw("cat-file", "--filters", f"--path={path}", entry.sha)
-        return whole.startswith(place.read_bytes())
+        try:
+            return whole.startswith(read_file(place, len(whole)))
+        except OSError:  # longer, or no file
+            return False
 
 
 _NO_FILTER = {"unspecified", "unset", "set"}
@@ -269,8 +273,8 @@ def _take(path: Path, clock: Clock, patience: float = 2.0) -> tuple[int, bool]:
 
 def _is_signed(path: Path) -> bool:
     try:
-        return path.read_bytes() == _SIGNATURE
-    except FileNotFoundError:
+        return read_file(path, len(_SIGNATURE)) == _SIGNATURE
+    except OSError:  # gone, longer, no file
         return False
 
 

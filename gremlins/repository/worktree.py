@@ -373,10 +373,12 @@ def _is_untouched(path: Path, blob: TreeEntry | None) -> bool:
     if blob is None or path.is_symlink() or not path.is_file():
         return False
     executable = os.access(path, os.X_OK)
-    content = path.read_bytes()
-    known = sha1 if len(blob.sha) == 40 else sha256
-    same = known(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == blob.sha
-    return same and executable == (blob.mode == "100755")
+    with path.open("rb") as file:
+        kind = sha1 if len(blob.sha) == 40 else sha256
+        known = kind(b"blob %d\0" % os.fstat(file.fileno()).st_size, usedforsecurity=False)
+        while part := file.read(2**20):
+            known.update(part)
+    return known.hexdigest() == blob.sha and executable == (blob.mode == "100755")
 
 
 def new_files(worktree: Worktree) -> list[str]:

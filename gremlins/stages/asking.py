@@ -18,6 +18,7 @@ from gremlins.outcome import Bail
 from gremlins.stages.base import StageContext
 from gremlins.stages.spec import AgentStage
 from gremlins.stages.wants import Need, Want
+from gremlins.text import normalised_value
 
 MOST_WANTS = 40
 
@@ -85,6 +86,7 @@ def _objects_at_the_end(text: str) -> Iterator[Mapping[str, Any]]:
             continue
         try:
             value, end = decoder.raw_decode(text, opening.start())
+            value = normalised_value(value)
         except (ValueError, RecursionError):
             continue
         if isinstance(value, dict) and not text[end:].strip(" \t\r\n`"):

@@ -14,10 +14,15 @@ from gremlins.clock import Clock
 from gremlins.config import Settings
 from gremlins.errors import GremlinsError
 from gremlins.files import make_private_dir, read_file, write_atomic
+from gremlins.masking import mask
 from gremlins.outcome import Failed, Outcome
+from gremlins.redaction import Redactor
 from gremlins.repository.worktree import Worktree
 from gremlins.stages.spec import AgentStage, Stage
 from gremlins.text import normalised
+
+SHORTEST_IN_TEXT = 12
+"""Characters of a secret of the environment: a shorter one would blank out ordinary words of a text."""
 
 
 class Steps(Protocol):
@@ -91,7 +96,7 @@ class StageContext:
         """
         client = self.make_client(str(spec.settled_client), self.session)
         try:
-            return client.run(
+            answer = client.run(
                 prompt,
                 label=label or self.path,
                 mode=spec.settled_mode,
@@ -99,6 +104,7 @@ class StageContext:
                 revision=revision,
                 edits_worktree=edits_worktree,
             )
+            return replace(answer, text=normalised(answer.text))
         except Exception as error:
             if isinstance(error, GremlinsError | OSError) or (module := plug_in_of(type(client))) is None:
                 raise
@@ -119,7 +125,13 @@ class StageContext:
         return replace(self, artifacts=self.artifacts / scope)
 
     def write_artifact(self, name: str, text: str) -> None:
-        write_text(self.artifacts / name, text)
+        write_text(self.artifacts / name, self.without_secrets(text))
+
+    def without_secrets(self, text: str) -> str:
+        """A text from outside for a prompt, a file or a commit: keys and tokens are masked, and the secrets of our
+        environment.
+        """
+        return Redactor(self.session.env, shortest=SHORTEST_IN_TEXT).text(mask(text))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from gremlins.files import write_json
+from gremlins.files import read_file, write_json
 from gremlins.outcome import Bail, Failed
 from gremlins.repository.folder import create, remove, restore
 from gremlins.repository.worktree import quiet_env, side_worktree
@@ -60,7 +60,7 @@ def _fails_on_the_base(failure: CommandResult, commands: Sequence[str], context:
         if found is None:
             return False  # it cannot be told
         write_json(kept, {"base": worktree.base, "commands": needed, "failure": found})
-    return bool(json.loads(kept.read_bytes())["failure"] == _fingerprint(failure))
+    return bool(json.loads(read_file(kept))["failure"] == _fingerprint(failure))
 
 
 def _run_on_the_base(commands: Sequence[str], context: StageContext, timeout: float) -> dict[str, object] | None:

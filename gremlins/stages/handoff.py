@@ -23,6 +23,7 @@ from gremlins.stages.context.briefing import Briefing, prompt_for
 from gremlins.stages.edits.answer import Text, parse_verdict
 from gremlins.stages.secrecy import screen_diff
 from gremlins.stages.spec import Handoff
+from gremlins.text import normalised_value
 
 LANDED_LIMIT = 120_000
 """Characters of the branch's diff that a handoff gets to see; a longer one is cut, and says so."""
@@ -88,7 +89,7 @@ def parse_decision(text: str) -> Decision:
     if start < 0 or end < start:
         raise Nonsense("it holds no JSON object")
     try:
-        return Decision.model_validate(json.loads(text[start : end + 1], strict=False))
+        return Decision.model_validate(normalised_value(json.loads(text[start : end + 1], strict=False)))
     except (ValueError, RecursionError) as error:
         raise Nonsense(_what_is_wrong(error)) from None
 
@@ -200,7 +201,7 @@ def _asks(line: str) -> bool:
 
 def _keep_follow_ups(folder: Path, found: tuple[str, ...]) -> None:
     path = folder / FOLLOW_UPS
-    known = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    known = read_file(path).decode(errors="replace").splitlines() if path.is_file() else []
     new = [f"- {' '.join(text.split())}" for text in found if text.strip()]
     if new:
         write_text(path, "\n".join(dict.fromkeys([*known, *new])))

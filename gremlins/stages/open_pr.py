@@ -50,6 +50,10 @@ def _open(spec: OpenPr, context: StageContext) -> PullRequest | None:
     body = f"{task.strip()[:BODY_LIMIT]}\n\nMade by gremlin `{context.session.gremlin_id}`.\n"
     hub = github(context)
     number = hub.create(
-        branch=context.worktree.branch, title=title[:TITLE_LIMIT], body=body.lstrip(), base=spec.base, draft=spec.draft
+        branch=context.worktree.branch,
+        title=context.without_secrets(title)[:TITLE_LIMIT],
+        body=context.without_secrets(body).lstrip(),
+        base=spec.base,
+        draft=spec.draft,
     )
     return find_ours(hub, own_branch(context)) if number is None else hub.view(number)

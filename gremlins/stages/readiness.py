@@ -9,6 +9,7 @@ import json
 
 from gremlins.files import write_atomic
 from gremlins.outcome import Failed
+from gremlins.repository.git import short_text
 from gremlins.repository.inclusion import include_files
 from gremlins.repository.submodules import fill_submodules
 from gremlins.stages.base import StageContext
@@ -45,7 +46,7 @@ def make_ready(context: StageContext) -> Failed | None:
             f"submodules are not in the local store: {', '.join(missing[:5])}; `git submodule update --init` in "
             f"{context.worktree.repo} fetches them",
         )
-    if mark.is_file() and mark.read_text() == content:
+    if short_text(mark) == content:
         return None
     try:
         copied = include_files(context.worktree.repo, context.worktree.path, wanted.copy)

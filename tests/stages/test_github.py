@@ -19,7 +19,7 @@ from gremlins.fleet.land import land_pr
 from gremlins.processes.interrupt import Terminated
 from gremlins.processes.locks import GremlinLock
 from gremlins.records.gremlin import Bailed, FailedGremlin, Finished, Interrupted, Landed, Running
-from gremlins.repository.github import GitHub, _pull_request
+from gremlins.repository.github import GhFailed, GitHub, _pull_request
 from gremlins.runner import Run
 from tests.conftest import Repo, put_gh
 from tests.in_process import InProcessSandbox
@@ -389,6 +389,26 @@ def test_pages_of_an_answer_are_one_list(tmp_path: Path) -> None:
     gh.write_text("#!/bin/sh\necho '[1, 2]\n[3]'\n")
     gh.chmod(0o755)
     assert GitHub(tmp_path, {"PATH": f"{tmp_path}:/usr/bin:/bin"}).json("api", "x") == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("""printf '{"body": "a\\\\u001b[2J\\\\ud800b"}'""", ""),
+        ("head -c 100000 /dev/zero | tr '\\0' '['", "not JSON"),
+        ("cat /dev/zero", "printed more than 128 MB"),
+    ],
+)
+def test_an_answer_is_text_and_bounded(tmp_path: Path, answer: str, said: str) -> None:
+    gh = tmp_path / "gh"
+    gh.write_text(f"#!/bin/sh\n{answer}\n")
+    gh.chmod(0o755)
+    hub = GitHub(tmp_path, {"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    if said:
+        with pytest.raises(GhFailed, match=said):
+            hub.json("api", "x")
+    else:
+        assert hub.json("api", "x") == {"body": "a\ufffdb"}
 
 
 # ── what GitHub's own answers are like ────────────────────────────────────────────────────────────────────────────

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import typer
@@ -43,7 +42,7 @@ def import_(
 ) -> int:
     """Bring in beads' issues.jsonl: all of it, or nothing."""
     here = Here.find()
-    name, raw = ("<stdin>", sys.stdin.buffer.read()) if file == "-" else (file, _read(file))
+    name, raw = "<stdin>" if file == "-" else file, _read(file)
     now = here.clock.now()
     done = import_text(here.store, here.project, _text(raw, name), file=name, now=rfc3339(now), at=now.timestamp())
     _tell_import(done, json)
@@ -54,6 +53,7 @@ def _read(file: str) -> bytes:
     try:
         return read_given(file, LARGEST_IMPORT)
     except OSError as error:
+        file = "standard input" if file == "-" else file
         raise GremlinsError(f"{file} cannot be read: {error.strerror}") from None
 
 

@@ -38,6 +38,8 @@ ODD_ENDS = 3
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PROGRAM_PATIENCE = 30.0
 """Seconds to wait for a program that is just being replaced. Then the process ends, and `rescue` goes on."""
+LARGEST_PLAN = 16 * 2**20
+"""Characters of `wait.json`."""
 TURN_PATIENCE = 600
 """Seconds to wait for a turn to wake up, when very many wake at once."""
 
@@ -52,8 +54,9 @@ class Waiter:
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self.folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        with open(self.wait_file, encoding="utf-8") as file:
-            self.plan: dict[str, Any] = json.load(file)
+        fd = os.open(self.wait_file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(fd, encoding="utf-8") as file:
+            self.plan: dict[str, Any] = json.loads(file.read(LARGEST_PLAN))
         self.signalled = 0
         self.in_line = False
         self.leads = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -139,7 +140,8 @@ class LiveRecords:
         return self.end(record, CallFailed(failure="canceled", kind="canceled", message=message), booked)
 
     def raw(self, key: CallKey) -> RawFile:
-        return RawFile(self.session.ledger.paths.calls / (key.filename.removesuffix(".json") + ".raw.jsonl"))
+        path = self.session.ledger.paths.calls / (key.filename.removesuffix(".json") + ".raw.jsonl")
+        return RawFile(path, Redactor(self.session.env).message)
 
     def _retry_at(self, record: LiveCall, asked: datetime | None) -> datetime | None:
         """When a try that failed now comes next, not before the server's own time; None once the list of waits is
@@ -172,16 +174,21 @@ def _story(reply: Reply, booked: Booked) -> str:
 
 
 class RawFile:
-    """Raw output as it comes, up to a limit. Unbuffered: what was written outlives this process."""
+    """Raw output as it comes, up to a limit, its secrets masked: an agent may print them. Nothing of ours reads it.
 
-    def __init__(self, path: Path) -> None:
+    Unbuffered: what was written outlives this process.
+    """
+
+    def __init__(self, path: Path, redact: Callable[[str], str]) -> None:
+        self._redact = redact
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._left = RAW_LIMIT
 
     def write(self, line: bytes) -> None:
         if self._fd >= 0 and len(line) < self._left:
-            self._left -= len(line) + 1
-            os.write(self._fd, line + b"\n")
+            shown = self._redact(line.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+            self._left -= len(shown) + 1
+            os.write(self._fd, shown + b"\n")
         else:
             self._left = 0
 

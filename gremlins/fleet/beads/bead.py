@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
 
 from gremlins.clock import parse_time
 from gremlins.errors import GremlinsError
@@ -39,10 +39,6 @@ Rfc3339 = Annotated[str, AfterValidator(_is_time)]
 """An RFC 3339 time, kept as written."""
 
 
-Text = Annotated[str, BeforeValidator(normalised_value)]
-"""A text of a bead, without characters that are no text."""
-
-
 def _is_id(text: str) -> str:
     if not text.isprintable() or " " in text or "/" in text:
         raise ValueError("an id has no blanks, no `/` and nothing that cannot be printed")
@@ -69,27 +65,33 @@ class Issue(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     id: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_is_id)]
-    title: Annotated[Text, Field(min_length=1, max_length=TITLE_MAX)]
-    description: Text = ""
-    design: Text = ""
-    acceptance_criteria: Text = ""
-    notes: Text = ""
+    title: Annotated[str, Field(min_length=1, max_length=TITLE_MAX)]
+    description: str = ""
+    design: str = ""
+    acceptance_criteria: str = ""
+    notes: str = ""
     status: Annotated[str, Field(min_length=1)] = "open"
     priority: Annotated[StrictInt, Field(ge=0, le=4)] = 2
     issue_type: str = "task"
-    assignee: Text = ""
+    assignee: str = ""
     created_at: Rfc3339
     updated_at: Rfc3339
     started_at: Rfc3339 | None = None
     closed_at: Rfc3339 | None = None
-    close_reason: Text = ""
+    close_reason: str = ""
     due_at: Rfc3339 | None = None
     defer_until: Rfc3339 | None = None
     external_ref: str | None = None
-    labels: tuple[Text, ...] = ()
+    labels: tuple[str, ...] = ()
     dependencies: tuple[Dependency, ...] = ()
     comments: tuple[dict[str, Any], ...] = ()
     metadata: Any = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_orders(cls, row: Any) -> Any:
+        """Every text in it, comments and unknown keys included, is text. An odd id is refused."""
+        return {**normalised_value(row), **({"id": row["id"]} if "id" in row else {})} if isinstance(row, dict) else row
 
     @field_validator("title")
     @classmethod

@@ -83,7 +83,10 @@ def read_lines(text: str, file: str, now: str) -> Iterator[tuple[int, Issue | No
             raise BadLine(file, number, "nested too deeply") from None
         if not isinstance(row, dict):
             raise BadLine(file, number, "not a JSON object")
-        yield number, _issue(row, file, number, now)
+        try:
+            yield number, _issue(row, file, number, now)
+        except RecursionError:
+            raise BadLine(file, number, "nested too deeply") from None
 
 
 def _issue(row: dict[str, Any], file: str, number: int, now: str) -> Issue | None:

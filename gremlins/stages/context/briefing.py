@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gremlins.clients.base import CallUnsuccessful, Prompt
-from gremlins.masking import mask
 from gremlins.outcome import Failed
 from gremlins.processes.limited import OverLimit
 from gremlins.records.persons_words import ANSWERS
-from gremlins.redaction import Redactor
 from gremlins.stages.asking import items_of
 from gremlins.stages.base import StageContext
 from gremlins.stages.context.aside import pack_aside, supply_aside
@@ -42,10 +40,6 @@ def prompt_for(
     return BriefedQuestion(spec, context, brief, label or context.path)
 
 
-SHORTEST_IN_PROMPT = 12
-"""Characters of a secret of the environment: a shorter one would blank out ordinary words of a task."""
-
-
 @dataclass(frozen=True)
 class BriefedQuestion:
     """A stage's prompt, made on demand: a call on record packs nothing again."""
@@ -59,8 +53,7 @@ class BriefedQuestion:
         briefing = self.brief()
         mode: Literal["live", "batch"] = self.spec.settled_mode
         given = {**briefing.sections, "answers": self.context.artifact(ANSWERS) or ""}
-        hide = Redactor(self.context.session.env, shortest=SHORTEST_IN_PROMPT)
-        sections = {name: hide.text(mask(text)) for name, text in given.items()}
+        sections = {name: self.context.without_secrets(text) for name, text in given.items()}
         if mode == "batch":
             sections.pop("diff", None)  # the pack holds it, within the budget
             sections["repository"] = _pack(self.context, briefing, self.label)

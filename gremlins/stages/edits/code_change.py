@@ -138,7 +138,7 @@ def _use(
                 context.log(f"{label}: {note}")
             changes = [change for change in checked.changes if change.path not in left_out]
             text = "\n\n".join([text, *notes]).strip()
-            message = _message(text, subject)
+            message = context.without_secrets(_message(text, subject))
             sha = commit_aside(worktree, changes, message=message, trailer=trailer) if changes else None
             return Change(sha is not None, text, verdict)
 
@@ -163,7 +163,8 @@ def _by_agent(spec: AgentStage, context: StageContext, prompt: Question, label: 
             context.log(f"{label}: changes of an interrupted agent were kept as {ref} ({saved[:12]})")
     answer = context.ask(spec, prompt, label=label, edits_worktree=True)
     verdict = parse_verdict(answer.text)
-    commit_all(worktree, message=_message(answer.text, subject), trailer=trailer_of(answer.trailer))
+    message = context.without_secrets(_message(answer.text, subject))
+    commit_all(worktree, message=message, trailer=trailer_of(answer.trailer))
     return Change(worktree.git.differs(start, worktree.tip()), answer.text, verdict)
 
 

@@ -107,11 +107,14 @@ def test_the_agent_gets_its_own_key_and_nobody_elses(around: SessionSetup, claud
     assert not {"OPENAI_API_KEY", "GREMLINS_HOME", "GH_TOKEN", "GREMLINS_CLAUDE_BIN"} & env.keys()
 
 
-def test_a_secret_in_an_agents_error_is_only_in_its_raw_output(around: SessionSetup, claude: FakeClaude) -> None:
+def test_a_secret_in_an_agents_output_is_written_nowhere(around: SessionSetup, claude: FakeClaude) -> None:
     claude.plan([init(), result(f"bad key {SECRET}", is_error=True, api_error_status=401)])
     outcome = failure(around)
     assert "***" in outcome.reason if isinstance(outcome, Failed) else False
     assert SECRET not in around.everything_said()
+    raw = [path.read_text() for path in around.root.rglob("*.raw.jsonl")]
+    assert any("bad key ***" in text for text in raw)
+    assert not any(SECRET in text for text in raw)
     assert not any(SECRET in word for word in claude.starts[0]["argv"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gremlins.clock import FakeClock
-from gremlins.errors import Conflict
+from gremlins.clock import FakeClock, SystemClock
+from gremlins.errors import Conflict, GremlinsError
 from gremlins.fleet.beads.bead import Bead
 from gremlins.fleet.beads.edit import BeadEditor
 from gremlins.fleet.beads.interchange import BadLine, Imported, exported, import_text
-from gremlins.fleet.beads.store.interface import AddAttempt, MoveBead, PutBead, Query
+from gremlins.fleet.beads.store.interface import AddAttempt, Event, MoveBead, PutBead, Query
 from gremlins.fleet.beads.store.sqlite import SqliteStore
-from gremlins.text import normalised
+from gremlins.processes.locks import locked
+from gremlins.text import normalised, normalised_value
 from tests.fleet.beads.test_store import attempt
 from tests.fleet.project import PROJECT, issue
+from tests.time_limit import must_end
 
 NOW = "2026-11-21T10:00:00Z"
+ODD = "a\0b\x1b[31mc\ud800"
 
 
 @pytest.fixture
@@ -162,6 +166,41 @@ def test_an_import_does_not_take_work_from_a_gremlin(store: SqliteStore) -> None
     assert get(store, "bd-1").status == "closed"
 
 
+def test_a_bead_holds_no_order_anywhere_and_a_deep_one_is_named(store: SqliteStore) -> None:
+    bring_in(store, row("bd-1", comments=[{"text": ODD}], molecule={ODD: [ODD]}, external_ref=ODD, issue_type=ODD))
+    kept = json.dumps(take_out(store)["bd-1"])
+    assert not [order for order in (r"\u001b", r"\u0000", r"\ud800") if order in kept]
+    assert kept.count("[31m") == 0
+    with pytest.raises(BadLine, match=r"issues\.jsonl:1: nested too deeply"):
+        bring_in(store, json.dumps(row("bd-2"))[:-1] + ', "x": ' + "[" * 700 + "]" * 700 + "}")
+
+
+def test_a_secret_in_the_history_of_a_bead_is_masked(store: SqliteStore) -> None:
+    token = "ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
+    assert store.commit(Event(PROJECT, "bd-1", 1.0, "closed", f"\x1b[31mwith {token}"))
+    assert [event.text for event in store.events(PROJECT, "bd-1")] == ["with [masked secret]"]
+
+
+def test_a_database_that_another_process_keeps_busy_is_waited_for_and_then_said(tmp_path: Path) -> None:
+    path = tmp_path / "beads.db"
+    with SqliteStore(path, patience=0.2) as ours:
+        bring_in(ours, row("bd-1"))
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        assert get(ours, "bd-1").status == "open", "readers do not wait"
+        with must_end(), pytest.raises(GremlinsError, match=r"beads\.db: database is locked") as caught:
+            bring_in(ours, row("bd-2"))
+        assert caught.value.hint == "another process keeps the database busy; try again"
+        other.execute("ROLLBACK")
+        other.close()
+        bring_in(ours, row("bd-2"))
+    new = tmp_path / "new.db"
+    with locked(tmp_path / "new.db.lock", clock=SystemClock(), patience=1) as mine:
+        assert mine
+        with must_end(), pytest.raises(Conflict, match="being created by another process"):
+            SqliteStore(new, patience=0.2)
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [
@@ -220,7 +259,7 @@ STRANGE_KEYS = st.text(min_size=1, max_size=12).filter(lambda key: key not in ro
     status=st.sampled_from(["open", "closed", "deferred", "hooked", "x y"]),
     priority=st.integers(0, 4),
     extra=st.dictionaries(
-        STRANGE_KEYS.map(lambda key: "x_" + key), JSON_VALUES.filter(lambda v: v is not None), max_size=4
+        STRANGE_KEYS.map(lambda key: "x_" + normalised(key)), JSON_VALUES.filter(lambda v: v is not None), max_size=4
     ),
     description=st.text(max_size=50),
 )
@@ -238,5 +277,5 @@ def test_an_export_holds_all_that_was_imported(
             given_row["closed_at"] = NOW
         bring_in(store, given_row)
         out = take_out(store)["bd-1"]
-        stored = {**given_row, "title": normalised(title), "description": normalised(description)}
+        stored = {key: value if key == "id" else normalised_value(value) for key, value in given_row.items()}
         assert {key: out.get(key, "") for key in given_row} == stored

@@ -20,6 +20,7 @@ from gremlins.fleet.beads.store.schema import TABLES, VERSION
 from gremlins.processes.locks import locked
 
 BUSY_SECONDS = 60.0
+"""The longest wait for other writers."""
 
 Values = Sequence[Any] | Mapping[str, Any]
 
@@ -31,13 +32,15 @@ class StaleChange(Exception):
 class Database:
     """The open file. For one thread only."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience: float = BUSY_SECONDS) -> None:
+        """patience: seconds to wait for other writers."""
         self.path = path
+        self.patience = patience
         with self._translated():
             make_private_dir(path.parent)
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-            self.connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+            self.connection = sqlite3.connect(path, timeout=patience, isolation_level=None)
             try:
                 self.connection.row_factory = sqlite3.Row
                 self.connection.execute("PRAGMA synchronous = FULL")
@@ -101,7 +104,7 @@ class Database:
 
     def _create(self) -> None:
         # A lock of our own: switching to WAL ignores the busy timeout.
-        with locked(self.path.with_name(self.path.name + ".lock"), clock=SystemClock(), patience=BUSY_SECONDS) as held:
+        with locked(self.path.with_name(self.path.name + ".lock"), clock=SystemClock(), patience=self.patience) as held:
             if not held:
                 raise Conflict(f"{self.path} is being created by another process", hint="try again")
             if self._version() > VERSION:

@@ -11,7 +11,7 @@ from typing import Any, Self, assert_never
 from gremlins.errors import Conflict
 from gremlins.fleet.beads.attempts import Attempt, Episode
 from gremlins.fleet.beads.store import blocking
-from gremlins.fleet.beads.store.database import Database, StaleChange
+from gremlins.fleet.beads.store.database import BUSY_SECONDS, Database, StaleChange
 from gremlins.fleet.beads.store.interface import (
     AddAttempt,
     ChangeAttempt,
@@ -27,6 +27,8 @@ from gremlins.fleet.beads.store.interface import (
 )
 from gremlins.fleet.beads.store.reads import Reader, last_seq
 from gremlins.fleet.beads.store.schema import SPAWN_COLUMNS, attempt_row, bead_row, dump_hold
+from gremlins.masking import mask
+from gremlins.text import normalised
 
 Touched = dict[str, set[str]]
 """Beads whose status or dependencies changed, by project."""
@@ -35,8 +37,8 @@ Touched = dict[str, set[str]]
 class SqliteStore(Reader):
     """A `BeadStore` in one file, for one thread only. Methods are documented there."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(Database(path))
+    def __init__(self, path: Path, patience: float = BUSY_SECONDS) -> None:
+        super().__init__(Database(path, patience))
 
     def commit(self, *changes: StoreChange) -> bool:
         try:
@@ -129,7 +131,7 @@ def _apply(db: Database, change: StoreChange, touched: Touched) -> None:
         case PutEpisode(episode):
             _put_episode(db, episode)
         case Event():
-            db.insert("events", vars(change))
+            db.insert("events", {**vars(change), "text": mask(normalised(change.text))})
         case Notice(project, at, kind, payload):
             text = json.dumps(dict(payload), ensure_ascii=False)
             db.insert("notices", {"project": project, "at": at, "kind": kind, "payload": text})
