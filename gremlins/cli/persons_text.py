@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 import typer
@@ -18,6 +19,8 @@ from gremlins.text import normalised
 COMMENT = "# "
 LARGEST_TEXT = 4 * 2**20
 """Bytes."""
+WIDTH = 78
+"""Columns of the lines quoted in an editor."""
 
 
 def read_text(given: str | None, *, quoted: str) -> str:
@@ -28,7 +31,7 @@ def read_text(given: str | None, *, quoted: str) -> str:
     if given is None:
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise typer.BadParameter("is missing; `-` reads standard input", param_hint="TEXT")
-        given = _edited(quoted)
+        given = edited(quoted)
     elif given == "-":
         try:
             given = read_given("-", LARGEST_TEXT).decode(errors="replace")
@@ -40,13 +43,14 @@ def read_text(given: str | None, *, quoted: str) -> str:
     return given.strip() + "\n" if "\n" in given.strip() else given.strip()
 
 
-def _edited(quoted: str) -> str:
+def edited(quoted: str) -> str:
     """The text that a person writes in `$VISUAL` or `$EDITOR`, without the quoted lines."""
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
-    head = "".join(f"{COMMENT}{line}\n" for line in quoted.splitlines())
+    told = [part for line in quoted.splitlines() for part in textwrap.wrap(line, WIDTH) or [""]]
+    ours = [f"{COMMENT}{line}".rstrip() for line in (*told, "", "Write above; these lines are left out.")]
     with tempfile.TemporaryDirectory(prefix="gremlins-") as folder:
         path = Path(folder) / "TEXT.md"
-        path.write_text(f"\n{head}{COMMENT}\n{COMMENT}Lines that begin with `#` and a space are left out.\n")
+        path.write_text("\n" + "".join(f"{line}\n" for line in ours))
         try:
             done = subprocess.run([*shlex.split(editor), str(path)], check=False)
         except OSError as error:
@@ -54,4 +58,4 @@ def _edited(quoted: str) -> str:
         if done.returncode:
             raise NotReady(f"the editor `{editor}` ended with {done.returncode}; nothing was changed")
         lines = path.read_text(errors="replace").splitlines()
-    return "\n".join(line for line in lines if not line.startswith(COMMENT.rstrip() + " ") and line != "#")
+    return "\n".join(line for line in lines if line.rstrip() not in ours)
