@@ -42,13 +42,15 @@ def _copy(source: Path, target: Path, repo: Path) -> bool:
     if not os.path.isabs(link) and source.resolve().is_relative_to(repo.resolve()):
         target.symlink_to(link)
         return True
-    _copy_content(source, target)
-    shutil.copymode(source, target)
+    draft = target.with_name(f"{target.name[:200]}.gremlins-copy")  # a kill leaves no half of a file under its name
+    _copy_content(source, draft)
+    shutil.copymode(source, draft)
+    draft.replace(target)
     return True
 
 
 def _copy_content(source: Path, target: Path) -> None:
-    with contextlib.suppress(OSError), source.open("rb") as old, target.open("xb") as new:
+    with contextlib.suppress(OSError), source.open("rb") as old, target.open("wb") as new:
         fcntl.ioctl(new.fileno(), FICLONE, old.fileno())
         return
     shutil.copyfile(source, target)
