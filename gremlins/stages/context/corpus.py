@@ -80,6 +80,11 @@ class Corpus:
                 return found if len(found) == 1 or (not alone and len(found) <= 3) else []
         return []
 
+    def called(self, name: str) -> list[str]:
+        """The files of this name, if they are few enough to show them all."""
+        found = self.by_name.get(name, ())
+        return list(found) if len(found) <= MOST_ALIKE else []
+
     def at_end(self, end: str) -> list[str]:
         """The files whose paths end so, if they are few."""
         found = [path for path in self.by_name.get(end.rpartition("/")[2], ()) if f"/{path}".endswith(f"/{end}")]
@@ -106,6 +111,8 @@ def module_parts(path: str) -> list[str]:
     return folders if stem_ in ("__init__", "index", "mod", "main", "lib") and folders else [*folders, stem_]
 
 
+MOST_ALIKE = 3
+"""Files of one name that are all shown where a text names no more than that."""
 LONGEST_PATH = 400
 """Characters. What looks like a path in a text and is longer is none."""
 

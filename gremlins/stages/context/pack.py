@@ -6,12 +6,13 @@ Deterministic: the same files, task and budget give the same bytes. Only what gi
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gremlins.repository.git import Git
-from gremlins.stages.context.kinds import is_prose, is_source, is_template, is_test
+from gremlins.stages.context.corpus import MOST_ALIKE
+from gremlins.stages.context.kinds import is_code, is_prose, is_source, is_template, is_test
 from gremlins.stages.context.ranking import (
     Ranked,
     Ranking,
@@ -31,6 +32,7 @@ from gremlins.stages.context.showing import (
     PackEntry,
     Shown,
     beginning,
+    copied,
     estimate_tokens,
     outline,
     parts,
@@ -129,22 +131,27 @@ class _Builder:
         return "\n".join(line for line in task.split("\n") if not (line.strip() and line.strip() in form))
 
     def _named(self, ranking: Ranking) -> list[Shown]:
-        """The files that the task, the plan or an earlier stage names: whole if they fit, else a fair share of each."""
-        subject = self.subject
-        paths = [path for need in subject.needs for path in self.corpus.at_path(need)]
-        paths += [path for text in (subject.task, subject.plan) for path in named_files(self.corpus, text)]
-        paths = [path for path in dict.fromkeys(paths) if self.files.may_be_shown(path)][:MOST_NAMED]
+        """The files that the task, the plan or an earlier stage names: whole if they fit, else a fair share of each.
+
+        Code comes before data and translations, and what is surely meant before what may be.
+        """
+        named = {path: True for need in self.subject.needs for path in self.corpus.at_path(need)}
+        for text in (self.subject.task, self.subject.plan):
+            named = named_files(self.corpus, text) | named
+        paths = [path for path in named if self.files.may_be_shown(path)][:MOST_NAMED]
         ranked = {file.path: file for file in ranking.files}
-        sections = [whole(self.corpus.sources[path], ranked.get(path, _NAMED).why or "named") for path in paths]
+        sections = {path: whole(self.corpus.sources[path], ranked.get(path, _NAMED).why or "named") for path in paths}
         room = int(min(NAMED_SHARE * self.budget, self.left))
-        shown = []
-        for path, section, limit in zip(paths, sections, share_out([s.tokens for s in sections], room), strict=True):
-            if section.tokens > limit:
+        limits = _limits({path: section.tokens for path, section in sections.items()}, named, room)
+        fitting = [path for path in paths if sections[path].tokens <= limits[path]]
+        for path in paths:
+            if path not in fitting:
                 file = self._with_named_definitions(ranked.get(path) or Ranked(path))
-                section = self._sliced(file, limit, ranking, meant=True)
-            shown.append(section)
-            self.left -= section.tokens
-        return shown
+                lines = self.corpus.sources[path].lines
+                given = copied(lines, [self.corpus.sources[other].lines for other in fitting])
+                sections[path] = self._sliced(file, limits[path], ranking, given=given, meant=True)
+            self.left -= sections[path].tokens
+        return list(sections.values())
 
     def _with_named_definitions(self, file: Ranked) -> Ranked:
         """A file that is named, with the lines of the definitions that the task names beside it."""
@@ -199,13 +206,21 @@ class _Builder:
                 return section
         return self._sliced(file, int(min(self.left, slice_share * self.budget)), ranking)
 
-    def _sliced(self, file: Ranked, limit: int, ranking: Ranking, *, meant: bool = False) -> Shown:
+    def _sliced(
+        self,
+        file: Ranked,
+        limit: int,
+        ranking: Ranking,
+        *,
+        given: frozenset[int] = frozenset(),
+        meant: bool = False,
+    ) -> Shown:
         source = self.corpus.sources[file.path]
         weights = line_weights(source.lines, ranking.values) if limit >= 300 else {}
         for line, weight in file.lines.items():
             weights[line] = weights.get(line, 0.0) + 10 * weight
         why = file.why or "named"
-        found = parts(source, limit, weights, file.lines, why, meant=meant)
+        found = parts(source, limit, weights, file.lines, why, given=given, meant=meant)
         return found or Shown("", 0, PackEntry(file.path, 0, "listed", why))
 
     # --- what is not a matter of score
@@ -284,6 +299,7 @@ class _Builder:
             for path, why in sorted({**self.files.unreadable, **self.files.left_out}.items())
             if path in words or (path.rpartition("/")[2] in names and "." in path)
         ][:40]
+        lines += [_alike(name, self.corpus.by_name[name]) for name in self._unclear(words)]
         entries = [section.entry for section in shown if section.entry]
         for entry in [entry for entry in entries if entry.form == "listed"][:12]:
             inside = outline(self.corpus.sources[entry.path], int(NOTES_SHARE * self.budget / 10))
@@ -297,11 +313,38 @@ class _Builder:
             lines.pop()
         return []
 
+    def _unclear(self, words: Iterable[str]) -> list[str]:
+        """The names of files among words that too many files have to show them all."""
+        names = {word.rpartition("/")[2] for word in words if not self.corpus.at_path(word)}
+        return [name for name in sorted(names) if "." in name and len(self.corpus.by_name.get(name, ())) > MOST_ALIKE]
+
 
 _ADDRESS = re.compile(r"\bhttps?://[^\s)>\]\"']{1,2000}")
 _NAMED = Ranked("", reasons={"named": 1.0})
 MOST_NAMED = 60
 NOTES_SHARE = 0.03
+
+
+def _limits(costs: Mapping[str, int], sure: Mapping[str, bool], room: int) -> dict[str, int]:
+    """The room of each named file: first of code that is surely meant, then of data, then of what may be meant."""
+    is_data = {path: is_prose(path) or not is_code(path) for path in costs}
+    least = {path: min(cost, LEAST) for path, cost in costs.items()}
+    limits: dict[str, int] = {}
+    tiers = [[path for path in costs if (not sure[path]) * 2 + is_data[path] == tier] for tier in range(4)]
+    for number, tier in enumerate(tiers):
+        kept = min(sum(least[path] for later in tiers[number + 1 :] for path in later), room // 4)
+        limits |= dict(zip(tier, share_out([costs[path] for path in tier], room - kept), strict=True))
+        room -= sum(limits[path] for path in tier)
+    return limits
+
+
+def _alike(name: str, paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - 12} more" if len(paths) > 12 else ""
+    return f"{name}: {len(paths)} files are called so: {', '.join(paths[:12])}{more}\n"
+
+
+LEAST = 1000
+"""Tokens that every named file may have, also where others need more."""
 
 
 def _without_comments(text: str) -> str:

@@ -76,13 +76,17 @@ def _frames_of_others(corpus: Corpus, text: str, strength: float) -> Iterator[Me
         yield from (Mention(path, line, strength * late / len(paths), "named in the failure") for path in paths)
 
 
-def named_files(corpus: Corpus, text: str) -> list[str]:
-    """The files that a text names by their paths or names, in order; not those of a stack trace or a log."""
+def named_files(corpus: Corpus, text: str) -> dict[str, bool]:
+    """The files that a text names by their paths or names, in order; not those of a stack trace or a log.
+
+    False for those of which the text does not say which it means: several end in the path that it names.
+    """
     found: dict[int, list[str]] = {}
     with_line: dict[int, list[str]] = {}
     for match in _PATH.finditer(text):
+        named = match["path"].rstrip(".")
         line = any(value for key, value in match.groupdict().items() if key != "path")
-        (with_line if line else found)[match.start()] = corpus.at_path(match["path"].rstrip("."))
+        (with_line if line else found)[match.start()] = corpus.at_path(named) or corpus.called(named)
     if len(with_line) < FEWEST_OF_A_LOG and not _FRAME.search(text):
         found |= with_line
     for match in _BARE.finditer(text):
@@ -90,7 +94,11 @@ def named_files(corpus: Corpus, text: str) -> list[str]:
         if name in corpus.bare and (name[0] == "." or not name.islower()):
             same = sorted(corpus.by_name[name], key=lambda path: (path.count("/"), path))
             found[match.start()] = same[:1]
-    return list(dict.fromkeys(path for start in sorted(found) for path in found[start]))
+    named_ones: dict[str, bool] = {}
+    for start in sorted(found):
+        sure = len(found[start]) == 1
+        named_ones |= {path: sure or named_ones.get(path, False) for path in found[start]}
+    return named_ones
 
 
 FEWEST_OF_A_LOG = 3

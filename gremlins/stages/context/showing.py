@@ -56,18 +56,27 @@ class Shown:
 
 
 _TOKEN = re.compile(r"[A-Za-z]{1,7}|\d{1,2}|\n\s*|[^\sA-Za-z\d]")
+_BLANKS = re.compile(r"[ \t]{2,}")
 
 
 def estimate_tokens(text: str) -> int:
-    """Estimated tokens of a text, rather too many than too few: about one for each short word, sign or line end."""
-    return max(len(_TOKEN.findall(text)), (len(text.encode(errors="replace")) + 2) // 3)
+    """Estimated tokens of a text, rather too many than too few: about one for each short word, sign or line end, and
+    no fewer than one for three bytes, where blanks that follow one another (an indentation) are one.
+    """
+    return max(len(_TOKEN.findall(text)), (len(_BLANKS.sub(" ", text).encode(errors="replace")) + 2) // 3)
+
+
+NEARLY = 1.4
+"""A file that costs no more than so many fair shares gets them: a few parts less of the others are no loss."""
 
 
 def share_out(costs: Sequence[int], room: int) -> list[int]:
-    """The share of `room` that each cost gets: all of it where that is no more than a fair share, else a fair share."""
+    """The share of `room` that each cost gets: all of it where that is little more than a fair share."""
     shares, left = [0] * len(costs), max(0, room)
     for done, number in enumerate(sorted(range(len(costs)), key=lambda at: (costs[at], at))):
-        shares[number] = min(costs[number], left // (len(costs) - done))
+        others = len(costs) - done
+        fair = left // others
+        shares[number] = costs[number] if costs[number] <= fair * (NEARLY if others > 1 else 1) else fair
         left -= shares[number]
     return shares
 
@@ -88,12 +97,13 @@ def parts(
     named: Iterable[int],
     why: str,
     *,
+    given: frozenset[int] = frozenset(),
     meant: bool = False,
 ) -> Shown | None:
     """The parts of a file around its weightiest lines, in at most `limit` tokens; None where there is no room.
 
-    named: lines of definitions that are wanted whole. meant: the file itself was asked for, so that all of its code
-    matters more than long comments.
+    named: lines of definitions that are wanted whole. given: lines that come before all others. meant: the file itself
+    was asked for, so that all of its code matters more than long comments.
     """
     lines = source.lines
     if limit < 300 or not lines:
@@ -102,13 +112,42 @@ def parts(
     definitions = source.syntax.definitions
     middles = (range(first + 3, last) for first, last in source.syntax.comments if meant and last - first > 6)
     dispensable = frozenset(line for middle in middles for line in middle)
-    for part in (1.0, 0.94, 0.88, 0.8):  # the lines that stand for gaps are estimated
-        room = int(part * limit) - 80
-        slices = choose_slices(len(lines), weights, size, room, definitions, frozenset(named), dispensable, rest=meant)
-        shown = _cut(source, slices, limit, why) if slices else None
-        if shown is not None:
-            return shown
-    return None
+    best: Shown | None = None
+    room = limit - 80
+    for _ in range(MOST_TRIES):  # what lines cost together, with notes between them, is seen once they are chosen
+        slices = choose_slices(weights, size, room, definitions, frozenset(named), dispensable, given, rest=meant)
+        shown = _cut(source, slices, why)
+        if slices and shown.tokens <= limit:
+            if best and shown.tokens <= best.tokens:
+                break
+            best = shown
+            if best.tokens > ENOUGH * limit:
+                break
+        room = int(room * (1 + ENOUGH) / 2 * limit / shown.tokens)
+    return best
+
+
+MOST_TRIES, ENOUGH = 5, 0.96
+RUN = 5
+"""So many lines in the same order are a copy."""
+
+
+def copied(lines: Sequence[str], others: Iterable[Sequence[str]]) -> frozenset[int]:
+    """The lines (from 1) that are copies of other files, as where one file is put together of many."""
+    inside = _runs(lines)
+    found: set[int] = set()
+    for other in others:
+        runs = _runs(other)
+        if runs and len(both := runs.keys() & inside.keys()) > 0.5 * len(runs):
+            found.update(line for run in both for line in range(inside[run][0], inside[run][1] + 1))
+    return frozenset(found)
+
+
+def _runs(lines: Sequence[str]) -> dict[tuple[str, ...], tuple[int, int]]:
+    """Every run of lines that are not blank, with its first and last line (from 1)."""
+    full = [(stripped, number) for number, line in enumerate(lines, 1) if (stripped := line.strip())]
+    texts = [text for text, _ in full]
+    return {tuple(texts[at : at + RUN]): (full[at][1], full[at + RUN - 1][1]) for at in range(len(full) - RUN + 1)}
 
 
 def beginning(source: SourceFile, limit: int, why: str) -> Shown | None:
@@ -122,10 +161,11 @@ def beginning(source: SourceFile, limit: int, why: str) -> Shown | None:
     if count == len(source.lines):
         section = whole(source, why)
         return section if section.tokens <= limit else None
-    return _cut(source, [Slice(1, count)], limit, why) if count else None
+    shown = _cut(source, [Slice(1, count)], why) if count else None
+    return shown if shown and shown.tokens <= limit else None
 
 
-def _cut(source: SourceFile, slices: Sequence[Slice], limit: int, why: str) -> Shown | None:
+def _cut(source: SourceFile, slices: Sequence[Slice], why: str) -> Shown:
     lines, definitions = source.lines, source.syntax.definitions
     body: list[str] = []
     after = 0
@@ -141,7 +181,7 @@ def _cut(source: SourceFile, slices: Sequence[Slice], limit: int, why: str) -> S
     spans = ", ".join(f"{part.first}-{part.last}" for part in slices)
     shown = tagged("file", "".join(body), path=source.path, lines=f"{spans} of {len(lines)}")
     tokens = estimate_tokens(shown) + 1
-    return Shown(shown, tokens, PackEntry(source.path, tokens, "slice", why)) if tokens <= limit else None
+    return Shown(shown, tokens, PackEntry(source.path, tokens, "slice", why))
 
 
 def outline(source: SourceFile, limit: int) -> str:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 
 from gremlins.stages.context.syntax import Definition
 
-HEAD = 25
+HEAD, TAIL = 25, 12
+SMALL = 0.15
+"""Of the room: the two ends of a file come first if they take less."""
 LONGEST_BLOCK = 140
 AROUND = 12
+FEW = 4
+"""Lines of a gap that is closed."""
+MOST_OF_ONE = 0.8
+"""Of the room, for one definition that is meant: a longer one, such as a class, is shown in parts."""
 CONTEXT = 3
 """Lines before and after a block: what is put before or after it is put between the two."""
 
@@ -24,38 +30,49 @@ class Slice:
 
 
 def choose_slices(
-    count: int,
     weights: Mapping[int, float],
     size: Sequence[int],
     budget: int,
     definitions: Sequence[Definition],
     named: frozenset[int] = frozenset(),
     dispensable: frozenset[int] = frozenset(),
+    given: frozenset[int] = frozenset(),
     *,
     rest: bool = False,
 ) -> list[Slice]:
     """The head of a file and the blocks around its weightiest lines, as many as `budget` holds.
 
-    `count` is the number of lines, `size` is what each costs. A definition whose line is in `named` is wanted whole,
-    however long; lines in `dispensable` are left out; `rest`: what room remains goes to the other lines. Slices come
-    in file order and do not touch.
+    `size` is what each line costs. A definition whose line is in `named` is wanted whole, however long; lines in
+    `dispensable` are left out, but near weighty ones among them; those in `given` come first, if all of them have room.
+    `rest`: the end of the file is shown too, and what room remains goes to the other lines. Slices come in file order
+    and do not touch.
     """
-    shown: set[int] = set()
-    left = budget
-    head = range(min(HEAD, count))
+    count = len(size)
+    head, tail = range(min(HEAD, count)), range(max(0, count - TAIL), count)
+    shown = {line - 1 for line in given} if sum(size[line - 1] for line in given) < 0.9 * budget else set[int]()
+    left = budget - sum(size[number] for number in shown)
     spread = _spread(weights, count)
     wanted = sorted(spread, key=lambda line: (line not in named, -spread[line], line))
-    blocks = _Blocks(definitions, count, named)
+    blocks = _Blocks(definitions, size, named, budget)
     missed = 0
 
     def unseen(lines: Iterable[int]) -> Iterator[int]:
         return (line for line in lines if line - 1 not in shown)
 
-    for line in chain(wanted[:1], [0], unseen(wanted[1:])):
-        block, whole = blocks.around(line) if line else head, line in named
-        new = [number for number in block if number not in shown and (whole or number + 1 not in dispensable)]
+    ends = [-1, 0] if rest else [0]
+    first = 0 if rest and sum(size[number] for number in {*head, *tail}) < SMALL * budget else 1
+    for line in chain(wanted[:first], ends, unseen(wanted[first:])):
+        block = blocks.around(line) if line > 0 else tail if line else head
+        whole = line in named
+        near = range(line - CONTEXT - 1, line + CONTEXT) if line in dispensable else ()
+        new = [
+            number
+            for number in block
+            if number not in shown and (whole or number in near or number + 1 not in dispensable)
+        ]
         if not new:
             continue
+        new = _joined_to(shown, new, count) if rest else new
         cost = sum(size[number] for number in new) + GAP
         if dispensable and not whole:
             cost += HOLE * sum(number in dispensable and number + 1 not in dispensable for number in block)
@@ -67,15 +84,20 @@ def choose_slices(
         if missed > MOST_MISSED:
             break
     if rest:
-        for number in range(count):
-            if number + 1 in dispensable:
-                left -= HOLE if number not in dispensable else 0
-            elif number not in shown:
-                left -= size[number]
-                if left < 0:
-                    break
-                shown.add(number)
+        shown.update([*_others(shown, dispensable, size, left)])
     return _runs(_without_small_gaps(shown, size, left if not rest else 0))
+
+
+def _others(shown: Collection[int], dispensable: Collection[int], size: Sequence[int], left: int) -> Iterator[int]:
+    """The lines of a file that are neither shown nor dispensable, from its beginning, as many as have room."""
+    for number in range(len(size)):
+        if number + 1 in dispensable:
+            left -= HOLE if number not in dispensable else 0
+        elif number not in shown:
+            left -= size[number]
+            if left < 0:
+                return
+            yield number
 
 
 def _spread(weights: Mapping[int, float], count: int) -> dict[int, float]:
@@ -101,14 +123,21 @@ GAP = 30
 class _Blocks:
     """The definitions of a file, as blocks of lines counted from 0."""
 
-    def __init__(self, definitions: Sequence[Definition], count: int, named: frozenset[int]) -> None:
-        self.count = count
+    def __init__(
+        self, definitions: Sequence[Definition], size: Sequence[int], named: frozenset[int], budget: int
+    ) -> None:
+        self.count = len(size)
+        self.budget = budget
+        self.costs = [0, *accumulate(size)]
         self.named = named
         self.inside: dict[int, list[Definition]] = {}
         """The definitions of several lines around each line, counted from 1."""
         for one in definitions:
             for line in range(one.first, one.last + 1) if one.last > one.first else ():
                 self.inside.setdefault(line, []).append(one)
+
+    def fits(self, one: Definition) -> bool:
+        return self.costs[min(one.last, self.count)] - self.costs[one.first - 1] <= MOST_OF_ONE * self.budget
 
     def around(self, line: int) -> list[int]:
         """The innermost definition around a line (from 1) if it is not too long or is meant itself, else some lines
@@ -119,10 +148,23 @@ class _Blocks:
         if inside:
             inner = inside[0]
             meant = inner.at == line and line in self.named
-            if meant or inner.last - inner.first < LONGEST_BLOCK:
+            if (meant and self.fits(inner)) or inner.last - inner.first < LONGEST_BLOCK:
                 around = range(max(0, inner.first - 1 - CONTEXT), min(inner.last + CONTEXT, self.count))
         openings = sorted({one.at - 1 for one in inside} - set(around))
         return [*openings, *around]
+
+
+def _joined_to(shown: set[int], new: Sequence[int], count: int) -> list[int]:
+    """The lines, and those between them and their like that are so few that a note in their place is no gain."""
+    there = shown | {*new}
+    joined = set(new)
+    for number in new:
+        for step in (-1, 1):
+            between = range(number + step, number + step * (FEW + 2), step)
+            far = next((at for at in between if at in there), None)
+            if far is not None and 0 <= far < count:
+                joined.update(range(number, far, step))
+    return sorted(joined)
 
 
 def _fitting(numbers: Sequence[int], size: Sequence[int], budget: int) -> tuple[list[int], int]:

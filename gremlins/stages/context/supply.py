@@ -7,7 +7,17 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from gremlins.stages.context.reading import Files
-from gremlins.stages.context.showing import LeftOut, Pack, PackEntry, Shown, estimate_tokens, parts, share_out, whole
+from gremlins.stages.context.showing import (
+    LeftOut,
+    Pack,
+    PackEntry,
+    Shown,
+    copied,
+    estimate_tokens,
+    parts,
+    share_out,
+    whole,
+)
 from gremlins.stages.tags import tagged
 from gremlins.stages.wants import Need, Want
 
@@ -124,12 +134,15 @@ def _sections(files: Files, asked: dict[str, _Asked], room: int) -> list[Shown]:
     sources = files.corpus.sources
     full = {path: whole(sources[path], one.why) for path, one in asked.items()}
     costs = [full[path].tokens if one.whole else min(full[path].tokens, room // 8) for path, one in asked.items()]
+    limits = share_out(costs, room)
+    fitting = [sources[path].lines for path, limit in zip(asked, limits, strict=True) if full[path].tokens <= limit]
     sections = []
-    for (path, one), limit in zip(asked.items(), share_out(costs, room), strict=True):
+    for (path, one), limit in zip(asked.items(), limits, strict=True):
         if full[path].tokens <= limit:
             sections.append(full[path])
             continue
         named = [line for line, weight in one.lines.items() if weight > 1]
-        cut = parts(sources[path], limit, one.lines, named, one.why, meant=one.whole)
+        given = copied(sources[path].lines, fitting)
+        cut = parts(sources[path], limit, one.lines, named, one.why, given=given, meant=one.whole)
         sections.append(cut or Shown("", 0, PackEntry(path, 0, "listed", one.why)))
     return sections

@@ -15,6 +15,10 @@ class _Folder:
     others: list[str] = field(default_factory=list)
 
 
+OTHERS = 0.25
+"""Of the room: files that are no code are listed if all that is listed takes no more."""
+
+
 def render_tree(paths: Sequence[str], important: Sequence[str], limit: int, cost: Callable[[str], int]) -> str:
     """The files of a repository in at most `limit` tokens, a line for each folder: `src/shop/: cart money {.py}`.
 
@@ -31,7 +35,7 @@ def render_tree(paths: Sequence[str], important: Sequence[str], limit: int, cost
         else:
             into.others.append(name)
     full = {folder: _line(folder, found, others=True) for folder, found in folders.items()}
-    if sum(map(cost, full.values())) <= limit:
+    if sum(map(cost, full.values())) <= OTHERS * limit:
         return "".join(full[folder] for folder in sorted(full))
     code = {folder: _line(folder, found, others=not folder) for folder, found in folders.items()}
     short = {folder: _count(folder, found) for folder, found in folders.items()}

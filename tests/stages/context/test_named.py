@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from bench.context import visible
 from gremlins.stages.context.kinds import factor_of, is_prose, kind_factor
 from gremlins.stages.context.pack import Subject, build_pack
 from gremlins.stages.context.ranking import find_mentions
@@ -44,7 +45,56 @@ def test_more_named_files_than_have_room_get_fair_shares(repo: Repo) -> None:
 def test_shares_are_fair() -> None:
     assert share_out([10, 200, 300], 250) == [10, 120, 120]
     assert share_out([1, 2], 10) == [1, 2]
+    assert share_out([10, 160, 300], 250) == [10, 160, 80]  # one that nearly fits does
     assert share_out([], 5) == []
+
+
+def lines_of(repo: Repo, path: str, task: str) -> set[int]:
+    """The lines of a file that are shown in part."""
+    lines = visible(build_pack(repo.path, Subject(task), budget=20_000).text)[path]
+    assert lines is not None
+    return lines
+
+
+def test_data_and_translations_leave_the_room_to_code_and_show_both_ends(repo: Repo) -> None:
+    words = {
+        f"src/i18n/{name}.ts": "export default {\n" + f'\tkey: "{name}",\n' * 9_000 + "}\n" for name in ("de", "fr")
+    }
+    repo.commit({**NOISE, **words, "src/big.py": "def f():\n    return 'needle'\n\n\n" * 1_400})
+    task = "Change src/i18n/de.ts, src/i18n/fr.ts and src/big.py"
+    assert shown(repo, task)["src/big.py"] == "whole"
+    assert lines_of(repo, "src/i18n/fr.ts", task) >= {1, 9_001, 9_002}
+
+
+def test_the_copy_of_a_named_file_in_another_is_shown(repo: Repo) -> None:
+    inner = "".join(f"int inner_{n}() {{ return {n}; }}\n" for n in range(150))
+    outer = "".join(f"int outer_{n}() {{ return {n}; }}\n" for n in range(4_000))
+    repo.commit({**NOISE, "include/inner.h": inner, "single/all.h": outer + inner + outer})
+    lines = lines_of(repo, "single/all.h", "Change include/inner.h and single/all.h")
+    assert lines >= set(range(4_001, 4_151))
+
+
+def test_a_class_too_long_to_be_shown_takes_no_room_from_the_ends_of_its_file(repo: Repo) -> None:
+    methods = "".join(f"    def method_{n}(self):\n        return {n}\n\n" for n in range(3_000))
+    repo.commit({**NOISE, "src/big.py": f"import os\n\n\nclass TheOne:\n{methods}\n\nlast = 1\n"})
+    lines = lines_of(repo, "src/big.py", "`TheOne.method_1500` in src/big.py is wrong")
+    assert lines >= {1, 4, 4_505, 4_506, 9_007}
+
+
+def test_a_name_that_several_files_have_shows_them_or_is_told(repo: Repo) -> None:
+    few = {f"few{n}/few.py": f"x = {n}\n" for n in range(3)}
+    repo.commit({**NOISE, **few, **{f"many{n}/many.py": f"x = {n}\n" for n in range(9)}})
+    found = shown(repo, "few.py fails")
+    assert {found[path] for path in few} == {"whole"}
+    told = build_pack(repo.path, Subject("many.py fails"), budget=20_000).text
+    assert "many.py: 9 files are called so: many0/many.py, many1/many.py," in told
+
+
+def test_what_the_task_names_by_half_a_path_comes_after_what_it_names(repo: Repo) -> None:
+    large = "def f():\n    return 'needle'\n\n\n" * 1_400
+    repo.commit({**NOISE, "src/lib/big.py": large, "old/lib/big.py": large})
+    found = shown(repo, "lib/big.py is wrong: change src/lib/big.py")
+    assert (found["src/lib/big.py"], found["old/lib/big.py"]) == ("whole", "slice")
 
 
 FRAMES = {

@@ -137,5 +137,5 @@ def test_a_named_definition_is_shown_whole_however_long() -> None:
     text = "".join(f"def f{n}():\n" + "    x = 1\n" * 300 for n in range(20))
     found = read_syntax("a.py", text)
     at = next(one for one in found.definitions if one.name == "f7").at
-    slices = choose_slices(len(lines_of(text)), {at: 9.0}, [4] * 6020, 2_000, found.definitions, frozenset({at}))
+    slices = choose_slices({at: 9.0}, [4] * len(lines_of(text)), 2_000, found.definitions, frozenset({at}))
     assert any(part.first <= at and part.last >= at + 300 for part in slices)
