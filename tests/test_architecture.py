@@ -29,7 +29,7 @@ LAYERS = [
     {"pipeline"},
     {"cluster"},
     {"runner", "launcher"},
-    {"fleet"},
+    {"fleet", "fork_server"},
     {"worker"},
     {"cli"},
     {"__main__", "__init__"},

@@ -45,6 +45,11 @@ class WaitPlan(Record, frozen=True):
     turns: tuple[str, ...] = ()
     """Lock files; a process holds one of them while it wakes up."""
     turn_variable: str = ""
+    fork_server: tuple[str, ...] = ()
+    """Started when all turns are taken; in its folder is its socket."""
+    fork_folder: str = ""
+    descriptors: tuple[str, ...] = ()
+    """Variables that hold descriptors, which a fork inherits."""
     gave_up: str = ""
     """Why the waiter ended although nothing had ended that it waited for."""
 

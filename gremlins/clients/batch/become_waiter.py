@@ -80,6 +80,9 @@ def write_plan(paths: GremlinPaths, wait: Wait, settings: BatchSettings, lock_fd
         runner=(sys.executable, "-P", "-m", "gremlins.runner", gremlin_id),
         turns=tuple(_turns(account.folder.parent)) if account else (),
         turn_variable=TURN_FD_VARIABLE,
+        fork_server=(sys.executable, "-P", "-m", "gremlins.fork_server", str(account.folder.parent)) if account else (),
+        fork_folder=str(account.folder.parent) if account else "",
+        descriptors=(LOCK_FD_VARIABLE, CREDENTIALS_FD_VARIABLE, TURN_FD_VARIABLE),
     )
     write_replacing(paths.wait, msgspec.json.encode(plan).decode())
 

@@ -42,10 +42,33 @@ LARGEST_PLAN = 16 * 2**20
 """Characters of `wait.json`."""
 TURN_PATIENCE = 600
 """Seconds to wait for a turn to wake up, when very many wake at once."""
+HANDOVER_PATIENCE = 30.0
+"""Seconds to wait for the fork server's answer."""
+NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
+CHANGING = (
+    *("Name:", "State:", "Tgid:", "Ngid:", "Pid:", "PPid:", "TracerPid:", "FDSize:", "NStgid:", "NSpid:", "NSpgid:"),
+    *("NSsid:", "Kthread:", "Vm", "Rss", "HugetlbPages:", "CoreDumping:", "THP_enabled:", "Threads:", "Sig", "Shd"),
+    *("nonvoluntary_ctxt_switches:", "voluntary_ctxt_switches:"),
+)
+"""Lines of `/proc/self/status` that say nothing of where a process runs and with which rights."""
 
 
 class Signalled(Exception):
     """Raised by the signal handler to interrupt a system call that Python would restart."""
+
+
+def surroundings() -> list[object]:
+    """Everything that a process of another ancestry cannot be given: rights, namespaces, limits, and the variables
+    that an interpreter reads when it starts. Linux only.
+    """
+    texts = []
+    for name in ("cgroup", "limits", "oom_score_adj", "status"):
+        with open(f"/proc/self/{name}", encoding="utf-8", errors="replace") as file:
+            texts.append([line for line in file if name != "status" or not line.startswith(CHANGING)])
+    links = [os.readlink(f"/proc/self/{name}") for name in ("root", *(f"ns/{space}" for space in NAMESPACES))]
+    read_at_start = ("PYTHON", "LC_", "LANG", "LD_", "TZ")
+    variables = sorted(item for item in os.environ.items() if item[0].startswith(read_at_start))
+    return [texts, links, os.nice(0), [list(item) for item in variables]]
 
 
 class Waiter:
@@ -59,6 +82,7 @@ class Waiter:
             self.plan: dict[str, Any] = json.loads(file.read(LARGEST_PLAN))
         self.signalled = 0
         self.in_line = False
+        self.in_crowd = False
         self.leads = False
         self.at = 0.0
         self.odd = 0
@@ -231,11 +255,12 @@ class Waiter:
         in the same minute. The runner inherits the turn's lock and releases it soon.
         """
         places: list[str] = self.plan.get("turns") or []
-        if not places:
-            return
+        random.shuffle(places)
         try:
-            fd = os.open(random.choice(places), os.O_RDWR | os.O_CREAT, 0o600)
+            fd = self.free_turn(places)
         except OSError:
+            return
+        if fd is None:
             return
         signal.signal(signal.SIGALRM, self.on_signal)
         try:
@@ -253,6 +278,86 @@ class Waiter:
         if self.signalled == signal.SIGALRM:
             self.signalled = 0
 
+    def free_turn(self, places: list[str]) -> int | None:
+        """A descriptor of the first free turn, else of the last one: then we are one of a crowd."""
+        fd = None
+        for place in places:
+            if fd is not None:
+                os.close(fd)
+            fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.in_crowd = True
+            else:
+                self.in_crowd = False
+                break
+        return fd
+
+    def go_on_as_a_fork(self) -> None:
+        """In a crowd: let a fork of the fork server go on in our place, and end. Returns where that cannot be."""
+        if not self.in_crowd or sys.platform != "linux" or not self.plan.get("fork_server"):
+            return
+        self.in_crowd = False
+        ends, started = self.ticks() + HANDOVER_PATIENCE, False
+        try:
+            while (pid := self.hand_over()) is None and self.ticks() < ends and not signal.sigpending() & set(SIGNALS):
+                if self.start_fork_server():
+                    if started:
+                        break  # it ended again
+                    started = True
+                time.sleep(0.05)
+            if pid:
+                for number in signal.sigpending() & set(SIGNALS):
+                    os.kill(pid, number)
+                os._exit(0)
+        except (OSError, ValueError):
+            pass  # this process becomes the runner
+
+    def hand_over(self) -> int | None:
+        """Have a runner forked that inherits our descriptors and variables. Returns its pid; 0: refused, None: there is
+        no server yet.
+
+        The runner begins only after it has heard "go", so that never two of us go on.
+        """
+        import socket
+
+        names = [name for name in self.plan["descriptors"] if os.environ.get(name, "").isdigit()]
+        order = {"argv": self.plan["runner"], "env": dict(os.environ), "names": names, "at": surroundings()}
+        at = os.open(self.plan["fork_folder"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
+                line.settimeout(HANDOVER_PATIENCE)
+                line.connect(f"/proc/self/fd/{at}/fork_server")  # the path itself may be too long for a socket
+                data = json.dumps(order).encode()
+                socket.send_fds(line, [data], [0, 1, 2, *(int(os.environ[name]) for name in names)])
+                pid = int(line.recv(32) or b"0")
+                if pid:
+                    os.ftruncate(self.plan["lock_fd"], 0)  # unsigned, as before every start
+                    os.pwrite(self.plan["lock_fd"], b'{"role": "runner", "pid": null}', 0)
+                    line.send(b"go")
+                return pid
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        finally:
+            os.close(at)
+
+    def start_fork_server(self) -> bool:
+        """Start it for us and those in line behind us. False: it is there already, or is being started."""
+        lock = os.open(os.path.join(self.plan["fork_folder"], "fork_server.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.set_inheritable(lock, True)
+            argv = [*self.plan["fork_server"], str(lock)]
+            env = {name: value for name, value in os.environ.items() if name not in self.plan["descriptors"]}
+            null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
+            os.posix_spawn(argv[0], argv, env, file_actions=null, setsid=True, setsigmask=())
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(lock)
+        return True
+
     def wake(self) -> None:
         """Become the runner, with signals blocked. Waits a while for a program that is just being replaced."""
         if self.home_is_gone():
@@ -260,6 +365,7 @@ class Waiter:
         ends = self.ticks() + PROGRAM_PATIENCE
         while True:
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            self.go_on_as_a_fork()
             signal.set_wakeup_fd(-1)
             os.set_inheritable(self.plan["lock_fd"], True)
             try:

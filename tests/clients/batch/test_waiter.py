@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ from hypothesis import strategies as st
 
 import gremlins.clients.batch.waiter
 from bench.waiting import WaitingFleet
-from gremlins.clients.batch.waiter import NOTHING_LEARNED, NOTHING_NEW, ODD_ENDS, SOMETHING_TO_DO, Waiter
+from gremlins.clients.batch.waiter import NOTHING_LEARNED, NOTHING_NEW, ODD_ENDS, SOMETHING_TO_DO, Waiter, surroundings
 from gremlins.clock import FakeClock, no_jitter
 from gremlins.records.wait import WaitPlan, WatchedBatch, read_wait
 from gremlins.retry import poll_interval
@@ -398,6 +399,56 @@ def test_a_signal_ends_the_waiting_for_a_turn(tmp_path: Path, announced: bool) -
         assert gremlin.end() == (0 if announced else 128 + signal.SIGTERM)
         assert gremlin.woken == announced
     os.close(turn)
+
+
+@contextmanager
+def in_a_crowd(folder: Path, **plan: Any) -> Iterator[Parked]:
+    """A waiter that stands in line for its turn, as one of very many."""
+    turn = os.open(folder / "turn", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(turn, fcntl.LOCK_EX)
+    crowd = {"turns": [str(folder / "turn")], "fork_folder": str(folder), "descriptors": ["TURN"]} | plan
+    with parked(folder, until=time.time(), **crowd) as gremlin:
+        wait_until_asleep(gremlin)
+        wait_until_idle(gremlin.process.pid)
+        os.close(turn)
+        yield gremlin
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the fork server is for Linux")
+@pytest.mark.parametrize("answers", [True, False])
+def test_in_a_crowd_a_fork_goes_on_in_its_place_and_hears_its_signals(tmp_path: Path, answers: bool) -> None:
+    """Or it becomes the runner itself, where the server refuses."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.settimeout(DEADLINE)
+        listener.bind(str(tmp_path / "fork_server"))
+        listener.listen()
+        with in_a_crowd(tmp_path, fork_server=["/bin/false"]) as gremlin:
+            line = listener.accept()[0]
+            data, fds, _, _ = socket.recv_fds(line, 1 << 20, 16)
+            order = json.loads(data)
+            assert (order["names"], len(fds), order["at"] == json.loads(json.dumps(surroundings()))) == (
+                ["TURN"],
+                4,
+                True,
+            )
+            if answers:
+                with subprocess.Popen(["sleep", str(DEADLINE)]) as fork:
+                    gremlin.process.send_signal(signal.SIGTERM)
+                    line.send(str(fork.pid).encode())
+                    assert line.recv(8) == b"go"
+                    assert fork.wait(DEADLINE) == -signal.SIGTERM
+            for fd in fds:
+                os.close(fd)
+            line.close()
+            assert (gremlin.end(), gremlin.woken) == (0, not answers)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the fork server is for Linux")
+def test_a_fork_server_that_cannot_be_started_is_tried_once_or_twice(tmp_path: Path) -> None:
+    server = ["/bin/sh", "-c", f"echo >> {tmp_path}/starts", "sh"]
+    with in_a_crowd(tmp_path, fork_server=server) as gremlin:
+        assert (gremlin.end(), gremlin.woken) == (0, True)
+    assert len((tmp_path / "starts").read_text()) <= 2
 
 
 # ── a day of a fleet ────────────────────────────────────────────────────────────────────────────────────────────────
