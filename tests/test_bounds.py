@@ -171,14 +171,20 @@ def ignored(repo: Repo) -> None:
 
 
 def pipe(repo: Repo) -> None:
-    os.mkfifo(repo.path / "prompt.md")
+    (repo.path / ".gremlins").mkdir(exist_ok=True)
+    os.mkfifo(repo.path / ".gremlins" / "prompt.md")
+
+
+def untracked(repo: Repo) -> None:
+    repo.write({"prompt.md": "a note of a person's own"})
 
 
 PROMPTS = [
+    (untracked, "prompt.md", "does not track"),
     (link_out, "prompt.md", "is a link"),
     (link_by_folder, "shown/prompt.md", "is a link"),
     (ignored, "prompt.md", "git ignores"),
-    (pipe, "prompt.md", "not a regular file"),
+    (pipe, ".gremlins/prompt.md", "not a regular file"),
 ]
 
 

@@ -402,6 +402,9 @@ class _Freezer:
             )
         if Git(root).attempt("check-ignore", "--quiet", "--", str(target)).returncode == 0:
             raise ConfigError(f"git ignores prompt `{prompt}`: it is not the repository's", file=file, line=line)
+        if not (self._is_tracked(root, target) or target.is_relative_to(root / PROJECT_PROMPTS.parent)):
+            hint = f"`git add {prompt}`, or keep it below {PROJECT_PROMPTS.parent}/, whose new files are yours"
+            raise ConfigError(f"git does not track prompt `{prompt}`", file=file, line=line, hint=hint)
         try:
             text = read_file(target, MAX_PROMPT_BYTES).decode()
         except (OSError, UnicodeDecodeError) as error:
@@ -410,6 +413,10 @@ class _Freezer:
         if not text.strip():
             raise ConfigError(f"prompt `{prompt}` is empty", file=file, line=line)
         return text
+
+    def _is_tracked(self, root: Path, target: Path) -> bool:
+        name, literal = str(target.relative_to(root)), {"GIT_LITERAL_PATHSPECS": "1"}
+        return Git(root).attempt("ls-files", "--error-unmatch", "--", name, env=literal).returncode == 0
 
 
 def _words(annotation: Any) -> Iterator[object]:

@@ -53,6 +53,7 @@ QUIET = {
     "gc.auto": "0",  # would run in the background
     "maintenance.auto": "false",
     "submodule.recurse": "false",
+    "protocol.ext.allow": "never",  # an address `ext::COMMAND`: a partial clone would run it for a missing file
     "core.safecrlf": "false",  # would refuse an agent's line ends
     "advice.detachedHead": "false",
 }

@@ -15,6 +15,7 @@ from gremlins.simulator import Simulator
 from gremlins.simulator.demo_repository import TASK
 from tests.acceptance.one_batch_call import billed_once, calls, end_batches, launch_one, park_one
 from tests.acceptance.sandbox import Ran, Sandbox
+from tests.conftest import Repo
 
 CANARY = "sk-ant-canary-5f3b9c2e71d04a86"
 ROTATED, STRANGERS = "sk-ant-rotated-000001", "sk-ant-stranger-00002"
@@ -246,3 +247,28 @@ def test_a_command_of_the_project_and_git_do_not_get_the_key(sandbox: Sandbox, t
     assert "GREMLINS_HOME=" in sandbox.artifact("g", "look-2.log")
     assert len(seen.read_text()) > 1000
     assert_not_written(sandbox, sandbox.home, sandbox.repo.path, tmp_path)
+
+
+def test_a_program_that_a_partial_clone_fetches_with_gets_no_key(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Its settings name a command for missing files, and a second promisor whose address is a command."""
+    seen, ran, program = tmp_path / "seen", tmp_path / "ran", tmp_path / "upload-pack"
+    program.write_text(f'#!/bin/sh\nenv >> "{seen}"\nexec git-upload-pack "$@"\n')
+    program.chmod(0o755)
+    origin = sandbox.repo
+    origin.git("config", "uploadpack.allowFilter", "true")
+    origin.commit({"old.txt": "the old words\n"})
+    origin.commit({"old.txt": "new words\n"})
+    origin.git("clone", "--quiet", "--filter=blob:none", f"file://{origin.path}", str(tmp_path / "partial"))
+    sandbox.repo = Repo(tmp_path / "partial")
+    settings = sandbox.repo.path / ".git" / "config"
+    evil = f'[remote "evil"]\n\turl = ext::touch {ran}\n\tpromisor = true\n[protocol "ext"]\n\tallow = always\n'
+    settings.write_text(evil + settings.read_text())  # the first promisor is asked first
+    sandbox.repo.git("config", "remote.origin.uploadpack", str(program))
+    sandbox.pipeline("old", "evidence: none\nstages: [{type: exec, name: look, cmds: [cat old.txt]}]\n")
+    keys = {"ANTHROPIC_API_KEY": CANARY, "GH_TOKEN": CANARY}
+    sandbox.ok("launch", "old", TASK, "--id", "g", "--base-ref", "HEAD~1", "--trust", env=keys)
+    sandbox.until("g", "finished")
+    assert "the old words" in sandbox.artifact("g", "look.log")
+    assert "HOME=" in seen.read_text()
+    assert CANARY not in seen.read_text()
+    assert not ran.exists()

@@ -89,8 +89,8 @@ def test_a_provider_that_cannot_be_loaded_is_one_line_that_names_its_package(pro
 
 @pytest.mark.usefixtures("outside")
 def test_an_exception_of_a_plug_in_is_called_its_own(repo: Repo, tmp_path: Path) -> None:
-    repo.write({"ask.md": "Say something.\n"})
-    one = "stages:\n  - {type: agent, name: one, prompt: ask.md, mode: live, client: 'outside:m'}\n"
+    repo.write({".gremlins/ask.md": "Say something.\n"})
+    one = "stages:\n  - {type: agent, name: one, prompt: .gremlins/ask.md, mode: live, client: 'outside:m'}\n"
     with Simulator() as simulator:
         it = InProcessSandbox(repo, Home(tmp_path / "state"), simulator)
         status = it.run(it.make(one)).status

@@ -462,8 +462,8 @@ def test_a_project_can_replace_a_built_in_prompt(frozen: Freeze, project: Path) 
         ("/etc/passwd", "lies outside the repository"),
         ("link.md", "lies outside the repository"),
         (".git/config", "lies outside the repository"),
-        ("empty.md", "is empty"),
-        ("binary.md", "cannot be read"),
+        (".gremlins/empty.md", "is empty"),
+        (".gremlins/binary.md", "cannot be read"),
     ],
 )
 def test_a_prompt_that_cannot_be_read_is_named_with_the_line(
@@ -471,8 +471,8 @@ def test_a_prompt_that_cannot_be_read_is_named_with_the_line(
 ) -> None:
     (project.parent / "outside.md").write_text("secret")
     (project / "link.md").symlink_to(project.parent / "outside.md")
-    (project / "empty.md").write_text(" \n")
-    (project / "binary.md").write_bytes(b"\xff")
+    (project / ".gremlins" / "empty.md").write_text(" \n")
+    (project / ".gremlins" / "binary.md").write_bytes(b"\xff")
     (project / ".git").mkdir()
     (project / ".git" / "config").write_text("x")
     with pytest.raises(ConfigError) as caught:

@@ -25,10 +25,10 @@ from tests.in_process import InProcessSandbox
 TWO = """
 mode: batch
 stages:
-  - {type: agent, name: one, prompt: ask.md}
-  - {type: agent, name: two, prompt: ask.md}
+  - {type: agent, name: one, prompt: .gremlins/ask.md}
+  - {type: agent, name: two, prompt: .gremlins/ask.md}
 """
-BRANCHES = "".join(f"\n      b{n}: [{{type: agent, name: s{n}, prompt: ask.md}}]" for n in range(6))
+BRANCHES = "".join(f"\n      b{n}: [{{type: agent, name: s{n}, prompt: .gremlins/ask.md}}]" for n in range(6))
 SIX = f"""
 mode: batch
 stages:
@@ -43,7 +43,7 @@ DEAR_REPLY = "x" * 40_000
 
 @pytest.fixture
 def sandbox(repo: Repo, tmp_path: Path) -> Iterator[InProcessSandbox]:
-    repo.write({"ask.md": "Say something.\n"})
+    repo.write({".gremlins/ask.md": "Say something.\n"})
     with Simulator(model=ScriptedModel(otherwise=DEAR_REPLY)) as simulator:
         yield InProcessSandbox(repo, Home(tmp_path / "state"), simulator)
 
@@ -122,7 +122,7 @@ def test_a_live_call_shows_its_cost_while_it_goes_on(sandbox: InProcessSandbox) 
     with Simulator(model=script) as simulator:
         live = InProcessSandbox(sandbox.repo, sandbox.home, simulator)
         one = (
-            "stages:\n  - {type: agent, name: one, prompt: ask.md, mode: live, client: 'anthropic:claude-sonnet-5-5'}\n"
+            "stages:\n  - {type: agent, name: one, prompt: .gremlins/ask.md, mode: live, client: 'anthropic:claude-sonnet-5-5'}\n"
         )
         gremlin = live.make(one)
         assert isinstance(live.run(gremlin).status, Finished)
