@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gremlins.errors import NotReady
+from gremlins.files import read_file
 
 GREMLIN_ID = re.compile(r"[a-z0-9-]{1,64}")
 
@@ -74,6 +75,11 @@ class GremlinPaths(NamedTuple):
         return self.root / "output"
 
     @property
+    def temporary(self) -> Path:
+        """Temporary files of the process, emptied at each start: a killed one cannot remove them."""
+        return self.root / "tmp"
+
+    @property
     def calls(self) -> Path:
         return self.root / CALLS
 
@@ -106,7 +112,7 @@ class Home(NamedTuple):
     def _configured_cluster(self) -> str:
         """`cluster.url` of the person's own file. A file that is wrong is reported where settings are read."""
         try:
-            text = self.config.read_bytes()
+            text = read_file(self.config)
         except OSError:
             return ""
         if b"cluster" not in text:
@@ -149,11 +155,6 @@ class Home(NamedTuple):
     def polls(self) -> Path:
         """Answers and locks of the shared poll, one folder per account."""
         return self.root / "polls"
-
-    @property
-    def sandboxes(self) -> Path:
-        """Git directories of commands at work, one per worktree."""
-        return self.root / "sandboxes"
 
     @property
     def mirrors(self) -> Path:

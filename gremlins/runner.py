@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shutil
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -545,6 +547,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from gremlins.clients.registry import make_client
 
+        shutil.rmtree(paths.temporary, ignore_errors=True)
+        make_private_dir(paths.temporary)
+        tempfile.tempdir = str(paths.temporary)
         run = Run(home, gremlin_id, lock, clock, env, become_waiter, make_client, interrupt)
         return run.go()
     except (GremlinsError, OSError) as error:  # the record cannot be read, or the disk not written

@@ -178,7 +178,7 @@ class Session:
 
     def enclosed(self, command: str) -> contextlib.AbstractContextManager[list[str]]:
         """The argv of a shell command in the worktree, inside the sandbox of the settings."""
-        return enclosed(command, self.settings.sandbox, self.worktree, self.env)
+        return enclosed(command, self.settings.sandbox, self.worktree, self.env, self.log)
 
 
 class _NoLock:

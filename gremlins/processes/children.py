@@ -88,7 +88,7 @@ def run(
     *,
     cwd: Path,
     env: Mapping[str, str] | None = None,
-    input: bytes | str | None = None,
+    input: bytes | str | IO[bytes] | None = None,
     timeout: float | None = None,
     pass_fds: Sequence[int] = (),
     shielded: bool = False,
@@ -106,12 +106,12 @@ def run(
         argv,
         cwd=cwd,
         env=env,
-        stdin=subprocess.DEVNULL if data is None else subprocess.PIPE,
+        stdin=subprocess.DEVNULL if data is None else subprocess.PIPE if isinstance(data, bytes) else data,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         pass_fds=pass_fds,
     )
-    exchange = _Exchange(child, data or b"", most)
+    exchange = _Exchange(child, data if isinstance(data, bytes) else b"", most)
     try:
         exchange.run(timeout, check)
     except subprocess.TimeoutExpired:

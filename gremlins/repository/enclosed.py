@@ -11,14 +11,14 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from gremlins.config import SandboxSettings
 from gremlins.errors import GremlinsError
-from gremlins.files import make_private_dir
+from gremlins.files import read_file
 from gremlins.paths import Home
 from gremlins.processes.sandbox import check_sandbox, shell_command, why_not
 from gremlins.repository.git import Git, Sha
@@ -27,11 +27,16 @@ OBJECTS = "objects-of-the-project"
 """Below the copy: where the sandbox shows the repository's objects."""
 _COPIED = ("HEAD", "config", "shallow", "info")
 _OF_A_WORKTREE = (b"refs/bisect/", b"refs/rewritten/", b"refs/worktree/")
+LARGEST_INDEX = 512 * 2**20
+"""Bytes."""
+MOST_STASHES = 100
 _SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 
 @contextlib.contextmanager
-def enclosed(command: str, settings: SandboxSettings, worktree: Path, env: Mapping[str, str]) -> Iterator[list[str]]:
+def enclosed(
+    command: str, settings: SandboxSettings, worktree: Path, env: Mapping[str, str], log: Callable[[str], None]
+) -> Iterator[list[str]]:
     """The argv of a shell command in a worktree, inside the sandbox where the settings ask for it and there is one.
 
     Raises NotReady if one is required and there is none; GremlinsError when commits cannot be brought home.
@@ -45,7 +50,7 @@ def enclosed(command: str, settings: SandboxSettings, worktree: Path, env: Mappi
     if not (worktree / ".git").is_file():
         yield walls(instead={}, readable={})
         return
-    with _private_git(worktree, home.sandboxes / worktree.name) as private:
+    with _private_git(worktree, log) as private:
         behind = {private.common / name: private.common / name for name in ("modules", "lfs")}
         behind[private.common / OBJECTS] = private.common / "objects"
         yield walls(instead={private.common: private.copy}, readable=behind)
@@ -60,20 +65,19 @@ class PrivateGit:
 
 
 @contextlib.contextmanager
-def _private_git(worktree: Path, place: Path) -> Iterator[PrivateGit]:
-    """Make the copy in a new folder below `place`, bring new commits home, and remove it.
+def _private_git(worktree: Path, log: Callable[[str], None]) -> Iterator[PrivateGit]:
+    """Make the copy in a new folder, bring new commits home, and remove it.
 
     Raises GremlinsError when the commits cannot be brought home.
     """
     git = Git(worktree)
     common, own = git.common_dir(), git.git_dir()
-    make_private_dir(place)
-    private = PrivateGit(common, Path(tempfile.mkdtemp(dir=place)))
+    private = PrivateGit(common, Path(tempfile.mkdtemp(prefix="gremlins-git-")))
     branch, before = git.text("symbolic-ref", "--quiet", "HEAD").strip(), git.head()
     try:
         _copy(git, private, own, branch)
         yield private
-        _bring_home(git, private, own, branch, before)
+        _bring_home(git, private, own, branch, before, log)
     finally:
         shutil.rmtree(private.copy, ignore_errors=True)
 
@@ -120,37 +124,70 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _bring_home(git: Git, private: PrivateGit, own: Path, branch: str, before: Sha) -> None:
-    """Copy the new objects, then move the branch and replace the index, each only if all that it names is there."""
+def _bring_home(git: Git, private: PrivateGit, own: Path, branch: str, before: Sha, log: Callable[[str], None]) -> None:
+    """Copy the new objects, then move the branch and replace the index, each only if all that it names is there.
+
+    What commands have put aside by `git stash` is kept under refs of the gremlin.
+    """
     after = _tip(private, own, branch) or before
     index = private.copy / own.relative_to(private.common) / "index"
     staged = _bytes(index) != _bytes(own / "index")
-    if after == before and not staged:
+    stashes = _stashes(private)
+    if after == before and not staged and not stashes:
         return
-    _copy_objects(git, private.copy / "objects")
+    _copy_objects(git, private)
+    for stash in stashes:
+        if git.try_commit(stash) is not None:
+            ref = f"refs/gremlins/{branch.rpartition('/')[2]}/stash-{stash[:12]}"
+            git.update_ref(ref, stash, reason="gremlins: a stash of commands")
+            log(f"a stash that the commands made is kept as {ref}: `git stash apply {stash[:12]}`")
     if after != before:
         if git.try_commit(after) is None:
             raise GremlinsError(f"a commit that the commands made cannot be read: {after[:12]}")
         git.update_ref(branch, after, before, reason="gremlins: commits of commands")
-    if git.attempt("write-tree", env={"GIT_INDEX_FILE": str(index)}).returncode:
+    if _bytes(index) is None or git.attempt("write-tree", env={"GIT_INDEX_FILE": str(index)}).returncode:
         git.raw("reset", "--quiet", "--mixed")
-    else:
+    elif staged:
         shutil.copy(index, own / "index.commands")
         os.replace(own / "index.commands", own / "index")
 
 
-def _copy_objects(git: Git, objects: Path) -> None:
-    for pack in sorted(objects.glob("pack/*.pack")):
-        git.raw("unpack-objects", "-q", "--strict", input=pack.read_bytes())
-    loose = [path.parent.name + path.name for path in objects.glob("[0-9a-f][0-9a-f]/*")]
-    names = "".join(f"{name}\n" for name in loose if _SHA.fullmatch(name))
-    also = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects)}
+def _stashes(private: PrivateGit) -> list[Sha]:
+    """The stashes that commands have made and not taken back: the copy began without a log of any."""
+    lines = (_bytes(private.copy / "logs" / "refs" / "stash") or b"").decode(errors="replace").splitlines()
+    named = (line.split(" ", 2)[1:2] for line in lines[-MOST_STASHES:])
+    return [Sha(sha) for found in named for sha in found if _SHA.fullmatch(sha)]
+
+
+def _copy_objects(git: Git, private: PrivateGit) -> None:
+    """Only plain files in plain folders count: links and pipes that a command made are left where they are."""
+    kept, packs = private.copy / "objects-to-keep", []
+    kept.mkdir()
+    for folder in _plain_folder(private.copy / "objects"):
+        for path in _plain_folder(folder):
+            if path.is_symlink() or not path.is_file():
+                continue
+            if folder.name == "pack" and path.suffix == ".pack":
+                packs.append(path)
+            elif _SHA.fullmatch(folder.name + path.name):
+                (kept / folder.name).mkdir(exist_ok=True)
+                path.rename(kept / folder.name / path.name)
+    names = "".join(f"{path.parent.name}{path.name}\n" for path in kept.glob("*/*"))
     if names:
-        git.raw("unpack-objects", "-q", input=git.raw("pack-objects", "-q", "--stdout", input=names, env=also))
+        also = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": str(kept)}
+        git.raw("pack-objects", "-q", str(kept / "loose"), input=names, env=also)
+    for pack in (*kept.glob("loose-*.pack"), *packs):
+        with pack.open("rb") as file:
+            git.raw("unpack-objects", "-q", *(["--strict"] if pack in packs else []), input=file)
+
+
+def _plain_folder(path: Path) -> list[Path]:
+    """What is in a folder; nothing if it is a link or no folder."""
+    return sorted(path.iterdir()) if path.is_dir() and not path.is_symlink() else []
 
 
 def _bytes(path: Path) -> bytes | None:
     try:
-        return path.read_bytes() if path.is_file() and not path.is_symlink() else None
+        return None if path.is_symlink() else read_file(path, LARGEST_INDEX)
     except OSError:
         return None

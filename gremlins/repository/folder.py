@@ -228,7 +228,13 @@ def _unsaved(git: Git, start: Sha) -> Unsaved:
     with git.scratch_index(start) as env:
         _, files = changed_files(git, start, env, leave_out=MADE_AGAIN)
         nested = [name for name in git.untracked(env=env) if name.endswith("/") and not MADE_AGAIN.search(name)]
-        shown = git.names("status", "--porcelain=v2", "-z", "--no-renames", "-uno", "--ignore-submodules=none", env=env)
+        foreign = [path for path in git.submodules(env=env) if _is_foreign(git, path)]
+        nested += foreign
+        # git looks into a submodule by the settings that it has itself: those of a command's making are not run.
+        look = "dirty" if foreign else "none"
+        shown = git.names(
+            "status", "--porcelain=v2", "-z", "--no-renames", "-uno", f"--ignore-submodules={look}", env=env
+        )
     if (git.path / ".git").is_dir():  # of its own, in place of the file that leads to ours
         nested.append(".git")
     # `1 XY SCMU …`: S is a submodule; C another commit, M changed files, U new ones.
@@ -237,6 +243,17 @@ def _unsaved(git: Git, start: Sha) -> Unsaved:
     if _has_own_index(git):
         staged = git.names("diff", "--cached", "--name-only", "--diff-filter=d", "--no-renames", "-z", "HEAD")
     return Unsaved(tuple(dict.fromkeys([*files, *staged])), (*nested, *modules))
+
+
+def _is_foreign(git: Git, path: str) -> bool:
+    """True for a repository at a submodule's place that git has not put there: its settings are not below ours."""
+    place = git.path / path
+    if not _has_content(place):
+        return False
+    named = _own_git_dir(place)
+    return named is None or not any(
+        named.resolve().is_relative_to(ours.resolve() / "modules") for ours in (git.git_dir(), git.common_dir())
+    )
 
 
 def _has_content(path: Path) -> bool:

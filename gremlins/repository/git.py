@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NewType
+from typing import IO, NewType
 
 from gremlins.clock import SystemClock
 from gremlins.errors import Conflict, GitError, GremlinsError, NotReady, did_you_mean
@@ -153,7 +153,7 @@ class Git:
     def attempt(
         self,
         *args: str,
-        input: bytes | str | None = None,
+        input: bytes | str | IO[bytes] | None = None,
         env: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
         shielded: bool = False,
@@ -171,7 +171,7 @@ class Git:
     def _attempt(
         self,
         args: Sequence[str],
-        input: bytes | str | None,
+        input: bytes | str | IO[bytes] | None,
         env: Mapping[str, str] | None,
         pass_fds: Sequence[int],
         shielded: bool,
@@ -202,7 +202,7 @@ class Git:
     def raw(
         self,
         *args: str,
-        input: bytes | str | None = None,
+        input: bytes | str | IO[bytes] | None = None,
         env: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
         shielded: bool = False,
@@ -362,9 +362,13 @@ class Git:
 
     def empty_submodules(self) -> list[str]:
         """The submodules of which the worktree has no files: git does not fill those of a new worktree."""
-        lines = (line.partition("\t") for line in self.names("ls-files", "--stage", "-z"))
-        paths = [path for meta, _, path in lines if meta[:6] == "160000"]
-        return [path for path in paths if not (self.path / path).is_dir() or not any((self.path / path).iterdir())]
+        found = ((path, self.path / path) for path in self.submodules())
+        return [path for path, place in found if not place.is_dir() or not any(place.iterdir())]
+
+    def submodules(self, *, env: Mapping[str, str] | None = None) -> list[str]:
+        """The paths of other repositories that the index names."""
+        lines = (line.partition("\t") for line in self.names("ls-files", "--stage", "-z", env=env))
+        return [path for meta, _, path in lines if meta[:6] == "160000"]
 
     def ls_tree(self, ref: str, paths: Iterable[str] = ()) -> dict[str, TreeEntry]:
         """The files of a commit or tree by path: all, or those among `paths` (literal names)."""

@@ -27,8 +27,6 @@ GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL for a command that ran too long or was stopped."""
 TAIL_BYTES = 24_000
 """Of a command's output, what a prompt or a person gets to see; the artifact has more of it."""
-MOST_LOG = 16_000_000
-"""Bytes of a command's output that are kept once it has ended."""
 
 
 @dataclass(frozen=True)
@@ -160,23 +158,15 @@ def _wait(child: Popen[bytes], context: StageContext, timeout: float) -> bool:
             os.close(child_fd)
 
 
-def mask_log(path: Path, redact: Redactor, *, most: int = MOST_LOG) -> None:
-    """Write a command's output again with its secrets masked, a part at a time; of a very long one the two ends."""
-    masked = path.with_name(f"{path.name}.masked")
-    size = path.stat().st_size
-    changed = too_long = size > most
+def mask_log(path: Path, redact: Redactor) -> None:
+    """Write a command's output again with its secrets masked, a part at a time."""
+    masked, changed = path.with_name(f"{path.name}.masked"), False
     with path.open("rb") as old, open_private(masked) as new:
-        while part := old.read(min(1_000_000, most // 2)) + old.readline(100_000):
+        while part := old.read(1_000_000) + old.readline(100_000):
             text = part.decode(errors="surrogateescape")
             shown = redact.message(text)
             changed = changed or shown != text
             new.write(shown.encode(errors="surrogateescape"))
-            if too_long and old.tell() >= most // 2:
-                too_long = False
-                left_out = size - most // 2 - old.tell()
-                new.write(f"\n… ({left_out:,} bytes are left out)\n".encode())
-                old.seek(left_out, os.SEEK_CUR)
-                old.readline(100_000)
     if changed:
         masked.replace(path)
     else:

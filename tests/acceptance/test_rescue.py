@@ -175,6 +175,19 @@ def test_what_a_killed_command_had_half_made_is_kept_aside_and_not_mixed_in(sand
     assert ref in sandbox.ok("log", "g")
 
 
+def test_temporary_files_of_a_killed_process_are_swept_by_the_next(sandbox: Sandbox, tmp_path: Path) -> None:
+    live = f"[ -f '{tmp_path}/go' ] || {{ touch '{tmp_path}/go'; kill -9 $PPID; }}"
+    sandbox.pipeline("once", f"evidence: none\nstages: [{{type: exec, name: work, cmds: [{json.dumps(live)}]}}]\n")
+    sandbox.ok("launch", "once", "--id", "g")
+    sandbox.until("g", "dead")
+    left = sandbox.home / "gremlins" / "g" / "tmp"
+    (left / "gremlins-index-x").mkdir()
+    (left / "gremlins-index-x" / "index").write_text("half an index")
+    sandbox.ok("rescue", "g")
+    sandbox.until("g", "finished")
+    assert list(left.iterdir()) == []
+
+
 def test_a_stop_of_a_dead_one_ends_what_it_left(sandbox: Sandbox, tmp_path: Path) -> None:
     left = killed_at_work(sandbox, tmp_path / "pids")
     sandbox.ok("stop", "g")

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,7 +41,12 @@ def person(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def shell(person: Path, repo: Repo) -> Shell:
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def shell(person: Path, repo: Repo, said: list[str]) -> Shell:
     state = person / ".local/state/gremlins"
     worktree = state / "worktrees" / "one"
     repo.git("worktree", "add", "--quiet", "-b", "gremlins/one", str(worktree))
@@ -49,7 +55,7 @@ def shell(person: Path, repo: Repo) -> Shell:
         env = {"HOME": str(person), "PATH": f"{Path(sys.executable).parent}:{PATH}"}
         chosen = SandboxSettings(**settings)  # type: ignore[arg-type]
         env["GREMLINS_HOME"] = str(state)
-        with enclosed(command, chosen, worktree, env) as argv:
+        with enclosed(command, chosen, worktree, env, said.append) as argv:
             return subprocess.run(
                 argv, cwd=worktree, env=env, capture_output=True, text=True, timeout=DEADLINE, check=False
             )
@@ -78,6 +84,11 @@ def all_files(folder: Path) -> dict[str, bytes]:
         "umount ~/.ssh; mount -t tmpfs none {repo}; mount -o remount,rw / && touch /pwned",
         "touch /tmp/pwned /var/tmp/pwned /dev/shm/pwned /pwned",
         "kill -9 -1; kill -9 {pid}",
+        "rm -f $(git rev-parse --git-dir)/index",
+        "cd $(git rev-parse --git-common-dir)/objects && echo x > f && git hash-object -w f && mkfifo pack/pack-x.pack"
+        " info/commit-graph 00 && ln -s /dev/zero pack/pack-y.pack && ln -s {repo}/.git/objects/* .; mkdir -p ab;"
+        " mkfifo ab/$(printf %038d 0); git update-ref refs/heads/gremlins/one $(printf ab%038d 0); truncate -s 40G"
+        " $(git rev-parse --git-dir)/index",
     ],
 )
 def test_an_attack_changes_nothing_outside(shell: Shell, person: Path, repo: Repo, attack: str) -> None:
@@ -137,8 +148,22 @@ def test_commits_of_commands_come_to_the_branch(shell: Shell, person: Path, repo
     worktree = Repo(person / ".local/state/gremlins/worktrees/one")
     assert worktree.git("status", "--porcelain") == ""
     assert repo.git("fsck", "--no-progress", "--connectivity-only") == ""
-    assert not list((person / ".local/state/gremlins/sandboxes/one").iterdir())
+    assert not list(Path(tempfile.gettempdir()).glob("gremlins-git-*"))
     assert shell("git log --format=%s -2").stdout.split() == ["two", "one"]
+
+
+@works
+def test_a_stash_that_commands_made_is_kept_and_said(shell: Shell, repo: Repo, said: list[str]) -> None:
+    done = shell(
+        "set -e; git config user.name A; git config user.email a@b; echo 1 >> calc.py; git stash -q; echo 2 >> calc.py;"
+        "git stash -q; git stash pop -q; git checkout -q calc.py"
+    )
+    assert done.returncode == 0, done.stderr
+    kept = repo.git("for-each-ref", "--format=%(refname)", "refs/gremlins/one").split()
+    assert len(kept) == len(said) == 1
+    assert kept[0] in said[0]
+    assert repo.git("show", f"{kept[0]}:calc.py").endswith("1")
+    assert "refs/stash" not in repo.git("for-each-ref")
 
 
 @works
@@ -200,7 +225,7 @@ def test_limits_hold(shell: Shell) -> None:
 def test_off_and_a_missing_bubblewrap(tmp_path: Path) -> None:
     nowhere = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
     for settings in (SandboxSettings(mode="off"), SandboxSettings()):
-        with enclosed("true", settings, tmp_path, nowhere) as argv:
+        with enclosed("true", settings, tmp_path, nowhere, print) as argv:
             assert argv == ["/bin/sh", "-c", "true"]
     assert "off" in str(why_not(SandboxSettings(mode="off"), os.environ))
     with pytest.raises(NotReady, match="not installed"):

@@ -122,7 +122,8 @@ def test_a_live_call_shows_its_cost_while_it_goes_on(sandbox: InProcessSandbox) 
     with Simulator(model=script) as simulator:
         live = InProcessSandbox(sandbox.repo, sandbox.home, simulator)
         one = (
-            "stages:\n  - {type: agent, name: one, prompt: .gremlins/ask.md, mode: live, client: 'anthropic:claude-sonnet-5-5'}\n"
+            "stages:\n  - {type: agent, name: one, prompt: .gremlins/ask.md, mode: live,"
+            " client: 'anthropic:claude-sonnet-5-5'}\n"
         )
         gremlin = live.make(one)
         assert isinstance(live.run(gremlin).status, Finished)

@@ -24,6 +24,25 @@ def inside(made: Worktree) -> Repo:
     return Repo(made.path)
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_settings_of_a_repository_that_commands_made_run_nothing(made: Worktree, apart: bool) -> None:
+    """As a submodule git would look into it: with its filters, outside of the sandbox."""
+    ran, theirs = made.path.parent / "ran", make_repo(made.path / "sub")
+    theirs.commit({".gitattributes": "* filter=x\n", "f": "1"})
+    theirs.git("config", "filter.x.clean", f"touch '{ran}'; cat")
+    theirs.git("config", "core.fsmonitor", f"touch '{ran}'")
+    if apart:
+        (made.path / "sub" / ".git").rename(made.path / "apart")
+        (made.path / "sub" / ".git").write_text("gitdir: ../apart\n")
+    outer = inside(made)
+    outer.git("add", "sub")
+    outer.git("commit", "--quiet", "-m", "a repository inside")
+    theirs.write({"f": "2"})
+    assert folder.unsaved(made).repositories == ("sub",) if not apart else "sub" in folder.unsaved(made).repositories
+    assert "a repository inside" in refused(made, "sub").message
+    assert not ran.exists()
+
+
 def refused(made: Worktree, why: str, **options: bool) -> Conflict:
     """A removal is refused, with folder, registration and branch as they were."""
     before = sorted(made.path.rglob("*")), Repo(made.repo).git("worktree", "list"), made.tip()
