@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
-import shutil
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from gremlins.cli.out import Styled, columns, dump, on_terminal, printable, say
+from gremlins.cli.out import Styled, columns, dump, fitted, printable, say
 from gremlins.paths import Home
 
 if TYPE_CHECKING:
@@ -60,7 +58,8 @@ def _tell(health: Health, *, every_setting: bool) -> None:
         say("\nsettings" if every_setting else "\nchanged settings (`--settings` shows all)")
         rows = [(f"  {s.key}", _value(s.value), s.source) for s in shown]
         for line in columns(rows, ("", "", ""))[1:]:
-            say(line)
+            for part in fitted(line):
+                say(part)
     say()
     for check in checks[len(well) :]:
         _tell_check(check, width)
@@ -74,20 +73,12 @@ def _tell(health: Health, *, every_setting: bool) -> None:
 def _tell_check(check: Check, width: int) -> None:
     mark = Styled(f"{MARKS[check.verdict]:<9}", str(COLOURS[check.verdict]))
     margin = " " * (13 + width)
-    first, *more = _wrapped(printable(check.detail), len(margin))
-    say(mark, f"  {check.name:<{width}}  {first}")
+    first, *more = fitted(f"{' ' * 11}{check.name:<{width}}  {printable(check.detail)}")
     if check.hint and check.verdict != "ok":
-        told, *rest = _wrapped(printable(check.hint), len(margin) + 2)
-        more += [f"→ {told}", *(f"  {line}" for line in rest)]
+        more += fitted(f"{margin}→ {printable(check.hint)}")
+    say(mark, first[9:])
     for line in more:
-        say(margin + line)
-
-
-def _wrapped(text: str, margin: int) -> list[str]:
-    """Lines that fit beside the margin of a terminal; off one a single line."""
-    if not on_terminal():
-        return [text]
-    return textwrap.wrap(text, max(shutil.get_terminal_size().columns - margin, 20), break_on_hyphens=False) or [""]
+        say(line)
 
 
 def _value(value: object) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -91,6 +93,24 @@ def columns(rows: Iterable[Sequence[str]], header: Sequence[str]) -> list[str]:
     table = [tuple(header), *(tuple(row) for row in rows)]
     form = "  ".join(f"{{:<{max(map(len, column))}}}" for column in zip(*table, strict=True))
     return [form.format(*row).rstrip() for row in table]
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """The parts of a line that fit a terminal. Further ones stand below its last column, or below its beginning; a path
+    stays whole."""
+    if len(line) <= width:
+        return [line]
+    import textwrap  # only for what is shown on a terminal
+
+    starts = [found.end() for found in re.finditer(r"^ *|\S {2,}", line) if found.end() <= width // 2]
+    form = textwrap.TextWrapper(width, break_on_hyphens=False, break_long_words=False)
+    form.subsequent_indent = " " * starts[-1]
+    return form.wrap(line) or [line]
+
+
+def fitted(line: str) -> list[str]:
+    """The whole line off a terminal, its parts on one."""
+    return wrapped(line, shutil.get_terminal_size().columns) if on_terminal() else [line]
 
 
 def dollars(usd: float, unpriced: int = 0) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from gremlins.cli.fleet_table import cost_of, diff_of
-from gremlins.cli.out import Styled, ago, columns, dollars, on_terminal, printable
+from gremlins.cli.out import Styled, ago, columns, dollars, on_terminal, printable, wrapped
 from gremlins.clock import rfc3339
 from gremlins.fleet.advice import what_next
 from gremlins.fleet.history import History, saved_by, wait_of
@@ -46,8 +45,7 @@ def _fit(line: str, width: int | None, wraps: bool) -> list[str]:
         return [line]
     if not wraps:
         return [line[: width - 1] + "…"]
-    indent = " " * (len(line) - len(line.lstrip()))
-    return textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False) or [line]
+    return wrapped(line, width)
 
 
 Line = tuple[str, str, bool]
@@ -73,7 +71,7 @@ def _section(title: str, lines: Iterable[Line]) -> Iterator[Line]:
     body = list(lines)
     if body:
         yield "", "", False
-        yield title, BOLD, False
+        yield title, BOLD, True
         for text, style, wraps in body:
             yield f"  {text}", style, wraps
 

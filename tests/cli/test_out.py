@@ -53,3 +53,16 @@ def test_tables_and_live_views() -> None:
     with Live(table, console=screen, auto_refresh=False):
         pass
     assert harmless(written.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        ("short", ["short"]),
+        ("see /a/path/that/is/not/cut", ["see", "/a/path/that/is/not/cut"]),
+        ("  a sentence that goes on", ["  a sentence", "  that goes on"]),
+        ("ab  cd  one two three four", ["ab  cd  one two", "        three", "        four"]),
+    ],
+)
+def test_a_line_goes_on_below_its_last_column(line: str, parts: list[str]) -> None:
+    assert out.wrapped(line, 16) == parts

@@ -12,7 +12,7 @@ import typer
 
 from gremlins.cli.bead.text import page, table
 from gremlins.cli.current_project import Here
-from gremlins.cli.out import dump, note, on_terminal, say
+from gremlins.cli.out import dump, fitted, note, on_terminal, say
 from gremlins.errors import GremlinsError
 from gremlins.fleet.beads.bead import STATUSES, Bead, parse_priority, words
 from gremlins.fleet.beads.store.interface import Listed, Query
@@ -99,7 +99,8 @@ def show(bead_id: list[str] = IDS, json: bool = JSON) -> int:
         if number:
             say()
         for line in page(bucketed, events, here.store.dependents(here.project, bucketed.bead.id)):
-            say(line)
+            for part in fitted(line):
+                say(part)
     if json:
         dump(shown[0] if len(bead_id) == 1 and shown else shown)
     return 0

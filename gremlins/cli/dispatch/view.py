@@ -89,7 +89,7 @@ def _table(here: Here, works: tuple[Work, ...], world: World, room: int) -> Tabl
     bucketed = [(explained(here.store, work, standing(work, world)), work) for work in works]
     bucketed.sort(key=lambda pair: (ORDER.index(pair[0].bucket) if pair[0].bucket in ORDER else 99, pair[1].order))
     table = Table(box=None, pad_edge=False, expand=True)
-    for heading, ratio in (("bead", None), ("where", None), ("title", 2), ("next", 3)):
+    for heading, ratio in (("bead", None), ("bucket", None), ("title", 2), ("next", 3)):
         table.add_column(heading, ratio=ratio, no_wrap=True, overflow="ellipsis")
     for where, work in bucketed[:room]:
         table.add_row(*_row(here.store.bead(here.project, work.id), work, where, world.now))
