@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 _ORDERS = re.compile(
@@ -33,13 +34,18 @@ def normalised(text: str) -> str:
 
 def normalised_value(value: Any) -> Any:
     """The same of every text in a value of JSON: an escape such as `\\ud800` becomes a character only there."""
+    return in_every_text(value, normalised)
+
+
+def in_every_text(value: Any, change: Callable[[str], str]) -> Any:
+    """A value of JSON with a change made in each of its texts, keys too."""
     match value:
         case str():
-            return normalised(value)
+            return change(value)
         case list():
-            return [normalised_value(item) for item in value]
+            return [in_every_text(item, change) for item in value]
         case dict():
-            return {normalised_value(key): normalised_value(item) for key, item in value.items()}
+            return {change(key): in_every_text(item, change) for key, item in value.items()}
         case _:
             return value
 

@@ -7,12 +7,17 @@ in the command's own words.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from gremlins.errors import NotReady
+from gremlins.processes.children import run
+from gremlins.text import cleaned, in_every_text, normalised
+
+MOST_ANSWER = 16 * 2**20
+"""Bytes."""
 
 INSTRUCTIONS = """Gremlins are coding agents that work in the background on this git repository, each on a branch of its
 own, through batches that take minutes to hours. Hand over work that can wait: launch it, tell the person its id, and go
@@ -72,12 +77,12 @@ def diff(gremlin: str, paths: list[str] | None = None) -> str:
 
 def answer(gremlin: str, text: str) -> str:
     """Answer the question of a bailed gremlin with what the person has decided; it goes on by itself."""
-    return _run("answer", "--", gremlin, text)
+    return _run("answer", "--", gremlin, "-", stdin=text)
 
 
 def revise(gremlin: str, text: str) -> str:
     """Send a finished gremlin back with remarks, for one more round."""
-    return _run("revise", "--", gremlin, text)
+    return _run("revise", "--", gremlin, "-", stdin=text)
 
 
 def stop(gremlin: str) -> str:
@@ -128,15 +133,18 @@ TOOLS: tuple[tuple[Tool, bool, bool], ...] = (
 
 
 def _json(*words: str, stdin: str = "") -> Any:
-    return json.loads(_run(*words, stdin=stdin))
+    return in_every_text(json.loads(_run(*words, stdin=stdin)), cleaned)
 
 
 def _run(*words: str, stdin: str = "") -> str:
     """The output of a command. Its error and hint become the tool's error."""
-    argv = [sys.executable, "-m", "gremlins", *words]
-    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode:
-        from mcp.server.mcpserver.exceptions import ToolError  # the extra
+    from mcp.server.mcpserver.exceptions import ToolError  # the extra
 
+    argv = [sys.executable, "-m", "gremlins", *map(normalised, words)]
+    try:
+        done = run(argv, cwd=Path.cwd(), input=stdin, most=MOST_ANSWER)
+    except OSError as error:  # an argument that is too long, an answer that is
+        raise ToolError(f"gremlins {words[0]}: {error.strerror}") from None
+    if done.returncode:
         raise ToolError(done.stderr.strip() or f"gremlins {words[0]} ended with {done.returncode}")
     return done.stdout

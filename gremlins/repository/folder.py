@@ -26,6 +26,9 @@ from gremlins.repository.worktree import (
     tree_of_files,
 )
 
+PATIENCE = 300.0
+"""Seconds for one look at a worktree. Pipes that a command made in it would hold git for ever."""
+
 # --- making
 
 
@@ -209,8 +212,9 @@ def _git_in(worktree: Worktree) -> Git:
     own = _own_git_dir(worktree.path)
     if own is None:  # git has forgotten the worktree
         common = Git(worktree.repo).common_dir()
-        return Git(worktree.path, told={**_told(common, worktree.path), "GIT_INDEX_FILE": str(common / _NO_INDEX)})
-    return Git(worktree.path, told=_told(own, worktree.path))
+        told = {**_told(common, worktree.path), "GIT_INDEX_FILE": str(common / _NO_INDEX)}
+        return Git(worktree.path, told=told, patience=PATIENCE)
+    return Git(worktree.path, told=_told(own, worktree.path), patience=PATIENCE)
 
 
 def _told(git_dir: Path, path: Path) -> dict[str, str]:

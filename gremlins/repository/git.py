@@ -59,6 +59,9 @@ QUIET = {
 }
 """Turns off a person's hooks, signing, daemons and background work."""
 
+PATIENCE = 3600.0
+"""Seconds. A checkout may fetch large files; but git waits for ever where a command made a pipe of `.gitignore`."""
+
 MOST_SHORT_TEXT = 2**20
 """Bytes of a file in a git directory that we read ourselves."""
 
@@ -143,11 +146,19 @@ class Git:
     """git in one directory. Every method raises GitError; HostGitError if the cause is the machine."""
 
     def __init__(
-        self, path: Path, *, env: Mapping[str, str] | None = None, told: Mapping[str, str] | None = None
+        self,
+        path: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        told: Mapping[str, str] | None = None,
+        patience: float = PATIENCE,
     ) -> None:
-        """told: `GIT_*` variables that tell every call where its files are, in place of what git would find."""
+        """told: `GIT_*` variables that tell every call where its files are, in place of what git would find.
+        patience: seconds for a call that names no other timeout.
+        """
         self.path = path
         self.told = told or {}
+        self.patience = patience
         self._base = env
 
     def attempt(
@@ -187,7 +198,7 @@ class Git:
                 input=input,
                 pass_fds=pass_fds,
                 shielded=shielded,
-                timeout=timeout,
+                timeout=self.patience if timeout is None else timeout,
                 check=check,
             )
         except FileNotFoundError:

@@ -6,8 +6,8 @@ A file of `.gremlins/` is used without a question where the person wrote it, or 
 - the last commit that changed it was made in this repository by `git commit`, author and committer the same; or
 - it is a change, not committed yet, of such a file.
 
-Everything else came from outside (a clone, a pull, a merge, a landed gremlin), and so did what is new in a gremlin's
-worktree: it is asked about once for each content. Yes is kept in `trust.json` beside the state, by project.
+Everything else came from outside (a clone, a pull, a merge, a landed gremlin) and is asked about once for each content.
+Yes is kept in `trust.json` beside the state, by project.
 """
 
 from __future__ import annotations
@@ -100,8 +100,7 @@ def asked_about(root: Path, project: Path, home: Home) -> list[BroughtFile]:
     known = _read(home).get(str(project), [])
     new = [file for file in files if file.digest not in known]
     history = _History(root, frozenset(known))
-    in_worktree = root.resolve().is_relative_to(home.worktrees.resolve())  # a model or a command wrote what is new here
-    own = [] if in_worktree else [file for file in new if history.is_own(file)]
+    own = [file for file in new if history.is_own(file)]
     if own:
         with contextlib.suppress(OSError):  # then git is asked again next time
             _remember(home, str(project), own)

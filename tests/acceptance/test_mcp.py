@@ -34,7 +34,10 @@ async def talk(sandbox: Sandbox) -> dict[str, Any]:
         seen["diff"] = (await session.call_tool("diff", {"gremlin": seen["id"]})).content[0].text
         seen["refused"] = await session.call_tool("answer", {"gremlin": seen["id"], "text": "yes"})
         seen["landed"] = (await session.call_tool("land", {"gremlin": seen["id"]})).content[0].text
-        seen["bead"] = json.loads((await session.call_tool("bead_create", {"title": "Later"})).content[0].text)
+        odd = {"title": "Later \0\x1b[2J\u202e$(id)", "description": "\x1b]0;title\x07\u202e"}
+        seen["bead"] = json.loads((await session.call_tool("bead_create", odd)).content[0].text)
+        seen["beads"] = (await session.call_tool("bead_list", {})).content[0].text
+        seen["long"] = await session.call_tool("bead_create", {"title": "x" * 200_000})
     return seen
 
 
@@ -48,4 +51,7 @@ def test_an_agent_hands_work_over_sees_it_and_lands_it(sandbox: Sandbox) -> None
     assert "it asks nothing" in seen["refused"].content[0].text
     assert "landed on main" in seen["landed"]
     assert sandbox.repo.read("new.txt") == "x\n"
-    assert seen["bead"]["title"] == "Later"
+    assert seen["bead"]["title"] == "Later \ufffd\ufffd$(id)"
+    assert not [order for order in ("\x1b", "\0", "\u202e", r"\u001b", r"\u202e") if order in seen["beads"]]
+    assert seen["long"].is_error
+    assert "too long" in seen["long"].content[0].text

@@ -19,6 +19,14 @@ from gremlins.repository.git import (
     refuse_operation,
 )
 from tests.conftest import Repo, make_repo
+from tests.time_limit import must_end
+
+
+def test_a_pipe_in_place_of_a_file_that_git_reads_holds_nothing_up(repo: Repo) -> None:
+    (repo.path / ".gitignore").unlink(missing_ok=True)
+    os.mkfifo(repo.path / ".gitignore")
+    with must_end(), pytest.raises(HostGitError, match=r"took longer than 0\.3 s"):
+        Git(repo.path, patience=0.3).untracked()
 
 
 def test_the_root_is_found_from_a_folder_below(repo: Repo) -> None:

@@ -217,16 +217,15 @@ def test_damaged_answers_are_said_and_left_alone(upstream: Repo, home: Home, tmp
     assert path.read_text() == "{"
 
 
-def test_what_a_gremlin_has_written_is_asked_about_in_its_worktree_too(home: Home, tmp_path: Path) -> None:
+def test_what_a_gremlin_has_planted_is_asked_about_once_it_is_merged(home: Home, tmp_path: Path) -> None:
+    """Its agent commits with the person's name, in a worktree of the same repository."""
     repo = make_repo(tmp_path / "mine")
     repo.commit({PIPELINE: "stages: [plan]\n"})
     place = home.worktree("g")
     repo.git("worktree", "add", "--quiet", "-b", "gremlins/g", str(place))
-    assert asked_about(repo.path, repo.path, home) == []
-    assert asked_about(place, repo.path, home) == []
-    Repo(place).write({".gremlins/config.toml": "verify = ['evil']\n"})
-    Repo(place).commit({PIPELINE: "stages: [{type: exec, cmds: [evil]}]\n"})
-    found = [file.path for file in asked_about(place, repo.path, home)]
-    assert found == [".gremlins/config.toml", PIPELINE]
+    Repo(place).commit(
+        {PIPELINE: "stages: [{type: exec, cmds: [evil]}]\n", ".gremlins/config.toml": "verify = ['x']\n"}
+    )
+    assert asked(repo, home) == []
     repo.git("merge", "--quiet", "gremlins/g")
-    assert [file.path for file in asked_about(repo.path, repo.path, home)] == found
+    assert asked(repo, home) == [".gremlins/config.toml", PIPELINE]
