@@ -62,8 +62,9 @@ from gremlins.records.persons_words import write_words
 from gremlins.records.prices import worst_case
 from gremlins.records.stop_request import clear_stop, read_stop
 from gremlins.redaction import Redactor
+from gremlins.repository.catching_up import merge_into, unresolved
 from gremlins.repository.folder import restore
-from gremlins.repository.git import Git
+from gremlins.repository.git import Git, some_of
 from gremlins.repository.interrupted import undo_killed_commands
 from gremlins.repository.worktree import Worktree, clear_stale_locks, quiet_env, tree_differs
 from gremlins.retry import RETRY_AFTER_CEILING, seconds_until
@@ -186,10 +187,23 @@ class Run:
         write_words(self.paths, self.record, name)
         outcome = self.steps(stages, "", context)
         again = round_stages(stages, self.frozen.settings.client_spec) if self.record.revisions else ()
-        for number in range(1, len(self.record.revisions) + 1):
-            if isinstance(outcome, Done):
-                outcome = self.steps(again, f"{name}[{number}]/", context.inside(f"{name}-{number}"))
+        for number, revision in enumerate(self.record.revisions, 1):
+            if not isinstance(outcome, Done):
+                break
+            if revision.onto is not None:
+                context = self._brought_up_to(revision.onto, context)
+            outcome = self.steps(again, f"{name}[{number}]/", context.inside(f"{name}-{number}"))
+            if revision.onto is not None and isinstance(outcome, Done):
+                left = unresolved(context.worktree, revision.onto)
+                outcome = Bail("conflict", f"conflict markers are left in {some_of(left)}") if left else outcome
         return outcome
+
+    def _brought_up_to(self, onto: str, context: StageContext) -> StageContext:
+        """The branch merged with a commit of the project, which is its base from now on."""
+        merge_into(context.worktree, onto)
+        if self.record.base != onto and context.worktree.git.is_ancestor(self.record.base, onto):
+            self.save(base=onto, diff=self._diff())
+        return dataclasses.replace(context, worktree=dataclasses.replace(context.worktree, base=self.record.base))
 
     def _wake_up(self) -> None:
         """Set the status to running and count the time parked or asleep, which is no working time."""
@@ -401,7 +415,7 @@ class Run:
             case Done():
                 return self._finish(outcome)
             case Bail():
-                stage = self._failing_stage()
+                stage = self._failing_stage() or self.record.stage
                 self.end(
                     Bailed(since=now, stage=stage, kind=outcome.kind, detail=outcome.detail),
                     f"bailed in {stage}: {outcome.kind}: {outcome.detail}",

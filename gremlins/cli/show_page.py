@@ -139,7 +139,8 @@ def _answers(found: History) -> Iterator[Line]:
 
 def _remarks(found: History) -> Iterator[Line]:
     for number, revision in enumerate(found.record.revisions, 1):
-        yield f"round {number}, {_moment(revision.at, '%Y-%m-%d %H:%M:%S')}", DIM, False
+        what = f", onto {revision.onto[:12]}" if revision.onto is not None else ""
+        yield f"round {number}, {_moment(revision.at, '%Y-%m-%d %H:%M:%S')}{what}", DIM, False
         for remark in revision.remarks:
             where = f"{remark.path}:{remark.line}: " if remark.line is not None else f"{remark.path}: "
             yield f"  {where if remark.path else ''}{printable(remark.text)}", "", True

@@ -80,7 +80,7 @@ class History:
                 for a in self.record.answers
             ],
             "revisions": [
-                {"at": rfc3339(r.at), "remarks": [msgspec.to_builtins(remark) for remark in r.remarks]}
+                {"at": rfc3339(r.at), "onto": r.onto, "remarks": [msgspec.to_builtins(remark) for remark in r.remarks]}
                 for r in self.record.revisions
             ],
             "last_words": list(self.last_words),

@@ -72,7 +72,7 @@ def land(
         record = _finished(store, gremlin_id)
         refuse_before(home, record)
         done = land_branch(
-            _landing_place(record, into),
+            landing_place(record, into),
             record.branch,
             record.base,
             message=message or _message(record),
@@ -94,7 +94,7 @@ def try_to_land(
     """The landing that `land` would make, with nothing changed. Raises what `land` raises."""
     _refuse_unless_finished(home, gremlin_id, clock)
     record = _finished(RunStore(home, clock), gremlin_id)
-    place = _landing_place(record, into)
+    place = landing_place(record, into)
     return _landing(record, try_landing(place, record.branch, record.base, token=_token(record), mode=mode, into=into))
 
 
@@ -119,7 +119,7 @@ def _notes(worktree: Worktree) -> Iterator[str]:
         yield "the commit is not signed: `git commit --amend --no-edit -S` signs it"
 
 
-def _landing_place(record: Gremlin, into: str | None) -> Path:
+def landing_place(record: Gremlin, into: str | None) -> Path:
     """The working tree it was launched from; where a branch is named, any place of the repository."""
     project = Path(record.project)
     refuse_lost(Worktree(project, Path(record.worktree), record.branch, record.base))

@@ -212,10 +212,15 @@ class Remark(Record, frozen=True):
 
 
 class Revision(Record, frozen=True):
-    """A person's remarks on a finished gremlin: one more round, after those before it."""
+    """Remarks on a finished gremlin's change: one more round, after those before it.
+
+    onto: the commit of the project that its branch is merged with first, where the change conflicted at landing; None:
+    a person's remarks.
+    """
 
     remarks: tuple[Remark, ...]
     at: Moment
+    onto: str | None = None
 
 
 class Gremlin(Record, frozen=True):

@@ -10,6 +10,10 @@ from gremlins.errors import Conflict
 from gremlins.repository.git import Git, Sha, error_of, some_of, split_names
 
 
+class MergeConflict(Conflict):
+    """Both sides have changed the same lines or files."""
+
+
 def merge_aside(git: Git, ours: Sha, theirs: Sha, base: Sha) -> Sha:
     """The tree of a merge of two commits. Changes no file, index or ref. Raises Conflict, which names the files."""
     common = git.merge_base(ours, theirs)
@@ -29,11 +33,33 @@ def merge_aside(git: Git, ours: Sha, theirs: Sha, base: Sha) -> Sha:
     return Sha(tree)
 
 
-def _merge_conflict(names: Sequence[str]) -> Conflict:
-    return Conflict(
+def _merge_conflict(names: Sequence[str]) -> MergeConflict:
+    return MergeConflict(
         f"it conflicts with what is there by now: {some_of(sorted(set(names)))}",
         hint="merge the branch by hand, or bring the target's changes into the gremlin's branch and land again",
     )
+
+
+def merge_with_markers(git: Git, tip: Sha, target: Sha) -> tuple[Sha, tuple[str, ...]] | None:
+    """The tree of a merge, and the files in which both versions stand between conflict markers.
+
+    None where a conflict is none of text (a file that one side has removed), and for git before 2.38.
+    """
+    done = git.attempt("merge-tree", "--write-tree", "--name-only", "--no-messages", "-z", tip, target)
+    if done.returncode not in (0, 1):
+        return None
+    tree, *names = split_names(done.stdout_bytes)
+    paths = tuple(sorted(set(names)))
+    return (Sha(tree), paths) if paths == marked(git, tree, paths) else None
+
+
+def marked(git: Git, tree: str, paths: Sequence[str]) -> tuple[str, ...]:
+    """Those of these files that have a conflict marker."""
+    if not paths:
+        return ()
+    literal = [f":(literal){path}" for path in paths]
+    done = git.attempt("grep", "-z", "-l", "-I", "-e", "^<<<<<<< ", "-e", "^>>>>>>> ", tree, "--", *literal)
+    return tuple(sorted(name.removeprefix(f"{tree}:") for name in split_names(done.stdout_bytes)))
 
 
 def _merge_in_scratch(git: Git, ours: Sha, theirs: Sha, base: Sha) -> Sha:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from gremlins.simulator import Simulator
+from gremlins.simulator.model import ScriptedModel
 from tests.acceptance.dispatch_project import bead, create, let_end, loop, once, settle_in, statuses
 from tests.acceptance.sandbox import Sandbox
 
@@ -153,6 +155,46 @@ def test_a_conflict_waits_for_a_person_and_lands_once_it_is_resolved(project: Sa
     project.repo.git("rm", "-q", "new.txt")
     project.repo.commit({}, "out of its way")
     assert [row["bead"] for row in once(project, "--pipeline", "changes", "--land")["closed"]] == [bead_id]
+
+
+BOTH = json.dumps({"edits": [{"path": "new.txt", "content": "another's\nnew\n"}], "summary": "Both lines."})
+NEITHER = json.dumps({"edits": [{"path": "other.txt", "content": "x\n"}], "summary": "Something else."})
+
+
+@pytest.mark.parametrize("reply", [BOTH, NEITHER])
+def test_a_conflict_is_resolved_by_one_more_round_of_the_same_gremlin(sandbox: Sandbox, reply: str) -> None:
+    """One batch; where markers are left in its reply, a person decides, and nothing is bought again."""
+    with Simulator(latency=0.05, model=ScriptedModel(otherwise=reply)) as simulator:
+        sandbox.simulator = simulator
+        sandbox.env |= {"ANTHROPIC_BASE_URL": simulator.url, "ANTHROPIC_API_KEY": simulator.key}
+        _meets_a_conflict(settle_in(sandbox), resolved=reply == BOTH)
+
+
+def _meets_a_conflict(project: Sandbox, *, resolved: bool) -> None:
+    project.pipeline(
+        "agreed",
+        "evidence: commits\nstages:\n  - {type: exec, name: work, cmds: ['echo new > new.txt && git add -A "
+        "&& git commit -qm new']}\n  - {type: address_code, mode: batch}\n",
+    )
+    project.repo.commit({}, "another pipeline")
+    bead_id = create(project, "Conflicts")
+    land = ("--pipeline", "agreed", "--land")
+    gremlin = once(project, *land)["spawned"][0]["gremlin"]
+    project.until(gremlin, "finished")
+    project.repo.commit({"new.txt": "another's\n"}, "a conflict")
+    assert once(project, *land)["spawned"] == [{"bead": bead_id, "gremlin": gremlin}]
+    project.until(gremlin, "finished", "bailed")
+    report = once(project, *land)
+    assert (len(project.simulator.batches), report["spawned"]) == (1, [])
+    assert (ours(project, bead_id)["attempts"], ours(project, bead_id)["spawns"]) == (0, 2)
+    if resolved:
+        assert [row["bead"] for row in report["closed"]] == [bead_id]
+        assert project.repo.read("new.txt") == "another's\nnew\n"
+        assert project.repo.git("rev-list", "--count", "--first-parent", "HEAD") == "5"
+    else:
+        assert [row["bead"] for row in report["held"]] == [bead_id]
+        assert "conflict markers are left in new.txt" in report["held"][0]["reason"]
+        assert project.repo.read("new.txt") == "another's\n"
 
 
 def test_an_edit_of_a_bead_at_work_is_said_at_once_and_can_start_it_anew(project: Sandbox) -> None:

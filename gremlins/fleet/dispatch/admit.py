@@ -282,7 +282,10 @@ def standing(work: Work, world: World) -> Standing:
         case Admit("respawn"):
             return Standing("starting", "claimed; its gremlin is not there yet", "the next tick starts it", world.now)
         case Admit("reattach"):
-            reason = f"gremlin {decision.gremlin_id}: a batch is outstanding and no process waits for it"
+            seen = world.seen.get(decision.gremlin_id or "")
+            brings_up = seen is not None and seen.state == "unborn"
+            what = "its finished change is brought up to date" if brings_up else "a batch is outstanding"
+            reason = f"gremlin {decision.gremlin_id}: {what} and no process is there"
             return Standing("parked", reason, "the next tick re-attaches it", world.now)
         case Admit("rescue"):
             return Standing("ready", "nothing is in the way", f"gremlin {decision.gremlin_id} is rescued")

@@ -56,7 +56,8 @@ class Respawn:
 
 @dataclass(frozen=True)
 class Reattach:
-    """A batch is outstanding and no process waits for it: start one. Counted as a spawn, never charged."""
+    """A batch is outstanding, or a finished change to be brought up to date, and no process is there: start one.
+    Counted as a spawn, never charged."""
 
 
 Judgement = Watch | Settle | Land | End | Kill | Respawn | Reattach
@@ -71,6 +72,8 @@ def judge(attempt: Attempt, seen: Observation | None, now: float, policy: Policy
     if seen.alive:
         return _alive(attempt, seen, now, policy)
     match seen.state:
+        case "unborn" if seen.caught_up:
+            return Reattach()
         case "unborn":
             return _failed(attempt, seen, now, "start", "its process ended before it recorded anything")
         case "running" | "parked" | "stalled" | "stopping" | "unreadable":

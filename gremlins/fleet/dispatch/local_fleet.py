@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gremlins.clock import Clock
 from gremlins.errors import Conflict, GremlinsError, NotReady
+from gremlins.fleet.catch_up import catch_up
 from gremlins.fleet.dispatch.observation import (
     LandingBusy,
     LandingRefused,
@@ -36,6 +37,7 @@ from gremlins.processes.locks import GremlinLock, holder_of
 from gremlins.repository.folder import remove
 from gremlins.repository.git import Git, HostGitError
 from gremlins.repository.landing import NothingToLand
+from gremlins.repository.merging import MergeConflict
 from gremlins.repository.worktree import Worktree, branch_name
 
 MACHINE_TROUBLE = frozenset(
@@ -146,8 +148,14 @@ class LocalFleet:
             seen = self.observe(gremlin_id)
             if seen is not None and seen.state == "landed":
                 return f"done and landed by gremlin {gremlin_id}"
-            raise LandingRefused(_sentence(error)) from error
+            raise LandingRefused(_sentence(error), conflict=isinstance(error, MergeConflict)) from error
         return f"done by gremlin {gremlin_id}, landed on {done.target} as {done.sha[:12]}"
+
+    def catch_up(self, gremlin_id: str) -> bool:
+        try:
+            return catch_up(self.home, gremlin_id, clock=self.clock)
+        except (GremlinsError, OSError):  # another process has it, or the disk is full: the bead is held
+            return False
 
     def wait(self, gremlin_ids: Collection[str], seconds: float) -> None:
         locks = [self.home.gremlin(gremlin_id).lock for gremlin_id in gremlin_ids]

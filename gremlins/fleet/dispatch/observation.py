@@ -52,6 +52,8 @@ class Observation:
     """The text it works on; None: unknown."""
     revised_at: float | None = None
     """When a person last made remarks on its finished work."""
+    caught_up: int = 0
+    """Rounds in which its finished change was, or is to be, brought up to date after a conflict at landing."""
     rebooted: bool = False
     """The machine has rebooted since its latest start."""
     stage: str = ""
@@ -91,7 +93,11 @@ class SpawnFailed(Exception):
 
 
 class LandingRefused(Exception):
-    """The gremlin's work cannot land; nothing was changed."""
+    """The gremlin's work cannot land; nothing was changed. conflict: it and the project have changed the same lines."""
+
+    def __init__(self, reason: str, *, conflict: bool = False) -> None:
+        super().__init__(reason)
+        self.conflict = conflict
 
 
 class LandingBusy(Exception):
@@ -140,6 +146,9 @@ class Fleet(ReadOnlyFleet, Protocol):
 
     def land(self, gremlin_id: str) -> str:
         """Land a finished gremlin and return one line about it. Raises LandingRefused, LandingBusy."""
+
+    def catch_up(self, gremlin_id: str) -> bool:
+        """Give a finished gremlin a round that resolves a conflict at landing. False: a person decides."""
 
     def wait(self, gremlin_ids: Collection[str], seconds: float) -> None:
         """Return when one of these has ended, or after `seconds`. Raises Terminated."""

@@ -98,7 +98,8 @@ class Observer:
             cost_usd=self._cost(record, settled=not alive),
             stage=record.stage,
             task=record.task,
-            revised_at=record.revisions[-1].at.timestamp() if record.revisions else None,
+            revised_at=max((r.at.timestamp() for r in record.revisions if r.onto is None), default=None),
+            caught_up=sum(r.onto is not None for r in record.revisions),
             pid=holder.pid if holder else None,
         )
         if state in ("dead", "detached") and seen.replies == 0:

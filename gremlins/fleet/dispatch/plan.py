@@ -90,6 +90,18 @@ def hold_done(work: Work, kind: Literal["to_land", "edited"], reason: str, at: f
     return changes if hold is None else changes[:-1]  # a person is told once
 
 
+def catching_up(work: Work, attempt: Attempt, why: str, at: float) -> tuple[StoreChange, ...]:
+    """A finished change is brought up to date: a hold that waited for its landing ends."""
+    text = f"gremlin {attempt.gremlin_id} brings its finished change up to date: {why}"
+    return (MoveBead(work, "in_progress", text_of(at)), _event(work, at, "catching_up", text))
+
+
+def left_to_a_person(end: Settlement) -> Settlement:
+    """The end of a finished change that could not be brought up to date. It is not bought again."""
+    reason = f"its finished change conflicts with the project, and resolving that failed: {end.reason}"
+    return replace(end, failure="canceled", reason=reason)
+
+
 def refused_landing(attempt: Attempt, why: str) -> str:
     return f"to land: gremlin {attempt.gremlin_id} has finished, and landing it is refused: {why}"
 

@@ -18,7 +18,7 @@ from gremlins.fleet.beads.store.interface import BeadStore, ChangeAttempt, Event
 from gremlins.fleet.dispatch import plan
 from gremlins.fleet.dispatch.admit import Standing, backs_off, waits_for_code
 from gremlins.fleet.dispatch.breaker import WINDOW
-from gremlins.fleet.dispatch.judge import End, Judgement, Kill, Land, judge, never_started
+from gremlins.fleet.dispatch.judge import End, Judgement, Kill, Land, Reattach, judge, never_started
 from gremlins.fleet.dispatch.observation import (
     Fleet,
     LandingBusy,
@@ -137,6 +137,10 @@ class Dispatcher:
             reason = plan.edited_meanwhile(work, attempt)
             self._commit(plan.hold_done(work, "edited", reason, report.now), report)
             return
+        if end is not None and end.failure in ("task", "permanent") and seen is not None and seen.caught_up:
+            end = plan.left_to_a_person(end)
+        if isinstance(judgement, Reattach) and work.done_and == "to_land":  # an earlier loop died in between
+            self._commit(plan.catching_up(work, attempt, "", report.now), report)
         if isinstance(judgement, Land) and (end := self._land(work, attempt, judgement.settlement, report)) is None:
             return
         if end is not None:
@@ -180,6 +184,9 @@ class Dispatcher:
         except LandingBusy:
             return None
         except LandingRefused as error:
+            if error.conflict and not self.draining() and self.fleet.catch_up(attempt.gremlin_id):
+                self._commit(plan.catching_up(work, attempt, str(error), report.now), report)
+                return None
             self._refused[attempt.key] = state
             reason = plan.refused_landing(attempt, str(error))
             self._commit(plan.hold_done(work, "to_land", reason, report.now), report)

@@ -51,6 +51,9 @@ class FakeGremlin:
     land_refused: str | None = None
     task: str | None = None
     revised_at: float | None = None
+    conflicts: int = 0
+    """Landings that will meet a conflict."""
+    caught_up: int = 0
 
 
 @dataclass
@@ -101,6 +104,7 @@ class FakeFleet:
             cost_usd=gremlin.cost_usd,
             task=gremlin.task,
             revised_at=gremlin.revised_at,
+            caught_up=gremlin.caught_up,
             rebooted=gremlin.rebooted,
         )
 
@@ -170,7 +174,7 @@ class FakeFleet:
             self.end(gremlin, "detached" if gremlin.outstanding else "dead", reason="killed")
 
     def landing_state(self, gremlin_id: str) -> object:
-        return self.dirty, self.table[gremlin_id].land_refused
+        return self.dirty, self.table[gremlin_id].land_refused, self.table[gremlin_id].conflicts
 
     def land(self, gremlin_id: str) -> str:
         self.watch("land", gremlin_id)
@@ -179,9 +183,21 @@ class FakeFleet:
         refused = "uncommitted changes" if self.dirty else gremlin.land_refused
         if refused is not None:
             raise LandingRefused(refused)
+        if gremlin.conflicts:
+            raise LandingRefused("it conflicts", conflict=True)
         gremlin.state = "landed"
         self.after("land", gremlin_id)
         return f"landed gremlin {gremlin_id}"
+
+    def catch_up(self, gremlin_id: str) -> bool:
+        self.watch("catch_up", gremlin_id)
+        gremlin = self.table[gremlin_id]
+        if gremlin.caught_up >= 2:
+            return False
+        gremlin.caught_up, gremlin.conflicts = gremlin.caught_up + 1, gremlin.conflicts - 1
+        self.end(gremlin, "unborn")
+        self.after("catch_up", gremlin_id)
+        return True
 
     def wait(self, gremlin_ids: Collection[str], seconds: float) -> None:
         self.clock.sleep(seconds)

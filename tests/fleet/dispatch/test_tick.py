@@ -385,6 +385,55 @@ def test_another_loop_tries_to_land_it_again(project: Project) -> None:
     assert project.fleet.landings[project.fleet.of("a-1").id] == 2
 
 
+@pytest.mark.parametrize("conflicts", [1, 2, 3])
+def test_a_conflict_at_landing_is_resolved_by_the_same_gremlin_twice_then_by_a_person(
+    project: Project, conflicts: int
+) -> None:
+    loop = finished_on_a_dirty_tree(project)
+    gremlin = project.fleet.of("a-1")
+    project.fleet.dirty, gremlin.conflicts = False, conflicts
+    for _ in range(min(conflicts, 2)):
+        assert loop.tick().spawned == [("a-1", gremlin.id)]
+        assert (gremlin.state, project.bead("a-1").hold) == ("running", None)
+        project.fleet.finish(gremlin)
+    report = loop.tick()
+    if conflicts < 3:
+        assert moved(report, "closed") == ["a-1"]
+        assert gremlin.state == "landed"
+    else:
+        assert moved(report, "held") == ["a-1"]
+        assert loop.tick(everything=True).denied["a-1"].reason.endswith("it conflicts")
+    assert project.charged("a-1") == 0
+    assert len(project.fleet.table) == 1
+
+
+def test_a_conflict_that_cannot_be_resolved_is_a_persons_and_buys_nothing_again(project: Project) -> None:
+    loop = finished_on_a_dirty_tree(project)
+    gremlin = project.fleet.of("a-1")
+    project.fleet.dirty, gremlin.conflicts = False, 1
+    loop.tick()
+    project.fleet.end(gremlin, "bailed", bail="conflict", reason="markers are left")
+    assert moved(loop.tick(), "held") == ["a-1"]
+    project.clock.advance(86_400)
+    assert loop.tick().spawned == []
+    assert project.charged("a-1") == 0
+    project.fleet.rescue(gremlin.id)
+    loop.tick()
+    project.fleet.finish(gremlin)
+    assert moved(loop.tick(), "closed") == ["a-1"]
+    assert len(project.fleet.table) == 1
+
+
+def test_a_loop_that_dies_before_a_conflict_is_resolved_is_followed_by_another(project: Project) -> None:
+    finished_on_a_dirty_tree(project)
+    gremlin = project.fleet.of("a-1")
+    project.fleet.dirty, gremlin.conflicts = False, 1
+    project.fleet.catch_up(gremlin.id)
+    assert project.tick().spawned == [("a-1", gremlin.id)]
+    project.fleet.finish(gremlin)
+    assert moved(project.tick(), "closed") == ["a-1"]
+
+
 def test_a_bead_closes_when_a_person_lands_what_was_refused(project: Project) -> None:
     project.policy = replace(project.policy, land=True)
     project.add("a-1")
