@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import dispatch, live, waiting
+from bench import dispatch, languages, live, packages, waiting
 from bench.fleets import make_fleet, make_other_fleet
 from bench.installs import HERE, Installed, install, other
 from bench.lives import Lives, measure_lives
@@ -47,6 +47,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="sizes of fleets")
     parser.add_argument("--parked", type=int, nargs="*", default=COUNTS, help="sizes of fleets that are really parked")
+    parser.add_argument(
+        "--functions", type=int, default=20, help="named functions of each language in long files (default 20)"
+    )
     parser.add_argument("--folder", help="where to work (default: memory, else the temporary folder)")
     parser.add_argument("--write", action="store_true", help="put the report into bench/README.md")
     parser.add_argument(
@@ -75,7 +78,10 @@ def _measure_all(folder: Path, options: argparse.Namespace) -> str:
     _say("dispatching")
     lines += ["", "### Dispatching", "", *_figures(dispatch.measure())]
     _say("live calls")
-    lines += ["", "### Live calls", "", *_figures(live.measure_apart()), "", _machine()]
+    lines += ["", "### Live calls", "", *_figures(live.measure_apart())]
+    _say("fetching packages for long files by language")
+    rows = languages.measure(packages.fetch(folder / "packages"), options.functions)
+    lines += ["", "### Long files, by language", "", *_table(languages.HEAD, languages.cells(rows)), "", _machine()]
     return "\n".join(lines) + "\n"
 
 

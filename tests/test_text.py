@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from gremlins.fleet.beads.bead import Issue
 from gremlins.launcher import LaunchRequest
-from gremlins.stages.asking import read_need
 from gremlins.stages.edits.answer import parse_reply
 from gremlins.stages.handoff import parse_decision
-from gremlins.stages.wants import Need, Want
+from gremlins.stages.wants import Need, Want, read_need
 from gremlins.text import normalised
 
 ODD = "a\0b\x1b[31mc\x7f\x85\ud800\n\td\r\n‏é"

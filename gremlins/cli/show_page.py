@@ -10,7 +10,7 @@ from gremlins.cli.fleet_table import cost_of, diff_of
 from gremlins.cli.out import Styled, ago, columns, dollars, on_terminal, printable, wrapped
 from gremlins.clock import rfc3339
 from gremlins.fleet.advice import what_next
-from gremlins.fleet.history import History, saved_by, wait_of
+from gremlins.fleet.history import History, asked_for, saved_by, wait_of
 from gremlins.records.calls import BatchCall, CallFailed, CallRecord
 from gremlins.records.gremlin import Bailed, FailedGremlin, Finished, Landed, StageRun, overdue
 from gremlins.records.spend import model_of
@@ -210,6 +210,8 @@ def _calls(calls: Sequence[CallRecord], with_batches: bool) -> Iterator[Line]:
             yield f"  {call.status.kind}: {printable(call.status.message)}", RED, True
         for note in call.notes:
             yield f"  {printable(note)}", DIM, True
+        if need := asked_for(call):
+            yield f"  it asked for {printable(str(need))}", DIM, True
         for waste in call.second_batches:
             cost = dollars(waste.cost.usd or 0.0, waste.cost.usd is None) if waste.cost else "cost not known yet"
             yield f"  a second batch, {waste.batch_id}: {cost} {printable(waste.note)}".rstrip(), YELLOW, True

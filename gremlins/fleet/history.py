@@ -17,6 +17,7 @@ from gremlins.paths import GremlinPaths, Home
 from gremlins.records.calls import BatchCall, CallFailed, CallRecord, Collected, Ledger
 from gremlins.records.gremlin import Bailed, FailedGremlin, Finished, Gremlin, Landed, Parked, StageRun
 from gremlins.records.spend import model_of
+from gremlins.stages.wants import Need, read_need
 
 LAST_WORDS = 5
 """Lines of what a process printed that are told of one that died without a word."""
@@ -238,7 +239,15 @@ def _call(call: CallRecord) -> dict[str, Any]:
             for waste in call.second_batches
         ],
         "notes": list(call.notes),
+        "asked_for": list(map(str, need.wants)) if (need := asked_for(call)) else [],
     }
+
+
+def asked_for(call: CallRecord) -> Need | None:
+    """What the model of a batch call asked for in place of a result."""
+    if isinstance(call, BatchCall) and isinstance(call.status, Collected):
+        return read_need(call.status.reply.text)
+    return None
 
 
 def _time(moment: datetime | None) -> str | None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from gremlins.cli.show_page import page
+from gremlins.fleet.history import history
 from gremlins.processes.limited import run_limited
 from gremlins.records.gremlin import Bailed, FailedGremlin, Finished
-from gremlins.stages.asking import read_need
 from gremlins.stages.context.briefing import plan_needs
-from gremlins.stages.wants import Need, Want
+from gremlins.stages.wants import Need, Want, read_need
 from tests.conftest import Repo
 from tests.stages.conftest import MakeScripted
 
@@ -94,6 +95,19 @@ def test_a_change_is_made_with_what_was_asked_for(far: Repo, scripted: MakeScrip
     assert len(it.simulator.batches) == 2
     assert "lib/far.py" in it.artifact(gremlin, "context-implement-need.md")
     assert it.read(gremlin).cost.total_usd == sum(call.cost.usd or 0 for call in (first, second) if call.cost)
+
+
+def test_a_request_is_in_what_show_tells_and_in_the_cost(far: Repo, scripted: MakeScripted) -> None:
+    it = scripted(NEED, FIX)
+    gremlin = it.make(IMPLEMENT, "Fix add")
+    it.run(gremlin)
+    told = history(it.home, gremlin, it.clock)
+    first, second = told.as_json()["calls"]
+    assert (first["turn"], first["asked_for"], second["turn"], second["asked_for"]) == (1, ["`lib/far.py`"], 2, [])
+    assert 0 < first["cost_usd"] < told.as_json()["cost"]["total_usd"] == first["cost_usd"] + second["cost_usd"]
+    lines = [line.text for line in page(told, told.now)]
+    asked = next(number for number, line in enumerate(lines) if "it asked for `lib/far.py` (it calls add)" in line)
+    assert "implement turn 2" in lines[asked + 1]
 
 
 @pytest.mark.parametrize("again", [NEED, "NEED: lib/far.py"])

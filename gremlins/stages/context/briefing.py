@@ -12,14 +12,13 @@ from gremlins.clients.base import CallUnsuccessful, Prompt
 from gremlins.outcome import Failed
 from gremlins.processes.limited import OverLimit
 from gremlins.records.persons_words import ANSWERS
-from gremlins.stages.asking import items_of
 from gremlins.stages.base import StageContext
 from gremlins.stages.context.aside import pack_aside, supply_aside
 from gremlins.stages.context.pack import Subject
 from gremlins.stages.context.prompting import Kind, build
 from gremlins.stages.context.showing import render_manifest
 from gremlins.stages.spec import AgentStage
-from gremlins.stages.wants import Need
+from gremlins.stages.wants import Need, items_of
 
 
 @dataclass(frozen=True)

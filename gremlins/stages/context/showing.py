@@ -121,7 +121,7 @@ def parts(
             if best and shown.tokens <= best.tokens:
                 break
             best = shown
-            if best.tokens > ENOUGH * limit:
+            if not meant or best.tokens > ENOUGH * limit:
                 break
         room = int(room * (1 + ENOUGH) / 2 * limit / shown.tokens)
     return best

@@ -57,7 +57,7 @@ def choose_slices(
     missed = 0
 
     def unseen(lines: Iterable[int]) -> Iterator[int]:
-        return (line for line in lines if line - 1 not in shown)
+        return (line for line in lines if line - 1 not in shown or line in named)
 
     ends = [-1, 0] if rest else [0]
     first = 0 if rest and sum(size[number] for number in {*head, *tail}) < SMALL * budget else 1

@@ -139,3 +139,12 @@ def test_a_named_definition_is_shown_whole_however_long() -> None:
     at = next(one for one in found.definitions if one.name == "f7").at
     slices = choose_slices({at: 9.0}, [4] * len(lines_of(text)), 2_000, found.definitions, frozenset({at}))
     assert any(part.first <= at and part.last >= at + 300 for part in slices)
+
+
+def test_a_named_definition_that_begins_in_the_head_of_its_file_is_shown_whole() -> None:
+    text = "import os\n\n\n" + "".join(f"def f{n}():\n" + "    x = 1\n" * 60 for n in range(90))
+    found = read_syntax("a.py", text)
+    size = [4] * len(lines_of(text))
+    slices = choose_slices({4: 9.0}, size, 2_000, found.definitions, frozenset({4}), rest=True)
+    assert slices[0].first == 1
+    assert slices[0].last >= 64
