@@ -31,7 +31,7 @@ LAYERS = [
     {"runner", "launcher"},
     {"fleet", "fork_server"},
     {"worker"},
-    {"cli"},
+    {"cli", "web"},
     {"__main__", "__init__"},
 ]
 """Lowest first. A module imports from its own layer and those below."""
@@ -79,6 +79,7 @@ INSIDE: dict[str, list[set[str]]] = {
             {"ack", "answer", "clean", "cost", "demo", "diff", "doctor", "land", "launch", "log", "mcp", "pipelines",
              "relocate", "rescue", "revise", "rm", "schema", "show", "simulate", "status", "stop", "worker"},
             {"app", "quick"}, {"main"}],
+    "web": [{"actions", "change", "gate", "pictures", "watch"}, {"views"}, {"app"}, {"server"}],
     "simulator": [{"api"}, {"faults", "messages", "reading"}, {"model", "options"}, {"catalogue", "rules"},
                   {"checks", "demo_repository", "example"}, {"batches", "scripts"}, {"routes"}, {"server"},
                   {"simulator"}],

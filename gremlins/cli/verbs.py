@@ -41,6 +41,7 @@ VERBS = {
     "worker": Verb("worker", "Work for the fleet of several hosts (extra `cluster`)."),
     "cluster": Verb("cluster.app", "The database of a fleet of several hosts (the same extra).", is_group=True),
     "demo": Verb("demo", "A whole pipeline against the simulator; no key needed."),
+    "board": Verb("board", "The fleet, beads and money on a page in your browser (extra `web`)."),
     "mcp": Verb("mcp", "The verbs as tools for your own interactive agent (extra `mcp`)."),
     "schema": Verb("schema", "JSON Schema of pipeline and settings files, for your editor."),
     "simulate": Verb("simulate", "Run the simulated API by hand."),

@@ -25,7 +25,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in DOCS]
 CONSOLE = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
-ENDLESS = {"--watch", "-f", "simulate"}
+ENDLESS = {"--watch", "-f", "simulate", "board"}
 """These run until they are interrupted."""
 ELSEWHERE = {
     "demo": "`make demo` runs it, in every check",
@@ -113,7 +113,7 @@ def _make_what_is_shown(sandbox: Sandbox, text: str) -> None:
 
 def _interrupt(sandbox: Sandbox, words: list[str]) -> None:
     """Let it run until it waits, then press Ctrl-C: it must end by itself, without a traceback."""
-    words = ["0" if word == "8787" else word for word in words]
+    words = ["0" if word in ("8787", "8797") else word for word in words]
     child = subprocess.Popen(
         [sys.executable, "-u", "-m", "gremlins", *words],
         cwd=sandbox.repo.path,
