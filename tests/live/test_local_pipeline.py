@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gremlins.simulator import EditRule, Simulator
+from gremlins.simulator import EditRule, ExampleModel, Simulator
 from tests.acceptance.sandbox import Sandbox
 from tests.conftest import make_repo
 from tests.live.conftest import binary
@@ -60,3 +60,12 @@ def test_a_bug_is_fixed_by_a_real_agent_between_batched_plan_and_review(sandbox:
     assert GOOD in sandbox.repo.git("grep", "-h", "^COMMENTCHARS", "gremlins/fix")
     sandbox.ok("land", "fix")
     assert "semicolon" in sandbox.repo.git("log", "-1", "--format=%s")
+
+
+def test_a_simulator_by_hand_answers_the_real_agent_with_a_change(sandbox: Sandbox) -> None:
+    with Simulator(model=ExampleModel()) as by_hand:
+        sandbox.env |= {**by_hand.env, "GREMLINS_VERIFY": "true"}
+        sandbox.ok("launch", "local", "Anything at all.", "--id", "any", "--wait")
+        sandbox.ok("revise", "any", "And a second file.")
+        sandbox.until("any", "finished", "bailed", "dead")
+    assert sandbox.ok("diff", "any", "--name-only").split() == ["SIMULATED-2.md", "SIMULATED.md"]
