@@ -136,6 +136,11 @@ class _Landing:
     mode: Mode
 
     @property
+    def name(self) -> str:
+        """The gremlin's id."""
+        return self.branch.rpartition("/")[2]
+
+    @property
     def tip(self) -> Sha:
         return self.git.commit(f"refs/heads/{self.branch}")
 
@@ -206,7 +211,8 @@ class _Landing:
             try:
                 tree = merge_aside(self.git, old, tip, self.base)
             except Conflict as conflict:
-                refusal = conflict
+                steps = f"`git merge {self.branch}` on {self.target}, resolve it and commit"
+                refusal = Conflict(conflict.message, hint=f"{steps}; `gremlins land {self.name}` then records it")
             else:
                 if tree != self.git.tree(old):
                     return self._landed(self.git.commit_tree(tree, [old], self._full_message()), old)
@@ -217,5 +223,4 @@ class _Landing:
 
     def _full_message(self) -> str:
         lines = [line for line in self.message.strip().splitlines() if not line.startswith("Gremlins-")]
-        gremlin = self.branch.rpartition("/")[2]
-        return "\n".join([*lines, "", f"{ID_TRAILER}: {gremlin}", f"{LANDING_TRAILER}: {self.token}"])
+        return "\n".join([*lines, "", f"{ID_TRAILER}: {self.name}", f"{LANDING_TRAILER}: {self.token}"])

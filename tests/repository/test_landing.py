@@ -3,7 +3,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
+import shlex
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -201,6 +204,16 @@ def test_a_dirty_tree_is_refused(repo: Repo, base: str) -> None:
 def test_a_conflict_is_refused_and_its_files_named(repo: Repo, base: str) -> None:
     repo.commit({"calc.py": "theirs\n"})
     refused(repo, base, r"conflicts with what is there by now: calc\.py")
+
+
+def test_the_steps_that_a_conflict_names_land_it(repo: Repo, base: str) -> None:
+    repo.commit({"calc.py": "theirs\n"})
+    hint = refused(repo, base, "conflicts").hint or ""
+    command, then = re.findall(r"`([^`]*)`", hint)
+    assert then.startswith("gremlins land ")
+    subprocess.run(shlex.split(command), cwd=repo.path, check=False, capture_output=True)
+    repo.commit({"calc.py": "both\n"})
+    assert do_land(repo, base).by_hand
 
 
 def test_a_merge_in_progress_is_refused(repo: Repo, base: str) -> None:
