@@ -31,6 +31,8 @@ SECRET_PLACES = (
     *(".config/google-chrome", ".config/chromium", ".terraform.d", ".vault-token", ".m2/settings.xml"),
 )
 """Below home. Hidden where they exist."""
+SERVICES = ("bus", "systemd", "gnupg", "keyring", "gcr", "ssh-agent.socket", "openssh_agent", "wayland-0")
+"""Sockets below `/run/user/ID`: programs of the session that would run a command outside, or lend a key."""
 TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")
 _INSIDE = '{ ulimit -u "$1" || ulimit -p "$1"; } 2> /dev/null; ulimit -d "$2"; exec /bin/sh -c "$3"'
 """The most processes are `-u` in bash and `-p` in dash."""
@@ -117,7 +119,9 @@ def _walls(settings: SandboxSettings, home: Path, worktree: Path, state: Path, e
     for cache in settings.caches:
         writable = str((home / os.path.expanduser(cache)).resolve())
         yield from ("--bind-try", writable, writable)
-    for hidden in ((home / secret).resolve() for secret in SECRET_PLACES):
+    runtime = Path(env.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
+    services = [*(runtime / name for name in SERVICES), Path(env.get("SSH_AUTH_SOCK") or runtime / "ssh-agent")]
+    for hidden in (place.resolve() for place in (*(home / secret for secret in SECRET_PLACES), *services)):
         if hidden.is_dir():
             yield from ("--tmpfs", str(hidden))
         elif hidden.exists():

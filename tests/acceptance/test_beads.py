@@ -195,7 +195,7 @@ def test_import_and_export_from_outside(sandbox: Sandbox) -> None:
     stamp = "2026-11-20T10:00:00Z"
     rows = [
         {"id": "bd-1", "title": "One", "status": "hooked", "created_at": stamp, "updated_at": stamp, "wisp": {"x": 1}},
-        {"id": "bd-2", "title": "Two", "status": "open", "created_at": stamp, "updated_at": stamp},
+        {"id": "bd-2", "title": "Two \u200f\u05d0", "status": "open", "created_at": stamp, "updated_at": stamp},
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert json.loads(sandbox.ok("bead", "import", "issues.jsonl", "--json"))["created"] == 2
@@ -203,6 +203,7 @@ def test_import_and_export_from_outside(sandbox: Sandbox) -> None:
     assert [row["id"] for row in out] == ["bd-1", "bd-2"]
     assert out[0]["wisp"] == {"x": 1}
     assert out[0]["status"] == "hooked"
+    assert out[1]["title"] == "Two \u200f\u05d0", "a mark of direction is text too"
     assert show(sandbox, "bd-1")["gremlins"]["hold"]["status"] == "hooked"
     file.write_text(json.dumps(rows[1] | {"title": "Changed", "updated_at": "2030-01-01T00:00:00Z"}) + "\n{oops\n")
     ran = sandbox.run("bead", "import", "issues.jsonl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -54,7 +55,11 @@ def shell(person: Path, repo: Repo, said: list[str]) -> Shell:
     def run(command: str, **settings: object) -> subprocess.CompletedProcess[str]:
         env = {"HOME": str(person), "PATH": f"{Path(sys.executable).parent}:{PATH}"}
         chosen = SandboxSettings(**settings)  # type: ignore[arg-type]
-        env["GREMLINS_HOME"] = str(state)
+        env |= {
+            "GREMLINS_HOME": str(state),
+            "XDG_RUNTIME_DIR": f"{person}/run",
+            "SSH_AUTH_SOCK": f"{person}/run/agent.1",
+        }
         with enclosed(command, chosen, worktree, env, said.append) as argv:
             return subprocess.run(
                 argv, cwd=worktree, env=env, capture_output=True, text=True, timeout=DEADLINE, check=False
@@ -104,6 +109,23 @@ def test_no_secret_can_be_read(shell: Shell, person: Path) -> None:
     found = shell("grep -rs canary ~ ; cat ~/.ssh/id ~/.netrc ~/.npmrc; ls -A ~/.local/state/gremlins")
     assert "canary" not in found.stdout
     assert found.stdout.split() == ["worktrees"]
+
+
+@works
+def test_programs_of_the_session_cannot_be_asked_to_run_something(
+    shell: Shell, person: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (person / "run" / "systemd").mkdir(parents=True)
+    monkeypatch.chdir(person / "run")  # a socket's path may have 107 bytes
+    names = ("bus", "systemd/private", "agent.1", "other")
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listening.bind(name)
+            listening.listen()
+        ask = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1]); print(sys.argv[1])"
+        done = shell(f"cd ~/run; for name in {' '.join(names)}; do '{sys.executable}' -c '{ask}' $name; done")
+    assert done.stdout.split() == ["other"]
 
 
 @works

@@ -14,6 +14,7 @@ from gremlins.errors import GremlinsError
 from gremlins.files import read_given
 from gremlins.fleet.beads.interchange import Imported, exported, import_text
 from gremlins.fleet.beads.store.interface import Query
+from gremlins.text import escaped
 
 LARGEST_IMPORT = 2**28
 """Bytes."""
@@ -27,7 +28,7 @@ def export(
     beads = sorted(here.store.beads(here.project, Query()), key=lambda bead: bead.id)
     if output is None or output == "-":
         for line in exported(beads):
-            say(line)
+            say(escaped(line))
         return 0
     from gremlins.files import write_atomic  # only where a file is asked for
 
