@@ -209,7 +209,7 @@ def test_import_and_export_from_outside(sandbox: Sandbox) -> None:
     ran = sandbox.run("bead", "import", "issues.jsonl")
     assert ran.code == 1
     assert "issues.jsonl:2" in ran.err
-    assert show(sandbox, "bd-2")["title"] == "Two"
+    assert show(sandbox, "bd-2")["title"] == "Two \u200f\u05d0"
 
 
 def test_each_repository_has_its_own_beads(sandbox: Sandbox) -> None:
