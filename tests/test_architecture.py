@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -88,9 +89,14 @@ INSIDE: dict[str, list[set[str]]] = {
 """Rooms, and the order of what is in each, lowest first. A group's modules may import each other."""
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports_of(path: Path) -> Iterator[str]:
     """Every module of ours that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -103,8 +109,9 @@ def part(module: str) -> str:
     return names[1] if len(names) > 1 else "__init__"
 
 
-def ours(path: Path) -> set[str]:
-    return {name for name in imports_of(path) if name in MODULES and name != "gremlins"}
+@cache
+def ours(path: Path) -> frozenset[str]:
+    return frozenset(name for name in imports_of(path) if name in MODULES and name != "gremlins")
 
 
 def test_every_module_has_a_layer() -> None:
@@ -150,7 +157,7 @@ def test_there_is_no_import_cycle() -> None:
 def test_time_and_sleep_come_from_the_clock() -> None:
     banned = {("time", "sleep"), ("time", "time"), ("datetime", "now"), ("datetime", "utcnow")}
     for module in MODULES.keys() - TIMELESS:
-        for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        for node in ast.walk(tree_of(MODULES[module])):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 owner = node.func.value
                 assert not (isinstance(owner, ast.Name) and (owner.id, node.func.attr) in banned), (module, node.lineno)
@@ -163,7 +170,7 @@ TIMELESS = {
 
 
 def test_every_module_says_what_it_owns() -> None:
-    trees = {module: ast.parse(path.read_text()) for module, path in MODULES.items()}
+    trees = {module: tree_of(path) for module, path in MODULES.items()}
     assert not [module for module, tree in trees.items() if tree.body and not ast.get_docstring(tree)]
 
 
@@ -171,7 +178,7 @@ def test_no_function_is_long() -> None:
     lengths = sorted(
         (node.end_lineno - node.lineno + 1, f"{module}:{node.name}")
         for module, path in MODULES.items()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno
     )
     assert lengths[-1][0] <= 70, lengths[-3:]
@@ -213,9 +220,7 @@ def test_no_test_sleeps() -> None:
         for path in here.rglob("*.py")
         if path.name != "time_limit.py"
         and any(
-            ast.unparse(node.func) == "time.sleep"
-            for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.Call)
+            ast.unparse(node.func) == "time.sleep" for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)
         )
     ]
     assert not sleeping
@@ -224,7 +229,7 @@ def test_no_test_sleeps() -> None:
 def test_a_public_class_name_stands_for_one_thing() -> None:
     owners: dict[str, list[str]] = {}
     for module, path in MODULES.items():
-        for node in ast.parse(path.read_text()).body:
+        for node in tree_of(path).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 owners.setdefault(node.name, []).append(module)
     assert not {name: modules for name, modules in owners.items() if len(modules) > 1}
