@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import gzip
 import json
+import os
 import socket
 import tracemalloc
 import warnings
@@ -16,6 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gremlins.clients.account import Account, find_account
 from gremlins.clients.batch.api import AnthropicBatchApi, Batch
@@ -101,6 +104,49 @@ def test_an_error_has_its_status_however_its_body_comes(send: Ask, play: bytes |
         found = failure(send, play, 5)
     assert (found.phase, found.status) == ("answered", 503)
     assert len(found.message) < 700
+
+
+LINES = st.sampled_from(
+    [
+        *("content-type: application/json", "content-length: 7", "content-length: -1", "content-length: 9e9"),
+        *("transfer-encoding: chunked", "content-encoding: gzip", "content-encoding: \x00", "location: ///", "x"),
+        *("request-id: \x1b[2J", "retry-after: -1e999", "retry-after: nan", "date: never", "connection: upgrade"),
+    ]
+)
+STATUS = st.integers(0, 999).map(lambda code: f"HTTP/1.1 {code} \x1b[31m") | st.sampled_from(
+    ["HTTP/9.9 200", "", "200"]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["id", "type", "error", "message", "processing_status", "request_counts", "results_url"])
+            | st.text(max_size=5),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=9,
+)
+BODY = st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()) | st.just(gzip.compress(BATCH)[:30])
+
+
+@settings(max_examples=1000 if os.environ.get("GREMLINS_SOAK") else 25, suppress_health_check=list(HealthCheck))
+@given(post_it=st.booleans(), status=STATUS, lines=st.lists(LINES, max_size=3), body=BODY)
+def test_whatever_a_server_answers_it_ends_as_a_batch_or_a_failure_soak(
+    post_it: bool, status: str, lines: list[str], body: bytes
+) -> None:
+    head = "".join(f"{line}\r\n" for line in (status, *lines))
+    with OddServer(f"{head}\r\n".encode() + body).running() as server:
+        found: Batch | ApiFailure
+        try:
+            found = (post if post_it else get)(api_at(server.url))
+        except ApiFailure as failed:
+            found = failed
+        assert found.phase in ("ambiguous", "answered") if isinstance(found, ApiFailure) else found.id
+        assert KEY not in str(found)
+        assert len(server.requests) == 1
 
 
 @BOTH
