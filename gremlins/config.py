@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 from gremlins.errors import ConfigError, did_you_mean, nearest
 from gremlins.files import read_file
 from gremlins.paths import Home
+from gremlins.redaction import has_password
 from gremlins.toml_lines import key_lines
 
 YEAR = 366 * 86400
@@ -428,17 +429,6 @@ def _read_file(file: Path, place: Place) -> Iterator[tuple[str, Any, Source]]:
                 "take it out: PGPASSFILE or PGSERVICE can give it, or GREMLINS_CLUSTER__URL the whole address",
             )
         yield ".".join(key), _checked(".".join(key), value, source), source
-
-
-def has_password(address: str) -> bool:
-    """True if a database address, a URL or a list of `key=value`, names a password."""
-    return bool(re.search(r"://[^/\s:@]*:[^/\s@]+@|(^|[\s?&])password\s*=", address))
-
-
-def without_password(address: str) -> str:
-    """The same address to show."""
-    hidden = re.sub(r"(://[^/\s:@]*):[^/\s@]+@", r"\1:***@", address)
-    return re.sub(r"((?:^|[\s?&])password\s*=\s*)('[^']*'|[^\s&]*)", r"\1***", hidden)
 
 
 def _flat(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:

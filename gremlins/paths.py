@@ -131,12 +131,17 @@ class Home(NamedTuple):
                 raise NotReady(f"others can write to the state root {self.root}", hint=f"chmod go-w {self.root}")
 
     @property
+    def _fleet(self) -> Path:
+        """Copies of a cluster's gremlins lie apart from the gremlins of this host alone."""
+        return self.root / "cluster" if self.cluster else self.root
+
+    @property
     def gremlins(self) -> Path:
-        return self.root / "gremlins"
+        return self._fleet / "gremlins"
 
     @property
     def worktrees(self) -> Path:
-        return self.root / "worktrees"
+        return self._fleet / "worktrees"
 
     @property
     def config(self) -> Path:

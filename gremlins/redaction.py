@@ -63,3 +63,14 @@ class Redactor:
         for pattern, replacement in _LOOKS_SECRET:
             text = pattern.sub(replacement, text)
         return mask(text)
+
+
+def has_password(address: str) -> bool:
+    """True if a database address, a URL or a list of `key=value`, names a password."""
+    return bool(re.search(r"://[^/\s:@]*:[^/\s@]+@|(^|[\s?&])password\s*=", address))
+
+
+def without_password(address: str) -> str:
+    """The same address to show."""
+    hidden = re.sub(r"(://[^/\s:@]*):[^/\s@]+@", r"\1:***@", address)
+    return re.sub(r"((?:^|[\s?&])password\s*=\s*)('[^']*'|[^\s&]*)", r"\1***", hidden)

@@ -546,7 +546,7 @@ def price_call(model: str, usage: Mapping[str, Any], *, batch: bool, at: datetim
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m gremlins.runner ID`: the gremlin's process, with its lock inherited from launcher or waiter."""
     gremlin_id = (argv if argv is not None else sys.argv[1:])[0]
-    home = Home.from_env()
+    home = Home.from_env()._replace(cluster="")  # it is of this host alone, whatever is configured since
     paths = home.gremlin(gremlin_id)
     env = take_over(os.environ)
     interrupt = Interrupt()
@@ -572,7 +572,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _unable(terminated)
     except Exception:  # noqa: BLE001 # the last handler of this process: an exception here is a bug, and is recorded
         try:
-            return _crashed(home, gremlin_id, lock, clock, env)
+            return put_down_bug(home, gremlin_id, lock, clock, env)
         except (GremlinsError, OSError) as error:
             return _unable(error)
 
@@ -590,8 +590,8 @@ def _own_lock(path: Path) -> GremlinLock:
     return GremlinLock.acquire(path, "runner")
 
 
-def _crashed(home: Home, gremlin_id: str, lock: GremlinLock, clock: Clock, env: Mapping[str, str]) -> int:
-    """Write the traceback to a crash log, and its path into the record."""
+def put_down_bug(home: Home, gremlin_id: str, lock: GremlinLock, clock: Clock, env: Mapping[str, str]) -> int:
+    """Write the traceback of the present exception to a crash log, and its path into the record."""
     make_private_dir(home.crashes)
     log = home.crashes / f"{gremlin_id}-{clock.now():%Y%m%dT%H%M%S}.log"
     text = Redactor(env).message(traceback.format_exc().encode(errors="backslashreplace").decode())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gremlins.processes.locks import GremlinLock
 from gremlins.records.gremlin import FailedGremlin
-from gremlins.runner import INTERNAL_ERROR, _crashed
+from gremlins.runner import INTERNAL_ERROR, put_down_bug
 from tests.fleet.records import record, state_root
 
 
@@ -18,7 +18,7 @@ def test_a_crash_log_hides_every_secret_that_the_command_line_hides(tmp_path: Pa
         try:
             raise RuntimeError("cannot connect with hunter2-hunter2")
         except RuntimeError:
-            assert _crashed(root.home, "g", lock, root.clock, env) == INTERNAL_ERROR
+            assert put_down_bug(root.home, "g", lock, root.clock, env) == INTERNAL_ERROR
     (log,) = root.home.crashes.iterdir()
     assert "cannot connect with ***" in log.read_text()
     status = root.store.read("g").status

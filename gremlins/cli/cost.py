@@ -14,6 +14,7 @@ from gremlins.paths import Home
 from gremlins.records.spend import all_spending
 
 if TYPE_CHECKING:
+    from gremlins.errors import CorruptRecord
     from gremlins.records.spend import SpendLine
 
 
@@ -79,7 +80,7 @@ def cost(
     """Add up what it has cost. Removed gremlins count; calls of unknown price are shown, not taken for free."""
     if by not in KEYS:
         raise typer.BadParameter(f"is one of {', '.join(KEYS)}", param_hint="--by")
-    lines, problems = all_spending(Home.from_env())
+    lines, problems = _spending(Home.from_env())
     rows, total = add_up(lines, by)
     for problem in problems:
         note(f"warning: {problem.message}")
@@ -99,6 +100,14 @@ def cost(
         sends = f"{total.unknown_calls} send{'s' if total.unknown_calls > 1 else ''}"
         say(f"? {sends} may have been billed and cannot be looked up; the Anthropic Console lists them")
     return 0
+
+
+def _spending(home: Home) -> tuple[list[SpendLine], list[CorruptRecord]]:
+    if home.cluster:
+        from gremlins.cluster.books import spending
+
+        return spending(home), []
+    return all_spending(home)
 
 
 def add_up(lines: Iterable[SpendLine], by: str) -> tuple[list[Sum], Sum]:

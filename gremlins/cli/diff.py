@@ -25,8 +25,13 @@ def diff(
 
     if stat and name_only:
         raise typer.BadParameter("is the opposite of --stat", param_hint="--name-only")
-    home = Home.from_env()
-    record = RunStore(home, SystemClock()).read(resolve(home, gremlin_id))
+    home, clock = Home.from_env(), SystemClock()
+    name = resolve(home, gremlin_id)
+    if home.cluster:
+        from gremlins.cluster.hands import bring_here  # only where there is one
+
+        bring_here(home, name, clock, commits=True)
+    record = RunStore(home, clock).read(name)
     options = [flag for flag, wanted in (("--stat", stat), ("--name-only", name_only)) if wanted]
     code = show_diff(record, options, paths or [], dict(os.environ))
     for sentence in protected_changes(record):

@@ -21,6 +21,7 @@ LONGEST_LINE = 65536
 """Bytes. A longer line is shown in pieces."""
 FOLLOW_EVERY = 0.25
 """Seconds between looks at a log that is followed."""
+FOLLOW_IN_CLUSTER = 2.0
 
 
 def log(
@@ -30,6 +31,7 @@ def log(
     """Tell what happened, line by line."""
     home, clock = Home.from_env(), SystemClock()
     found = resolve(home, gremlin_id)
+    _bring(home, found, clock)
     reader = LogReader(home.gremlin(found).log)
     tell = _LogTeller()
     if follow:
@@ -39,6 +41,14 @@ def log(
         for line in reader.new_lines(whole=True):
             tell(line)
     return 0
+
+
+def _bring(home: Home, gremlin_id: str, clock: Clock) -> None:
+    """In a cluster the log here is a copy, brought up to date."""
+    if home.cluster:
+        from gremlins.cluster.hands import bring_here
+
+        bring_here(home, gremlin_id, clock)
 
 
 class LogReader:
@@ -67,11 +77,12 @@ def followed(home: Home, gremlin_id: str, reader: LogReader, clock: Clock) -> It
     """The lines as they come, until the gremlin's process ends. Raises NotFound when it is removed."""
     while True:
         alive = look(home, gremlin_id, clock).life.state in ALIVE
+        _bring(home, gremlin_id, clock)
         yield from reader.new_lines(whole=not alive)
         flush_to_reader()
         if not alive:
             return
-        clock.sleep(FOLLOW_EVERY)
+        clock.sleep(FOLLOW_IN_CLUSTER if home.cluster else FOLLOW_EVERY)
 
 
 class _LogTeller:

@@ -7,6 +7,7 @@ import os
 import typer
 
 from gremlins.cli.out import note
+from gremlins.clock import SystemClock
 from gremlins.errors import NotReady
 from gremlins.paths import Home
 
@@ -19,6 +20,7 @@ def worker(slots: int = typer.Option(4, "--slots", min=1, metavar="N", help="Ste
     home, env = Home.from_env(), dict(os.environ)
     if not home.cluster:
         raise NotReady("no cluster is configured", hint="GREMLINS_CLUSTER__URL=postgresql://… names its database")
-    made = Worker(home, env, load_settings(None, home, env).settings, slots)
-    note(f"worker {made.host}: {slots} slots, can do {', '.join(made.able) or 'no calls'}")
-    return work(made)
+    settings = load_settings(None, home, env).settings
+    first = Worker(home, env, settings, slots)  # refuses a database that is not ready, rather than wait for it
+    note(f"worker {first.host}: {slots} slots, can do {', '.join(first.able) or 'no calls'}")
+    return work(lambda: Worker(home, env, settings, slots), SystemClock(), note)

@@ -9,12 +9,15 @@ from datetime import datetime, timedelta
 
 from gremlins.cluster.database import ClusterDb
 from gremlins.cluster.host_copy import spend_lines
+from gremlins.cluster.overview import open_fleet
 from gremlins.config import SpendSettings
 from gremlins.errors import Conflict
 from gremlins.outcome import Failed
+from gremlins.paths import Home
 from gremlins.records.caps import Granted, Occupied, decide
 from gremlins.records.claims import SLACK
 from gremlins.records.gremlin import Gremlin
+from gremlins.records.spend import SpendLine
 from gremlins.records.totals import Day, Total, day_name
 
 PATIENCE = 600.0
@@ -109,3 +112,10 @@ class ClusterSums:
             for total in self._totals
             if (uid is None or total.uid == uid) and (bead_id is None or total.bead_id == bead_id)
         )
+
+
+def spending(home: Home) -> list[SpendLine]:
+    """Every line of every gremlin that the cluster has or had."""
+    with contextlib.closing(open_fleet(home)) as db:
+        rows = db.rows("SELECT lines FROM spending ORDER BY at")
+    return [line for (lines,) in rows for line in spend_lines(lines)]

@@ -6,13 +6,13 @@ import contextlib
 import importlib.util
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, TypeVar
 
 from gremlins.clock import Clock, SystemClock
 from gremlins.cluster.schema import MIGRATIONS, VERSION
-from gremlins.config import without_password
 from gremlins.errors import Conflict, GremlinsError, NotReady
+from gremlins.redaction import without_password
 
 SCHEMA = "gremlins"
 CONNECT_SECONDS = 10
@@ -190,8 +190,12 @@ def migrate(db: ClusterDb, *, init: bool) -> bool:
     return (ours, last) != (VERSION, engine[-1])
 
 
-def _engine_sql() -> Any:
-    return files("procrastinate") / "sql"
+def _engine_sql() -> Path:
+    """The engine's own tables and migrations, found without its import, which takes a third of a second."""
+    found = importlib.util.find_spec("procrastinate")
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent / "sql"
 
 
 def _engine_migrations() -> list[str]:

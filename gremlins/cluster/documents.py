@@ -11,7 +11,7 @@ from gremlins.errors import Conflict
 from gremlins.files import append_text, make_private_dir, read_file, remove_file, write_atomic
 from gremlins.records.calls import RAW_LIMIT
 
-NOT_DOCUMENTS = frozenset({"lock", "work.lock", "activity", "output", "wait.json", "cluster.json", "relocation.json"})
+NOT_DOCUMENTS = frozenset({"lock", "work.lock", "activity", "output", "wait.json", "relocation.json"})
 """Files of a host, in a gremlin's folder."""
 
 

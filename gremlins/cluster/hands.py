@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import socket
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
-from gremlins.clock import Clock, SystemClock
+from gremlins.clock import Clock
 from gremlins.cluster import rows
 from gremlins.cluster.database import PATIENCE, ClusterDb, check_version
 from gremlins.cluster.documents import PostgresDocuments
-from gremlins.cluster.host_copy import MARK, HostCopy, bring, decode_state, is_copy, kept, lay_out
+from gremlins.cluster.host_copy import HostCopy, bring, decode_state, kept, lay_out
 from gremlins.config import load_settings
 from gremlins.errors import Conflict, GremlinsError, NotFound
-from gremlins.files import make_private_dir, write_atomic
+from gremlins.files import keeper_of, make_private_dir
 from gremlins.paths import STATE, STOP, Home
 from gremlins.processes.locks import GremlinLock
 from gremlins.records.format import encoded
@@ -27,6 +30,8 @@ from gremlins.repository.git import Git, find_root
 from gremlins.repository.project import find_project
 from gremlins.repository.remote_work import GremlinRefs, address_of, forget_work, mirror, project_of, stored_address
 
+HAND_OVER = 15.0
+"""Seconds for a worker to give back a gremlin."""
 PLACES = "hands"
 """No worktree is made for a command. A folder of this name never holds one."""
 
@@ -39,47 +44,32 @@ def open_patiently(home: Home) -> ClusterDb:
     return db
 
 
-@contextlib.contextmanager
-def at_hand(home: Home, gremlin_id: str, *, cwd: Path | None = None, clock: Clock | None = None) -> Iterator[None]:
-    """Have the gremlin here for the block, alone. Without a cluster it always is.
+def host_name(home: Home) -> str:
+    """The name of a host with its state root: two on one machine are two hosts."""
+    return f"{socket.gethostname()}-{sha256(str(home.root).encode()).hexdigest()[:8]}"
 
-    In the person's own clone of its project, its branch is brought there. Raises Conflict while a worker has it.
+
+class RefPlace(NamedTuple):
+    """Where a gremlin's branch is brought to: the person's own clone, or the mirror of this host.
+
+    `name` tells one place from another: what was done to the refs in one is not in the others.
     """
-    if not home.cluster:
-        yield
-        return
-    db = open_patiently(home)
-    taken = rows.take_over(db, gremlin_id, stale=_stale(home))
-    copy = HostCopy(db, taken, Owner(gremlin_id, ""))
-    try:
-        record = _laid_out(db, home, gremlin_id, taken.remote, cwd or Path.cwd(), clock or SystemClock())
-        copy.owner = Owner.of(record)
-        say = Journal(home.gremlin(gremlin_id).log, clock or SystemClock())
-        with kept(copy, home):
-            bring(copy, record, home.root / PLACES / gremlin_id, elsewhere=True, say=say)
-            yield
-        if copy.goes_on:
-            copy.sync(home.gremlin(gremlin_id).root)
-    finally:
-        if copy.goes_on:
-            rows.wake(db, gremlin_id, fence=taken.fence)
-        else:
-            rows.give_back(db, taken)
-        db.close()
+
+    project: Path
+    checkout: Path | None
+    worktree: Path
+    name: str
 
 
-def _stale(home: Home) -> float:
-    return load_settings(None, home, os.environ).settings.cluster.stale
-
-
-def _laid_out(db: ClusterDb, home: Home, gremlin_id: str, remote: str, cwd: Path, clock: Clock) -> Gremlin:
-    clone, content = persons_clone(cwd, remote), PostgresDocuments(db, gremlin_id, 0).read(STATE)
-    base = decode_state(content, gremlin_id).base
-    project = find_project(clone) if clone is not None else mirror(home, remote, sha256_objects=len(base) == 64)
-    paths = home.gremlin(gremlin_id)
-    make_private_dir(paths.root)
-    with GremlinLock.acquire(paths.lock, "keeper", clock=clock):
-        return lay_out(db, home, gremlin_id, project=project, checkout=clone)
+def find_place(home: Home, gremlin_id: str, remote: str, base: str, cwd: Path) -> RefPlace:
+    """The clone around `cwd`, if it is one of the gremlin's project, else the mirror."""
+    clone, host = persons_clone(cwd, remote), host_name(home)
+    if clone is None:
+        project = mirror(home, remote, sha256_objects=len(base) == 64)
+        return RefPlace(project, None, home.worktree(gremlin_id), host)
+    project = find_project(clone)
+    own = sha256(str(project).encode()).hexdigest()[:8]
+    return RefPlace(project, clone, home.root / PLACES / gremlin_id, f"{host}-{own}")
 
 
 def persons_clone(cwd: Path, remote: str) -> Path | None:
@@ -91,16 +81,83 @@ def persons_clone(cwd: Path, remote: str) -> Path | None:
         return None
 
 
-def bring_here(home: Home, gremlin_id: str, *, cwd: Path | None = None, clock: Clock | None = None) -> None:
-    """Bring the folder of a gremlin up to date, to read it. Where a process here works on it, it is."""
-    if not home.cluster:
+@contextlib.contextmanager
+def at_hand(home: Home, gremlin_id: str, clock: Clock, *, in_clone: bool = False) -> Iterator[None]:
+    """Have the gremlin here for the block, alone, its branch in the clone that the person is in, or in the mirror of
+    this host. Without a cluster it always is.
+
+    in_clone: only in a clone. Raises Conflict while a worker has it.
+    """
+    if not home.cluster or keeper_of(home.gremlin(gremlin_id).root) is not None:
+        yield
         return
-    db = open_patiently(home)
+    with contextlib.closing(open_patiently(home)) as db:
+        place = _place(db, home, gremlin_id)
+        if in_clone and place.checkout is None:
+            remote = db.value("SELECT remote FROM gremlin WHERE id = %(id)s", {"id": gremlin_id})
+            raise Conflict(
+                f"this is no clone of {remote}, the project of {gremlin_id}", hint="go to yours, and try again there"
+            )
+        stale = load_settings(None, home, os.environ).settings.cluster.stale
+        taken = _take_over(db, gremlin_id, place.name, stale, clock)
+        copy = HostCopy(db, taken, Owner(gremlin_id, ""))
+        record = _laid_out(db, home, gremlin_id, place, clock)
+        copy.owner = Owner.of(record)
+        say = Journal(home.gremlin(gremlin_id).log, clock)
+        try:
+            with kept(copy, home):
+                bring(copy, record, place.worktree, elsewhere=taken.host != place.name, say=say)
+                yield
+                if copy.goes_on:
+                    copy.sync(home.gremlin(gremlin_id).root)
+        finally:
+            if copy.goes_on:
+                rows.wake(db, gremlin_id, fence=taken.fence)
+
+
+def _take_over(db: ClusterDb, gremlin_id: str, host: str, stale: float, clock: Clock) -> rows.Taken:
+    """Take it, once its worker has given it back: that comes a moment after the record says that it is over."""
+    deadline = clock.monotonic() + HAND_OVER
+    while True:
+        try:
+            return rows.take_over(db, gremlin_id, host=host, stale=stale)
+        except Conflict:
+            if clock.monotonic() > deadline:
+                raise
+            clock.sleep(0.1)
+
+
+def _place(db: ClusterDb, home: Home, gremlin_id: str) -> RefPlace:
     remote = db.value("SELECT remote FROM gremlin WHERE id = %(id)s", {"id": gremlin_id})
     if remote is None:
         raise NotFound(f"no gremlin `{gremlin_id}`")
-    with contextlib.suppress(Conflict), contextlib.closing(db):
-        _laid_out(db, home, gremlin_id, remote, cwd or Path.cwd(), clock or SystemClock())
+    base = decode_state(PostgresDocuments(db, gremlin_id, 0).read(STATE), gremlin_id).base
+    return find_place(home, gremlin_id, remote, base, Path.cwd())
+
+
+def _laid_out(db: ClusterDb, home: Home, gremlin_id: str, place: RefPlace, clock: Clock) -> Gremlin:
+    paths = home.gremlin(gremlin_id)
+    make_private_dir(paths.root)
+    with GremlinLock.acquire(paths.lock, "keeper", clock=clock):
+        return lay_out(db, home, gremlin_id, project=place.project, checkout=place.checkout)
+
+
+def bring_here(home: Home, gremlin_id: str, clock: Clock, *, commits: bool = False) -> None:
+    """Bring the folder of a gremlin up to date, to read it; with `commits` its branch too. Where a process here works
+    on it, both are."""
+    if not home.cluster or keeper_of(home.gremlin(gremlin_id).root) is not None:
+        return
+    with contextlib.closing(open_patiently(home)) as db:
+        place = _place(db, home, gremlin_id)
+        try:
+            record = _laid_out(db, home, gremlin_id, place, clock)
+        except Conflict:
+            return
+        if commits:
+            host = db.value("SELECT host FROM gremlin WHERE id = %(id)s", {"id": gremlin_id})
+            taken = rows.Taken(gremlin_id, 0, "", "", host)
+            copy = HostCopy(db, taken, Owner.of(record))
+            bring(copy, record, place.worktree, elsewhere=host != place.name, say=lambda _line: None)
 
 
 @contextlib.contextmanager
@@ -115,7 +172,6 @@ def launching(home: Home, gremlin_id: str, repo: Path, base: str, needs: str) ->
     copy = HostCopy(db, taken, Owner(gremlin_id, uid))
     copy.pushes(GremlinRefs(gremlin_id, uid, base), git, None)
     try:
-        write_atomic(home.gremlin(gremlin_id).root / MARK, b"{}\n")
         with kept(copy, home):
             yield uid
         rows.wake(db, gremlin_id, fence=taken.fence)
@@ -151,8 +207,3 @@ def removed(home: Home, record: Gremlin) -> None:
         if remote is not None:
             place = mirror(home, remote, sha256_objects=len(record.base) == 64)
             forget_work(Git(place), GremlinRefs(record.id, record.uid, record.base))
-
-
-def is_elsewhere(home: Home, gremlin_id: str) -> bool:
-    """True if the folder here is a copy of a gremlin of a cluster."""
-    return is_copy(home.gremlin(gremlin_id).root)

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from gremlins.cluster.database import ClusterDb
 from gremlins.cluster.documents import NOT_DOCUMENTS, FencedOut, FolderDocuments, PostgresDocuments
 from gremlins.cluster.rows import Taken
-from gremlins.errors import Conflict, CorruptRecord, GremlinsError, NotFound
-from gremlins.files import kept_by, make_private_dir, write_atomic
+from gremlins.errors import CorruptRecord, GremlinsError, NotFound
+from gremlins.files import kept_by, make_private_dir
 from gremlins.paths import LOG, STATE, GremlinPaths, Home
 from gremlins.records.calls import BatchCall, CallRecord
 from gremlins.records.format import encoded
@@ -24,8 +24,6 @@ from gremlins.repository.git import Git
 from gremlins.repository.remote_work import GremlinRefs, RemoteTrouble, RemoteWork, bring_work, push_work
 from gremlins.repository.worktree import Worktree
 
-MARK = "cluster.json"
-"""In the folder of a copy. A folder without it is a gremlin of this host alone."""
 WORK = "work.json"
 """What of its commits is on the remote. A document without a file."""
 
@@ -161,23 +159,12 @@ def spend_lines(content: bytes) -> list[SpendLine]:
     return msgspec.json.decode(content, type=list[SpendLine])
 
 
-def is_copy(folder: Path) -> bool:
-    """True if a gremlin's folder is a copy of what a cluster has."""
-    return (folder / MARK).exists()
-
-
 def lay_out(db: ClusterDb, home: Home, gremlin_id: str, *, project: Path, checkout: Path | None) -> Gremlin:
     """Make the folder a copy of the documents, the record with the paths of this host. The caller holds its lock.
 
-    Returns the record. Raises Conflict for a folder of a gremlin that is not the cluster's.
+    Returns the record. Raises NotFound.
     """
     paths = home.gremlin(gremlin_id)
-    if paths.state.exists() and not is_copy(paths.root):
-        raise Conflict(
-            f"there is a gremlin `{gremlin_id}` of this host alone in {paths.root}",
-            hint="`gremlins cluster adopt` takes it over under its id, or move its folder away",
-        )
-    write_atomic(paths.root / MARK, b"{}\n")
     for folder in (paths.calls, paths.artifacts):
         make_private_dir(folder)
     documents = PostgresDocuments(db, gremlin_id, 0).all()

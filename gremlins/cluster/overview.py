@@ -17,7 +17,6 @@ from gremlins.cluster.database import ClusterDb, check_version
 from gremlins.cluster.documents import PostgresDocuments
 from gremlins.cluster.host_copy import decode_state
 from gremlins.cluster.schema import VERSION
-from gremlins.config import without_password
 from gremlins.errors import CorruptRecord, GremlinsError, NotFound
 from gremlins.paths import Home
 from gremlins.processes.locks import Holder
@@ -25,6 +24,7 @@ from gremlins.records.calls import CallRecord, outstanding, summarize
 from gremlins.records.gremlin import Gremlin, Parked, ParkedCall, Running
 from gremlins.records.liveness import Observed
 from gremlins.records.wait import WaitPlan, WatchedBatch
+from gremlins.redaction import without_password
 from gremlins.repository.git import Git
 from gremlins.repository.remote_work import address_of, project_of
 

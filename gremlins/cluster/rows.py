@@ -74,15 +74,17 @@ def take_step(db: ClusterDb, gremlin_id: str, *, worker: int, host: str, stale: 
     return Taken(gremlin_id, fence, remote, needs, before, crashes)
 
 
-def take_over(db: ClusterDb, gremlin_id: str, *, stale: float) -> Taken:
+def take_over(db: ClusterDb, gremlin_id: str, *, host: str, stale: float) -> Taken:
     """Take a gremlin that no worker has, for a command. Raises Conflict, NotFound."""
+    before = db.value("SELECT host FROM gremlin WHERE id = %(id)s", {"id": gremlin_id})
     rows = db.rows(
-        "UPDATE gremlin SET fence = fence + 1, held_by = NULL "
-        f"WHERE id = %(id)s AND (held_by IS NULL OR NOT {_ALIVE}) RETURNING fence, remote, needs, host",
-        {"id": gremlin_id, "stale": stale},
+        "UPDATE gremlin SET fence = fence + 1, held_by = NULL, host = %(host)s "
+        f"WHERE id = %(id)s AND (held_by IS NULL OR NOT {_ALIVE}) RETURNING fence, remote, needs",
+        {"id": gremlin_id, "host": host, "stale": stale},
     )
     if rows:
-        return Taken(gremlin_id, *rows[0])
+        fence, remote, needs = rows[0]
+        return Taken(gremlin_id, fence, remote, needs, before)
     if db.value("SELECT 1 FROM gremlin WHERE id = %(id)s", {"id": gremlin_id}) is None:
         raise NotFound(f"no gremlin `{gremlin_id}`")
     raise Conflict(f"{gremlin_id} is being worked on by another process")

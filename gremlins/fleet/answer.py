@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from gremlins.clock import Clock
+from gremlins.cluster.hands import at_hand
 from gremlins.errors import Conflict
 from gremlins.fleet.advice import what_next
 from gremlins.fleet.going_on import go_on
@@ -37,6 +38,11 @@ def question_of(row: Row) -> str:
 def answer(home: Home, gremlin_id: str, text: str, *, clock: Clock, env: Mapping[str, str]) -> str:
     """Keep question and answer, and go on with the stage that asked. Returns its path. Raises Conflict."""
     question_of(look(home, gremlin_id, clock))
+    with at_hand(home, gremlin_id, clock):
+        return _answered(home, gremlin_id, text, clock, env)
+
+
+def _answered(home: Home, gremlin_id: str, text: str, clock: Clock, env: Mapping[str, str]) -> str:
     paths = home.gremlin(gremlin_id)
     frozen = read_frozen(paths.frozen)
 

@@ -26,15 +26,7 @@ from gremlins.clients.registry import client_class, known_providers
 from gremlins.clients.route import warnings_of
 from gremlins.clients.transport import ApiFailure
 from gremlins.clock import SystemClock
-from gremlins.config import (
-    ClientSpec,
-    LoadedSettings,
-    Settings,
-    known_settings,
-    load_settings,
-    value_of,
-    without_password,
-)
+from gremlins.config import ClientSpec, LoadedSettings, Settings, known_settings, load_settings, value_of
 from gremlins.errors import CorruptRecord, GremlinsError, NotReady
 from gremlins.files import read_file
 from gremlins.fleet.observe import ids, observe
@@ -47,6 +39,7 @@ from gremlins.processes.sandbox import why_not
 from gremlins.records.calls import Ledger, summarize
 from gremlins.records.gremlin import overdue, read_record
 from gremlins.records.spend import unreadable_lines
+from gremlins.redaction import without_password
 from gremlins.repository.git import Git, find_root
 from gremlins.repository.project import find_project
 from gremlins.repository.trust import Untrusted, check_trust

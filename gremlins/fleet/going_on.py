@@ -8,6 +8,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from gremlins.clock import Clock
+from gremlins.cluster.hands import at_hand
 from gremlins.paths import Home
 from gremlins.pipeline.freezing import read_frozen
 from gremlins.processes.ending import end_worktree_processes
@@ -36,6 +37,13 @@ def go_on(
 
     A process that dies in between leaves a gremlin that `rescue` takes up, the decision on record.
     """
+    with at_hand(home, gremlin_id, clock):
+        return _go_on(home, gremlin_id, decide, line, clock, env)
+
+
+def _go_on(
+    home: Home, gremlin_id: str, decide: Callable[[Gremlin], Gremlin], line: str, clock: Clock, env: Mapping[str, str]
+) -> Gremlin:
     store, paths = RunStore(home, clock), home.gremlin(gremlin_id)
     lock = GremlinLock.acquire(paths.lock, "keeper", clock=clock)
     try:

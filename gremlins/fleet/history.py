@@ -127,6 +127,10 @@ class History:
 
 def history(home: Home, gremlin_id: str, clock: Clock) -> History:
     """Everything about a gremlin, by its full id. Raises NotFound, CorruptRecord (of its own record)."""
+    if home.cluster:
+        from gremlins.cluster.hands import bring_here  # only where there is one
+
+        bring_here(home, gremlin_id, clock)
     paths = home.gremlin(gremlin_id)
     row = look(home, gremlin_id, clock)
     calls, unreadable = Ledger(paths).readable()

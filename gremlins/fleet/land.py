@@ -12,6 +12,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from gremlins.clock import Clock
+from gremlins.cluster.hands import at_hand, bring_here
 from gremlins.errors import Conflict, GremlinsError
 from gremlins.files import read_file
 from gremlins.fleet.start_point import refuse_before
@@ -68,7 +69,10 @@ def land(
     """
     _refuse_unless_finished(home, gremlin_id, clock)
     store, paths = RunStore(home, clock), home.gremlin(gremlin_id)
-    with GremlinLock.acquire(paths.lock, "keeper", clock=clock) as lock:
+    with (
+        at_hand(home, gremlin_id, clock, in_clone=True),
+        GremlinLock.acquire(paths.lock, "keeper", clock=clock) as lock,
+    ):
         record = _finished(store, gremlin_id)
         refuse_before(home, record)
         done = land_branch(
@@ -93,6 +97,7 @@ def try_to_land(
 ) -> Landing:
     """The landing that `land` would make, with nothing changed. Raises what `land` raises."""
     _refuse_unless_finished(home, gremlin_id, clock)
+    bring_here(home, gremlin_id, clock, commits=True)
     record = _finished(RunStore(home, clock), gremlin_id)
     place = landing_place(record, into)
     return _landing(record, try_landing(place, record.branch, record.base, token=_token(record), mode=mode, into=into))

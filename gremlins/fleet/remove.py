@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from gremlins.clock import Clock
+from gremlins.cluster.hands import at_hand, removed
+from gremlins.cluster.overview import remote_name
 from gremlins.errors import Conflict, GremlinsError
 from gremlins.fleet.status import look
 from gremlins.fleet.stop import await_stop, request_stop
@@ -62,13 +64,15 @@ def remove_gremlin(
                 hint=f"`gremlins stop {gremlin_id}` first, or `gremlins rm --force {gremlin_id}`",
             )
         _stop_first(home, gremlin_id, clock, env, stop_wait)
-    store = RunStore(home, clock)
-    with GremlinLock.acquire(home.gremlin(gremlin_id).lock, "keeper", clock=clock):
+    store, paths = RunStore(home, clock), home.gremlin(gremlin_id)
+    with at_hand(home, gremlin_id, clock), GremlinLock.acquire(paths.lock, "keeper", clock=clock):
         record = store.read(gremlin_id)
         if not force:
             refuse_to_lose(record)
-        end_worktree_processes(home.gremlin(gremlin_id), clock)
-        return _remove(home, record, settle_bead, force=force)
+        end_worktree_processes(paths, clock)
+        kept = _remove(home, record, settle_bead, force=force)
+    removed(home, record)
+    return kept
 
 
 def _stop_first(home: Home, gremlin_id: str, clock: Clock, env: Mapping[str, str], wait: float) -> None:
@@ -187,27 +191,36 @@ def clean(
     """
     from gremlins.fleet.observe import ids
 
-    store, removed, problems = RunStore(home, clock), dict[str, tuple[str, ...]](), []
+    store, gone, problems = RunStore(home, clock), dict[str, tuple[str, ...]](), []
     _sweep_graves(home)
     for gremlin_id in sorted(ids(home)):
         try:
             row = look(home, gremlin_id, clock)
             ended = row.record.ended_at or row.record.updated_at
             old = (clock.now() - ended).total_seconds() >= older_than
-            if project is not None and Path(row.record.project) != project:
+            if project is not None and not _is_of(home, row.record, project):
                 continue
             if not old or _asks(row.record) or not row.record.over() or row.seen.holder is not None:
                 continue
-            with GremlinLock.acquire(home.gremlin(gremlin_id).lock, "keeper", clock=clock):
+            paths = home.gremlin(gremlin_id)
+            with at_hand(home, gremlin_id, clock), GremlinLock.acquire(paths.lock, "keeper", clock=clock):
                 record = store.read(gremlin_id)
                 refuse_to_lose(record)
-                removed[gremlin_id] = _remove(home, record, settle_bead)
+                gone[gremlin_id] = _remove(home, record, settle_bead)
+            removed(home, record)
         except NotLanded:
             continue
         except GremlinsError as error:
             error.message = error.message if gremlin_id in error.message else f"{gremlin_id}: {error.message}"
             problems.append(error)
-    return removed, problems
+    return gone, problems
+
+
+def _is_of(home: Home, record: Gremlin, project: Path) -> bool:
+    """True if a gremlin is of the project in this folder."""
+    if home.cluster:
+        return remote_name(record.project) == remote_name(project)
+    return Path(record.project) == project
 
 
 def _remove(home: Home, record: Gremlin, settle_bead: Callable[[str], None], *, force: bool = False) -> tuple[str, ...]:
@@ -217,7 +230,8 @@ def _remove(home: Home, record: Gremlin, settle_bead: Callable[[str], None], *, 
     for worktree in worktrees:
         refuse_to_remove(worktree)
     settle_bead(record.id)
-    archive(home, record)
+    if not home.cluster:  # which keeps its own books
+        archive(home, record)
     for worktree in worktrees:
         remove(worktree, delete_branch=True, force=force)
     kept = () if git is None else _drop_refs(git, record, all_of_them=force)

@@ -16,6 +16,7 @@ from gremlins.clients.account import find_account
 from gremlins.clients.key_proof import sees_batch
 from gremlins.clients.transport import ApiFailure
 from gremlins.clock import Clock
+from gremlins.cluster.hands import at_hand
 from gremlins.config import load_settings
 from gremlins.errors import Conflict, GremlinsError, NotReady
 from gremlins.files import make_private_dir, sweep_drafts
@@ -74,6 +75,22 @@ def rescue(
     refuse_unless_rescuable(row, restart=from_stage is not None)
     if row.life.state == "stalled":
         _stop_stalled(home, gremlin_id, clock, env)
+    with at_hand(home, gremlin_id, clock):
+        detail = _rescued(home, gremlin_id, clock, env, from_stage, follow_unseen=follow_unseen, tell=tell)
+    return Rescue(gremlin_id, row.life.shown, detail)
+
+
+def _rescued(
+    home: Home,
+    gremlin_id: str,
+    clock: Clock,
+    env: Mapping[str, str],
+    from_stage: str | None,
+    *,
+    follow_unseen: bool,
+    tell: Callable[[str], None],
+) -> str:
+    """Bring it back under its lock. Returns what was found."""
     paths = home.gremlin(gremlin_id)
     try:
         lock = GremlinLock.acquire(paths.lock, "keeper", clock=clock)
@@ -88,7 +105,7 @@ def rescue(
     except BaseException:  # Ctrl-C too: a lock of this process would look like a gremlin at work
         lock.release()
         raise
-    return Rescue(gremlin_id, row.life.shown, detail)
+    return detail
 
 
 def refuse_unless_rescuable(row: Row, *, restart: bool = False) -> None:

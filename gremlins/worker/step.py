@@ -12,16 +12,16 @@ from pathlib import Path
 from gremlins.clients.account import find_account
 from gremlins.clients.base import Wait
 from gremlins.clients.registry import make_client
-from gremlins.clock import Clock
+from gremlins.clock import Clock, rfc3339
 from gremlins.cluster.books import ClusterBooks
 from gremlins.cluster.database import PATIENCE, ClusterAway, ClusterDb
-from gremlins.cluster.documents import FencedOut
+from gremlins.cluster.documents import FencedOut, PostgresDocuments
 from gremlins.cluster.host_copy import HostCopy, bring, decode_state, kept, lay_out
 from gremlins.cluster.rows import AwaitedBatch, Taken, park
 from gremlins.config import BatchSettings
 from gremlins.errors import GremlinsError, NotReady
 from gremlins.files import make_private_dir
-from gremlins.paths import GremlinPaths, Home
+from gremlins.paths import LOG, GremlinPaths, Home
 from gremlins.processes.children import die_with_parent, holders, signal_process
 from gremlins.processes.credentials import take_over
 from gremlins.processes.ending import end_worktree_processes
@@ -31,11 +31,13 @@ from gremlins.records.gremlin import OVERDUE
 from gremlins.records.journal import Journal
 from gremlins.records.spend import Owner
 from gremlins.repository.remote_work import RemoteTrouble, mirror
-from gremlins.runner import Run
+from gremlins.runner import Run, put_down_bug
 
 ENDED = 0
 FENCED = 76
 """Another process has taken the gremlin."""
+CANNOT = 74
+"""It could not begin on this host: another one may be able to."""
 LATER = 75
 """ClusterDb or remote are away: the records stand where they stood."""
 LOCK_PATIENCE = 20.0
@@ -60,8 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(error, LATER)
     except FencedOut as error:
         return _say(error, FENCED)
-    except (GremlinsError, OSError) as error:
-        return _say(error, 1)
+    except (GremlinsError, OSError) as error:  # a full disk, a record that this version cannot read
+        with suppress(GremlinsError):
+            line = f"{rfc3339(clock.now())}  a step could not begin on {host}: {error}\n"
+            PostgresDocuments(db, gremlin_id, taken.fence).append(LOG, line.encode())
+        return _say(error, CANNOT)
 
 
 def _say(error: BaseException, code: int) -> int:
@@ -105,7 +110,12 @@ def _step(
             interrupt,
             books=ClusterBooks(db, taken.id),
         )
-        return run.go()
+        try:
+            return run.go()
+        except Exception as error:
+            if isinstance(error, GremlinsError | OSError):
+                raise
+            return put_down_bug(home, taken.id, lock, clock, env)
 
 
 def _base(copy: HostCopy) -> str:

@@ -6,40 +6,36 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from hashlib import sha256
 from typing import Any
 
+from gremlins.clock import Clock
 from gremlins.cluster import rows
-from gremlins.cluster.database import options
-from gremlins.cluster.hands import open_patiently
+from gremlins.cluster.database import ClusterAway, options
+from gremlins.cluster.hands import host_name, open_patiently
 from gremlins.cluster.jobs import EVERYONE, POLL, STEP, TEND, account_queue, host_queue
 from gremlins.cluster.rows import Taken
 from gremlins.config import Settings
-from gremlins.errors import GremlinsError
 from gremlins.files import make_private_dir, write_atomic
 from gremlins.paths import GremlinPaths, Home
 from gremlins.processes.children import holders, signal_process
 from gremlins.processes.credentials import CREDENTIALS_FD_VARIABLE, hand_on, split
 from gremlins.worker.polling import poll_account
 from gremlins.worker.readiness import abilities, queues
-from gremlins.worker.step import FENCED, LATER, TRIES
+from gremlins.worker.step import CANNOT, FENCED, LATER, TRIES
 
 LATEST = 600.0
 FIRST = 15.0
 """Seconds until a step is tried again that database or remote ended: doubled each time, at most LATEST."""
+HOSTS = 5
+"""Steps in a row that could not begin on the hosts that took them, before a person decides."""
+BEGIN_ANEW = 2.0
 GRACE = 60.0
 """Seconds that a worker which was asked to end waits for its steps; the rest is taken up by others."""
-
-
-def host_name(home: Home) -> str:
-    """The name of a host with its state root: two on one machine are two hosts."""
-    return f"{socket.gethostname()}-{sha256(str(home.root).encode()).hexdigest()[:8]}"
 
 
 @dataclass
@@ -143,6 +139,9 @@ class Worker:
         if code == LATER:
             seconds = min(FIRST * 2**taken.crashes, LATEST)
             rows.again(self.db, taken, seconds=seconds, limit=2 * TRIES, queue=host_queue(self.host))
+        elif code == CANNOT:
+            seconds = min(FIRST * 2**taken.crashes, LATEST)
+            rows.again(self.db, taken, seconds=seconds, limit=HOSTS)
         elif code < 0:
             rows.again(self.db, taken, seconds=0.0, limit=rows.CRASHES)
         elif code == 0 and self._parked(taken):
@@ -257,15 +256,15 @@ def _already_enqueued() -> type[Exception]:
     return found
 
 
-def work(worker: Worker) -> int:
-    """Run a worker to its end. Raises GremlinsError where the database goes away."""
+def work(make: Callable[[], Worker], clock: Clock, tell: Callable[[str], None]) -> int:
+    """Run a worker until it is asked to end. Where its database goes away, or has given its jobs to others because it
+    was silent for too long, it begins anew."""
     import procrastinate
 
-    try:
-        asyncio.run(worker.run())
-    except procrastinate.exceptions.ConnectorException as error:
-        raise GremlinsError(
-            f"the engine lost its database: {' '.join(str(error).split())}",
-            hint="start the worker again (systemd does): what it had is taken up where the records stand",
-        ) from error
-    return 0
+    while True:
+        try:
+            asyncio.run(make().run())
+            return 0
+        except (procrastinate.exceptions.ConnectorException, ClusterAway) as error:
+            tell(f"warning: {' '.join(str(error).split())}; beginning anew")
+            clock.sleep(BEGIN_ANEW)

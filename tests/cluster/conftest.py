@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from gremlins.simulator import Simulator
+from gremlins.simulator import ScriptedModel, Simulator
 from tests.cluster.machines import Cluster
 from tests.postgres import PostgresServer
 
@@ -15,8 +16,18 @@ FOREVER = 3600.0
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, postgres: PostgresServer) -> Iterator[Cluster]:
-    with Simulator() as simulator:
+def script() -> list[object]:
+    """The replies to come; the example's own when they are used up."""
+    return []
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, postgres: PostgresServer, script: list[object]) -> Iterator[Cluster]:
+    def next_reply(_params: object) -> str:
+        reply = script.pop(0) if script else "A project."
+        return reply if isinstance(reply, str) else json.dumps(reply)
+
+    with Simulator(model=ScriptedModel(otherwise=next_reply)) as simulator:
         simulator.change(latency=FOREVER)
         made = Cluster(tmp_path, postgres.new_database(), simulator, env={"GREMLINS_CLUSTER__HEARTBEAT": "1"})
         try:

@@ -122,8 +122,10 @@ class Machine:
 
     def said(self) -> str:
         """The end of its worker's output, for the message of a failure."""
-        log = self.place / "worker.log"
-        return f"--- worker of {self.name}\n{log.read_text(errors='replace')[-3000:]}" if log.exists() else ""
+        logs = [self.place / "worker.log", *self.place.glob("state/cluster/gremlins/*/log")]
+        logs += self.place.glob("state/cluster/gremlins/*/output")
+        texts = ((log, log.read_text(errors="replace")[-3000:]) for log in logs if log.exists())
+        return "\n".join(f"--- {log.relative_to(self.place.parent)}\n{text}" for log, text in texts)
 
 
 @dataclass

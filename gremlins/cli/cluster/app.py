@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import typer
 
-from gremlins.cli.out import dump, say
+from gremlins.cli.out import dump, note, say
 from gremlins.clock import SystemClock
-from gremlins.errors import NotReady
+from gremlins.errors import GremlinsError, NotReady
 from gremlins.paths import Home
 
 app = typer.Typer(no_args_is_help=True)
@@ -66,3 +67,34 @@ def _lines(found: dict[str, Any]) -> list[str]:
     ] or ["worker: none; `gremlins worker` starts one"]
     lines += [f"account: {each['account']}, {each['polls']} polls" for each in found["accounts"]]
     return lines
+
+
+@app.command()
+def adopt(
+    gremlin_id: list[str] = typer.Argument(None, metavar="ID…", help="Unique beginnings of ids."),
+    everything: bool = typer.Option(False, "--all", help="Every one that is parked or over."),
+    back: bool = typer.Option(False, "--back", help="From the cluster to this host alone, in your clone."),
+) -> int:
+    """Take gremlins of this host over to the cluster, or back. Nothing is paid again."""
+    from gremlins.cli.named import named
+    from gremlins.fleet.adopt import adopt as take
+    from gremlins.fleet.adopt import give_back
+    from gremlins.fleet.observe import ids
+
+    home, clock = _home(), SystemClock()
+    source = home if back else home._replace(cluster="")
+    names = named(source, gremlin_id, everything)
+    names = sorted(ids(source)) if everything else names
+    left: list[GremlinsError] = []
+    for name in names:
+        try:
+            goes_on = give_back(home, name, clock, dict(os.environ)) if back else take(home, name, clock)
+        except GremlinsError as error:
+            left.append(error)
+            continue
+        say(f"{name}: {'back on this host' if back else 'in the cluster'}{', going on' if goes_on else ''}")
+    for other in left[:-1]:
+        note(f"error: {other.message}")
+    if left:
+        raise left[-1]
+    return 0
