@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 DEV_LOCK := requirements-dev.txt
 
-.PHONY: help demo test check format dist lock bench soak sdk-check live-check clean
+.PHONY: help demo cluster-demo test check format dist lock bench soak sdk-check live-check clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,10 @@ lock: $(STAMP) ## the versions and hashes of the test tools, anew
 
 demo: $(STAMP) ## a whole pipeline in batch mode against the built-in simulator, no key needed
 	@$(BIN)/gremlins demo
+
+cluster-demo: $(DEV_STAMP) ## two hosts, one of which is killed; needs PostgreSQL, no key
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cluster]'
+	@$(BIN)/python -m bench.cluster_demo
 
 # Thousands of small repositories are made and thrown away: in memory, where there is room for them.
 SHM := $(shell test -w /dev/shm && df -Pk /dev/shm | awk 'NR == 2 && $$4 > 2000000 { print "/dev/shm" }')

@@ -161,6 +161,11 @@ class PostgresServer:
             self._process.send_signal(number)
             self._process.wait(DEADLINE)
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def log(self) -> str:
         path = self.folder / "log"
         return path.read_text(errors="replace")[-4000:] if path.exists() else ""

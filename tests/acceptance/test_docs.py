@@ -26,7 +26,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in DOCS]
 CONSOLE = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
-ENDLESS = {"--watch", "-f", "simulate", "board"}
+ENDLESS = {"--watch", "-f", "simulate", "board", "worker"}
 """These run until they are interrupted."""
 ELSEWHERE = {
     "demo": "`make demo` runs it, in every check",
@@ -35,6 +35,8 @@ ELSEWHERE = {
 }
 EXTRAS = {"board": "jinja2"}
 """Verbs that need an extra, and a module of it: without it the verb is not run."""
+CLUSTER = "docs/cluster.md"
+"""Its commands need a database."""
 SHOWN_ID = re.compile(r"[a-z0-9-]+-[0-9a-f]{4}")
 """An id as a document shows it: the one of the latest launch is meant."""
 PIPELINE = re.compile(r"^```yaml\n# (\.gremlins/pipelines/\S+\.yaml)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -63,8 +65,10 @@ def test_every_source_file_it_names_exists(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if any(commands(ROOT / name))])
-def test_every_command_in_it_works(name: str, sandbox: Sandbox) -> None:
+def test_every_command_in_it_works(name: str, sandbox: Sandbox, request: pytest.FixtureRequest) -> None:
     _make_what_is_shown(sandbox, (ROOT / name).read_text())
+    if name == CLUSTER:
+        sandbox.env["GREMLINS_CLUSTER__URL"] = request.getfixturevalue("postgres").new_database()
     sandbox.env |= {"GREMLINS_DISPATCH__INTERVAL": "0.1", "GREMLINS_BATCH__POLL_INITIAL": "0.05"}
     latest = ""
     for shown in commands(ROOT / name):

@@ -5,7 +5,6 @@ A host that goes off loses every process at once. What it shares with the others
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -18,6 +17,9 @@ from typing import Any
 
 import psutil
 
+from gremlins.clock import SystemClock
+from gremlins.fleet.status import as_json, look, survey
+from gremlins.paths import Home
 from gremlins.simulator import Simulator
 from tests.acceptance.sandbox import Ran
 from tests.conftest import Repo
@@ -63,11 +65,12 @@ class Machine:
 
     def states(self) -> dict[str, str]:
         """The liveness of every gremlin, as this host sees it."""
-        rows = json.loads(self.ok("status", "--all", "--json"))
-        return {row["id"]: row["liveness"]["state"] for row in rows}
+        found = survey(Home.from_env(self.env), SystemClock(), everything=True, hidden=frozenset())
+        return {row.record.id: row.life.state for row in found.rows}
 
     def show(self, gremlin_id: str) -> dict[str, Any]:
-        return dict(json.loads(self.ok("status", gremlin_id, "--json"))[0])
+        """Its object in `status --json`."""
+        return as_json(look(Home.from_env(self.env), gremlin_id, SystemClock()))
 
     # --- its worker
 
