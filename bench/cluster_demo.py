@@ -50,7 +50,7 @@ def _play(cluster: Cluster) -> int:
     for gremlin_id in ids:
         anna.ok("launch", "batch", TASK, "--id", gremlin_id)
         print(f"anna$ gremlins launch batch '…' --id {gremlin_id}")
-    cluster.until(lambda: set(anna.states().values()) == {"parked"}, "all parked")
+    cluster.until(lambda: set(anna.states().values()) == {"parked"} and len(anna.processes()) == 1, "all parked")
     _tell(anna, f"all {COUNT} are parked")
     _start(bert)
     print("\nanna$ # kill -9 of every process: the power is off")
@@ -59,7 +59,7 @@ def _play(cluster: Cluster) -> int:
     cluster.simulator.change(latency=0.2)
     cluster.simulator.advance(LONG)
     print("      # and the batches end")
-    cluster.until(lambda: set(bert.states().values()) == {"finished"}, "all finished on bert")
+    cluster.until(lambda: set(bert.states().values()) == {"finished"} and len(bert.processes()) == 1, "all finished")
     _tell(bert, f"all {COUNT} are finished, {time.monotonic() - off:.0f} s later")
     calls = len(set(cluster.simulator.custom_ids))
     batches = len(cluster.simulator.batches)

@@ -27,6 +27,9 @@ class Keeper(Protocol):
 
     def remove(self, name: str) -> None: ...
 
+    def copy_failed(self, error: OSError) -> None:
+        """Hear that it has the document, and the file could not be written."""
+
     def start(self) -> None:
         """Have the gremlin of this folder go on, in place of a process here."""
 
@@ -110,11 +113,21 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
     Raises OSError; the old file is then still there.
     """
-    import tempfile  # 4 ms that reading verbs need not pay
-
     raw = data.encode() if isinstance(data, str) else data
     if (kept := keeper_of(path)) is not None:
         kept[0].write(kept[1], raw)
+        try:
+            _replace(path, raw)
+        except OSError as error:
+            kept[0].copy_failed(error)
+            raise
+    else:
+        _replace(path, raw)
+
+
+def _replace(path: Path, raw: bytes) -> None:
+    import tempfile  # 4 ms that reading verbs need not pay
+
     fd, temp = tempfile.mkstemp(prefix=f".{path.name[:60]}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(fd, "wb") as file:

@@ -36,7 +36,12 @@ class HostCopy:
     and may end this process; else the error is raised."""
 
     def __init__(
-        self, db: ClusterDb, taken: Taken, owner: Owner, *, lost: Callable[[GremlinsError], None] = lambda _error: None
+        self,
+        db: ClusterDb,
+        taken: Taken,
+        owner: Owner,
+        *,
+        lost: Callable[[GremlinsError | OSError], None] = lambda _error: None,
     ) -> None:
         self.db = db
         self.taken = taken
@@ -75,6 +80,9 @@ class HostCopy:
     def remove(self, name: str) -> None:
         with self._telling():
             self.documents.remove(name)
+
+    def copy_failed(self, error: OSError) -> None:
+        self._lost(error)
 
     def start(self) -> None:
         self.goes_on = True

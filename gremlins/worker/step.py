@@ -37,7 +37,7 @@ ENDED = 0
 FENCED = 76
 """Another process has taken the gremlin."""
 CANNOT = 74
-"""It could not begin on this host: another one may be able to."""
+"""It could not begin, or go on, on this host: another one may be able to."""
 LATER = 75
 """ClusterDb or remote are away: the records stand where they stood."""
 LOCK_PATIENCE = 20.0
@@ -148,14 +148,15 @@ def _park(
     park(db, taken, until, now=clock.now(), account=account, batches=batches if account else ())
 
 
-def _end_here(paths: GremlinPaths, error: GremlinsError) -> None:
+def _end_here(paths: GremlinPaths, error: GremlinsError | OSError) -> None:
     """What this process says counts no more, or cannot be put down: its agents end, then it ends itself."""
+    code = FENCED if isinstance(error, FencedOut) else CANNOT if isinstance(error, OSError) else LATER
     mine = os.getpid()
     for pid in set(holders(paths.work_lock)) - {mine}:
         signal_process(pid, signal.SIGKILL)
-    _say(error, FENCED if isinstance(error, FencedOut) else LATER)
+    _say(error, code)
     sys.stderr.flush()
-    os._exit(FENCED if isinstance(error, FencedOut) else LATER)
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from gremlins.cluster.hands import host_name, open_patiently
 from gremlins.cluster.jobs import EVERYONE, POLL, STEP, TEND, account_queue, host_queue
 from gremlins.cluster.rows import Taken
 from gremlins.config import Settings
+from gremlins.errors import GremlinsError
 from gremlins.files import make_private_dir, write_atomic
 from gremlins.paths import GremlinPaths, Home
 from gremlins.processes.children import holders, signal_process
@@ -34,6 +36,8 @@ FIRST = 15.0
 HOSTS = 5
 """Steps in a row that could not begin on the hosts that took them, before a person decides."""
 BEGIN_ANEW = 2.0
+ROOM = 64 * 2**20
+"""Bytes that must be free where the state root is, for a step to begin."""
 GRACE = 60.0
 """Seconds that a worker which was asked to end waits for its steps; the rest is taken up by others."""
 
@@ -89,12 +93,20 @@ class Worker:
 
     async def step(self, context: Any, gremlin_id: str) -> None:
         """Take the gremlin if it is due, and let it go on in a process of its own, until it parks or ends."""
+        if shutil.disk_usage(self.home.root).free < ROOM:
+            self._warn(f"{gremlin_id} is left to others: the disk of {self.home.root} is full")
+            return  # `tend` hands it out again
         take = partial(rows.take_step, self.db, gremlin_id, worker=context.job.worker_id, host=self.host)
         taken = await asyncio.to_thread(take, stale=self.stale)
         if taken is None:
             return
         paths = self.home.gremlin(gremlin_id)
-        child = self._start(paths, taken)
+        try:
+            child = self._start(paths, taken)
+        except (GremlinsError, OSError) as error:
+            self._warn(f"{gremlin_id} cannot begin here: {error}")
+            await asyncio.to_thread(self._conclude, taken, CANNOT)
+            return
         self.held[gremlin_id] = taken, child.pid
         try:
             code = await asyncio.to_thread(child.wait)
@@ -106,6 +118,10 @@ class Worker:
         finally:
             self.held.pop(gremlin_id, None)
         await asyncio.to_thread(self._conclude, taken, code)
+
+    @staticmethod
+    def _warn(line: str) -> None:
+        print(f"warning: {line}", file=sys.stderr, flush=True)  # noqa: T201 # the worker's own output
 
     def _start(self, paths: GremlinPaths, taken: Taken) -> subprocess.Popen[bytes]:
         make_private_dir(paths.root)
@@ -195,7 +211,7 @@ class Worker:
             try:
                 await self._listen()
             except Exception as error:  # noqa: BLE001 # psycopg's errors: the connection has dropped
-                print(f"warning: {error}", file=sys.stderr)  # noqa: T201 # the worker's own output
+                self._warn(str(error))
                 await asyncio.sleep(1.0)
 
     async def _listen(self) -> None:
