@@ -65,7 +65,7 @@ class Worker:
         app = procrastinate.App(connector=procrastinate.PsycopgConnector(min_size=1, max_size=4, **_pool(self.home)))
         app.task(name=STEP, pass_context=True)(self.step)
         app.task(name=POLL, queue=EVERYONE)(self.poll)
-        every = max(1, int(self.heartbeat / 2))
+        every = max(1, int(self.heartbeat / 4))  # with 1.5 heartbeats of silence, below two of them
         tend = app.task(name=TEND, queue=EVERYONE)(self.tend)
         app.periodic(cron=f"* * * * * */{every}", periodic_id=TEND)(tend)
         return app
