@@ -28,7 +28,7 @@ _NAMED_SECRET = re.compile(r"(credentials?|secrets?)([-._].*)?", re.IGNORECASE)
 _PUBLIC_HALF = re.compile(r".*\.pub", re.IGNORECASE)
 _SAMPLE = re.compile(r".*[._-](example|sample|template|tmpl|dist|defaults?|schema)(\.[a-z]+)?", re.IGNORECASE)
 _FIXTURES = re.compile(
-    r"(^|/)(tests?|specs?|__tests__|fixtures?|__fixtures__|testdata|test[-_]data|mocks?|examples?|samples?)/"
+    r"(^|/)([\w-]*[-_])?(tests?|specs?|__tests__|fixtures?|__fixtures__|testdata|test[-_]data|mocks?|examples?|samples?)/"
 )
 
 

@@ -48,11 +48,11 @@ def replace_once(text: str, old: str, new: str) -> Replaced:
 
 
 def _replaced(text: str, old: str, new: str) -> Replaced:
-    spans = list(_exact(text, old))
+    spans = list(islice(_exact(text, old), MOST_PLACES))
     reading = None
     windows = [] if spans else _windows(text, old)
     for reading in _READINGS if windows else ():
-        spans = [span for window in windows for span in _alike(text, old, reading, *window)]
+        spans = [span for window in windows for span in islice(_alike(text, old, reading, *window), MOST_PLACES)]
         if spans:
             break
     if not spans:
@@ -69,9 +69,14 @@ def _replaced(text: str, old: str, new: str) -> Replaced:
     return Replaced(text[:start] + _with_line_ends(new, like=like) + text[end:], note)
 
 
+MOST_PLACES = 100
+"""Places of one text that are looked for: in one that repeats itself, each costs as much as the text is long."""
+
+
 def _ambiguous(text: str, spans: Sequence[tuple[int, int]], *, exact: bool) -> Misfit:
     where = ", ".join(str(text.count("\n", 0, start) + 1) for start, _ in spans[:5])
-    how = f"`old` is in the file {len(spans)} times" if exact else f"`old` resembles {len(spans)} places"
+    many = len(spans) if len(spans) < MOST_PLACES else "many"
+    how = f"`old` is in the file {many} times" if exact else f"`old` resembles {many} places"
     return Misfit(f"{how} (lines {where}); it must be there once: copy more of it")
 
 
@@ -301,7 +306,7 @@ def _best_window(lines: Sequence[str], wanted: Sequence[str]) -> int | None:
     for number, line in enumerate(lines):
         places.setdefault(line, []).append(number)
     votes: Counter[int] = Counter()
-    for offset, line in enumerate(wanted):
+    for offset, line in enumerate(wanted[:2_000]):
         for number in places.get(line, ())[:200]:
             votes[max(0, number - offset)] += len(line)
     if votes:

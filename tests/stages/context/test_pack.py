@@ -153,8 +153,12 @@ def test_a_secret_file_is_left_out_and_said_so(repo: Repo, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["credentials.py", "src/secrets.go", "keyboard.py", "id_rsa.pub", "environment.py", "public_key.md"]
-)
+    "name",
+    [
+        "credentials.py", "src/secrets.go", "keyboard.py", "id_rsa.pub", "environment.py", "public_key.md",
+        "src/integration-test/resources/credentials.json",
+    ],
+)  # fmt: skip
 def test_a_file_that_only_sounds_secret_is_shown(repo: Repo, name: str) -> None:
     repo.commit({name: "calc = 1\n"})
     assert name in shown(pack(repo, f"Look at {name}"))

@@ -108,6 +108,15 @@ def test_a_mismatch_in_a_large_file_takes_no_time() -> None:
             nearest_lines(big, odd)
 
 
+@pytest.mark.parametrize("unit", ["a", "ab\n"])
+def test_a_text_that_repeats_itself_takes_no_time(unit: str) -> None:
+    text = unit * (300_000 // len(unit))
+    for old, why in ((unit * 20_000, "many times"), (f"{text}z", "not in the file")):
+        with must_end(), pytest.raises(Misfit, match=why):
+            replace_once(text, old, "z")
+        nearest_lines(text, old)
+
+
 @given(
     lines=st.lists(st.sampled_from(["a = 1", "if b:", "    c('d  e')", "", "}", "    # é–“”"]), min_size=3, max_size=9),
     blanks=st.sampled_from(["  ", "\t", "\u00a0"]),
