@@ -55,13 +55,13 @@ class Shown:
     entry: PackEntry | None = None
 
 
-_TOKEN = re.compile(r"[A-Za-z]{1,7}|\d{1,2}|\n\s*|[^\sA-Za-z\d]")
+_TOKEN = re.compile(r"[A-Za-z]{1,7}|\d{1,2}|\n\s*|::|/{2,8}|-{2,8}|={2,8}|\*{2,8}|&&|\|\||[^\sA-Za-z\d]")
 _BLANKS = re.compile(r"[ \t]{2,}")
 
 
 def estimate_tokens(text: str) -> int:
-    """Estimated tokens of a text, rather too many than too few: about one for each short word, sign or line end, and
-    no fewer than one for three bytes, where blanks that follow one another (an indentation) are one.
+    """Estimated tokens of a text, rather too many than too few: about one for each short word, line end, sign or run
+    of equal ones, and no fewer than one for three bytes, where blanks that follow one another (an indentation) are one.
     """
     return max(len(_TOKEN.findall(text)), (len(_BLANKS.sub(" ", text).encode(errors="replace")) + 2) // 3)
 

@@ -57,10 +57,10 @@ def choose_slices(
     missed = 0
 
     def unseen(lines: Iterable[int]) -> Iterator[int]:
-        return (line for line in lines if line - 1 not in shown or line in named)
+        return (line for line in lines if line - 1 not in shown or (line in named and line - 1 in at_ends))
 
-    ends = [-1, 0] if rest else [0]
-    first = 0 if rest and sum(size[number] for number in {*head, *tail}) < SMALL * budget else 1
+    ends, at_ends = [-1, 0] if rest else [0], {*head, *tail}
+    first = 0 if rest and sum(size[number] for number in at_ends) < SMALL * budget else 1
     for line in chain(wanted[:first], ends, unseen(wanted[first:])):
         block = blocks.around(line) if line > 0 else tail if line else head
         whole = line in named
