@@ -24,5 +24,6 @@ def ack(gremlin_id: str = typer.Argument(..., metavar="ID", autocompletion=compl
     if look(home, name, clock).life.state == "bailed":  # of any other the bead must not follow
         adopt(home, name, clock)
     stage = acknowledge(home, name, clock=clock, env=dict(os.environ))
+    adopt(home, name, clock, went_on=True)
     say(f"{name}: the bail of {stage} is accepted; going on")
     return 0

@@ -30,5 +30,6 @@ def answer(
     said = read_text(text, quoted=question)
     adopt(home, name, clock, kind="answered")
     stage = give(home, name, said, clock=clock, env=dict(os.environ))
+    adopt(home, name, clock, kind="answered", went_on=True)
     say(f"{name}: {stage} is asked again, with your answer")
     return 0

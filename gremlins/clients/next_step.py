@@ -19,6 +19,7 @@ STALLED = "stalled"
 NO_SESSION = "no_session"
 INTERRUPTED = "interrupted"
 UNSENT = "unsent"
+MAX_BUDGET = "max_budget"
 REFUSAL = "refusal"
 """Kinds of failure of our own."""
 RESUBMIT = frozenset({"overloaded_error", "api_error", "timeout_error", "rate_limit_error"})
@@ -271,7 +272,7 @@ def _after_live_failure(
         return Stop(outcome_of(failed))
     if failed.kind == NO_SESSION:
         return Again(last)
-    if failed.kind == INTERRUPTED:
+    if failed.kind in (INTERRUPTED, MAX_BUDGET):  # at its limit: the caps decide if the session goes on
         return Again(last, resume=last.session_id)
     if last.spawn < spawn and (failed.failure in KEEPS_ATTEMPT or failed.failure == "canceled"):
         return Again(last, resume=last.session_id)

@@ -230,6 +230,8 @@ class LiveCall(CallBase, tag="live", frozen=True):
     """The agent's session, to resume it."""
     messages_before: int = 0
     """Messages of its request that the records of earlier turns hold. `request` holds those after them."""
+    limit_usd: float | None = None
+    """Room that the spending caps left for it: the limit of an agent that takes one. None: no caps."""
 
 
 class BatchCall(CallBase, tag="batch", frozen=True):

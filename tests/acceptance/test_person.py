@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from gremlins.clock import SystemClock
+from gremlins.fleet.dispatch.ownership import adopt
+from gremlins.paths import Home
 from gremlins.simulator import ScriptedModel, Simulator
 from tests.acceptance.sandbox import Sandbox
 
@@ -202,3 +205,19 @@ def test_the_bead_of_an_answered_gremlin_follows_and_is_not_charged(sandbox: San
     sandbox.ok("dispatch", "--once", "--pipeline", "work")
     after = sandbox.run("bead", "show", bead, "--json").json()
     assert (after["status"], after["gremlins"]["attempts"]) == ("closed", 0)
+
+
+def test_a_question_answered_in_the_moment_in_which_the_loop_settles_it(sandbox: Sandbox) -> None:
+    """Its bead was failed while its gremlin worked."""
+    SCRIPT.extend([QUESTION, "# The plan"])
+    sandbox.pipeline("work", "stages: [{type: plan, mode: batch}]\nevidence: none\n")
+    bead = sandbox.ok("bead", "create", "Mend the mean", "--silent").strip()
+    gremlin = sandbox.run("dispatch", "--once", "--pipeline", "work", "--json").json()["spawned"][0]["gremlin"]
+    ended(sandbox, "bailed", gremlin)
+    home, clock = Home(sandbox.home), SystemClock()
+    adopt(home, gremlin, clock, kind="answered")
+    sandbox.ok("dispatch", "--once", "--pipeline", "work")
+    assert sandbox.run("bead", "show", bead, "--json").json()["status"] == "failed"
+    adopt(home, gremlin, clock, kind="answered", went_on=True)  # as `answer` does once its gremlin is at work
+    shown = sandbox.run("bead", "show", bead, "--json").json()
+    assert (shown["status"], shown["gremlins"]["attempts"]) == ("in_progress", 0)

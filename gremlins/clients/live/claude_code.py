@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -128,6 +129,11 @@ def _logged_in(binary: Path, env: Mapping[str, str]) -> bool:
     return '"loggedIn": false' not in done.stdout
 
 
+@functools.cache
+def _help_of(binary: Path, env: tuple[tuple[str, str], ...]) -> str:
+    return proc.run([str(binary), "--help"], cwd=Path("/"), env=dict(env), timeout=20).stdout
+
+
 def run_live(
     session: Session,
     model: str,
@@ -182,6 +188,9 @@ class ClaudeCode(ProcessAgent[ClaudeStream]):
         edits = bool(request.get("edits_worktree"))
         argv = [str(binary), "-p", "--output-format", "stream-json", "--verbose", "--include-partial-messages"]
         argv += ["--model", self.model, *_session(order)]
+        limit = order.record.limit_usd
+        if limit is not None and self._has_limit(binary):
+            argv += ["--max-budget-usd", f"{limit:.4f}"]
         # Not the repository's own settings: they can name hooks, which run unasked, and a wider permission (measured).
         argv += ["--setting-sources", "user", "--strict-mcp-config"]
         if edits and live.permission_mode == "bypassPermissions":
@@ -192,6 +201,13 @@ class ClaudeCode(ProcessAgent[ClaudeStream]):
         argv += ["--tools", ",".join(names), "--permission-mode", live.permission_mode if edits else "dontAsk"]
         argv += ["--allowedTools", *allowed] if allowed else []
         return [*argv, *_texts(request)]
+
+    def _has_limit(self, binary: Path) -> bool:
+        """True if this version takes a limit in dollars. Older ones refuse the option."""
+        try:
+            return "--max-budget-usd" in _help_of(binary, tuple(agent_env(self.session.env, _PROVIDER, _OURS).items()))
+        except (OSError, proc.TimedOut):
+            return False
 
     def env(self, request: Mapping[str, Any]) -> dict[str, str]:
         env = self.session.env

@@ -13,7 +13,7 @@ from gremlins.clients.batch.results import classify_status
 from gremlins.clients.live.agents import permission_denied
 from gremlins.clients.live.process import Exit
 from gremlins.clients.live.process_agent import EventStream, short, without_result
-from gremlins.clients.next_step import NO_SESSION
+from gremlins.clients.next_step import MAX_BUDGET, NO_SESSION
 from gremlins.outcome import FailureClass
 from gremlins.records.calls import CallFailed, Reply
 
@@ -37,7 +37,7 @@ _CLASS_OF_KIND: dict[str, FailureClass] = {
     "max_output_tokens": "task",
 }
 """The word that Claude Code puts beside the message that stands for an API error (measured with 2.1)."""
-_TASK_ENDS = frozenset({"error_max_turns", "error_max_budget_usd", "error_max_structured_output_retries"})
+_TASK_ENDS = frozenset({"error_max_turns", "error_max_structured_output_retries"})
 
 
 class ClaudeStream(EventStream):
@@ -190,6 +190,8 @@ def _error(stream: ClaudeStream, result: Mapping[str, Any]) -> CallFailed:
     text = _error_text(result)
     if result.get("subtype") == "error_during_execution" and _NO_SESSION.search(text):
         return _session_gone()
+    if result.get("subtype") == "error_max_budget_usd":
+        return CallFailed(failure="credit", kind=MAX_BUDGET, message="claude has spent what a spending cap left for it")
     until = _limit_ends(stream.limit, text)
     if until is not None or _LIMIT.search(text):
         return CallFailed(failure="capacity", kind="usage_limit", message=short(text), retry_at=until)

@@ -112,6 +112,7 @@ class LiveRecords:
                 messages_before=messages_before,
                 notes=self.notes,
                 reserved_usd=room.worst_usd,
+                limit_usd=room.left_usd,
                 status=Intent(),
             )
         )

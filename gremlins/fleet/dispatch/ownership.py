@@ -22,11 +22,20 @@ IDLE_TIMEOUT = 360.0
 RESCUABLE: frozenset[ObservedState] = frozenset({"dead", "unborn", "detached", "bailed", "stopped", "stalled"})
 
 
-def adopt(home: Home, gremlin_id: str, clock: Clock, *, restart: bool = False, kind: AttemptKind = "adopted") -> None:
+def adopt(
+    home: Home,
+    gremlin_id: str,
+    clock: Clock,
+    *,
+    restart: bool = False,
+    went_on: bool = False,
+    kind: AttemptKind = "adopted",
+) -> None:
     """Add an attempt to the gremlin's bead before a person brings the gremlin back, so that the loop follows it.
 
-    restart: the rescue starts from a stage, which a finished gremlin allows too. Does nothing if the gremlin has no
-    bead or cannot be rescued. Raises Conflict if the bead has a newer attempt.
+    restart: the rescue starts from a stage, which a finished gremlin allows too. went_on: it is back already; the loop
+    may have settled the attempt in the same moment. Does nothing if the gremlin has no bead or cannot be rescued.
+    Raises Conflict if the bead has a newer attempt.
     """
     if not home.beads.exists():
         return
@@ -39,7 +48,7 @@ def adopt(home: Home, gremlin_id: str, clock: Clock, *, restart: bool = False, k
             seen = Observer(home, clock, IDLE_TIMEOUT).observe(gremlin_id) if attempt is not None else None
             if attempt is None or seen is None:
                 return
-            if seen.state not in RESCUABLE and not (restart and seen.state == "finished"):
+            if seen.state not in RESCUABLE and not went_on and not (restart and seen.state == "finished"):
                 return
             if _adopt(store, attempt, seen, clock.now().timestamp(), kind):
                 return

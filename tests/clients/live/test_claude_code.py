@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from gremlins.clients.base import CallUnsuccessful, Prompt
+from gremlins.clients.base import CallUnsuccessful, Prompt, Room
 from gremlins.clients.batch.engine import prompt_of
 from gremlins.clients.claude import ClaudeClient
 from gremlins.clients.live.claude_code import check_live, find_claude
@@ -23,7 +25,7 @@ from gremlins.clients.live.process import bound_to_us
 from gremlins.clock import FakeClock, SystemClock
 from gremlins.config import LiveSettings, Settings
 from gremlins.errors import NotReady
-from gremlins.outcome import Bail, Failed
+from gremlins.outcome import Bail, Failed, SpendingCap
 from gremlins.processes import children as proc
 from gremlins.processes.interrupt import Interrupt, InterruptibleClock, Terminated
 from gremlins.records.calls import CallFailed, Collected, Intent
@@ -78,6 +80,39 @@ def test_the_reply_and_all_that_is_known_of_it_are_on_record(around: SessionSetu
     assert (record.usage.input_tokens, record.usage.output_tokens) == (1000, 100)
     assert record.session_id is not None
     assert record.session_id in claude.starts[0]["argv"]
+
+
+@pytest.mark.parametrize("knows_it", [True, False])
+def test_what_a_cap_leaves_is_the_agents_own_limit(around: SessionSetup, claude: FakeClaude, knows_it: bool) -> None:
+    around.more["room"] = lambda *_, **__: contextlib.nullcontext(Room(0.25, 1.5))
+    if not knows_it:
+        (claude.folder / "help").write_text("an older version")
+    ask(around)
+    argv = claude.starts[0]["argv"]
+    assert ("--max-budget-usd" in argv) == knows_it
+    assert not knows_it or argv[argv.index("--max-budget-usd") + 1] == "1.5000"
+
+
+def test_an_agent_at_its_limit_goes_on_in_its_session_if_the_caps_allow_it(
+    around: SessionSetup, claude: FakeClaude
+) -> None:
+    capped = Failed("credit", "spend.per_attempt is $1.5", cap=SpendingCap("spend.per_attempt", 1.5))
+    rooms: list[Room | Failed] = [Room(0.25, 1.5), capped]
+
+    @contextlib.contextmanager
+    def room(*_: object, **__: object) -> Iterator[Room]:
+        found = rooms.pop(0)
+        if isinstance(found, Failed):
+            raise CallUnsuccessful(found)
+        yield found
+
+    around.more["room"] = room
+    claude.plan([init(), result("", is_error=True, subtype="error_max_budget_usd")], answers())
+    assert failure(around) == capped
+    assert around.ledger.total().total_usd == 0.25
+    rooms.append(Room(0.25, 3.0))  # the cap was raised
+    assert ask(around.respawned()) == "Done."
+    assert [("--resume" in start["argv"]) for start in claude.starts] == [False, True]
 
 
 def test_what_is_finished_is_never_asked_again(around: SessionSetup, claude: FakeClaude) -> None:

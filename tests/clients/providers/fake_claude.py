@@ -24,6 +24,9 @@ log = os.path.join(here, "starts.jsonl")
 if sys.argv[1:3] == ["auth", "status"]:
     print(open(os.path.join(here, "auth.json")).read())
     sys.exit(0)
+if sys.argv[1:] == ["--help"]:
+    print(open(os.path.join(here, "help")).read())
+    sys.exit(0)
 number = sum(1 for _ in open(log)) if os.path.exists(log) else 0
 runs = json.load(open(os.path.join(here, "plan.json")))
 steps = runs[min(number, len(runs) - 1)]
@@ -75,6 +78,7 @@ class FakeClaude:
         self.path.write_text(f"#!{sys.executable}\n{PROGRAM}")
         self.path.chmod(0o755)
         (self.folder / "auth.json").write_text('{\n  "loggedIn": false\n}')
+        (self.folder / "help").write_text("  --max-budget-usd <amount>  Maximum dollar amount to spend")
         self.plan(answers())
 
     @property
