@@ -58,15 +58,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     db = ClusterDb(home.cluster, patience=PATIENCE)
     try:
         return _step(db, home, taken, host, clock, env, interrupt)
-    except (ClusterAway, RemoteTrouble) as error:
+    except ClusterAway as error:
+        return _say(error, LATER)
+    except RemoteTrouble as error:
+        _log(db, taken, clock, _waits_for(error))
         return _say(error, LATER)
     except FencedOut as error:
         return _say(error, FENCED)
     except (GremlinsError, OSError) as error:  # a full disk, a record that this version cannot read
-        with suppress(GremlinsError):
-            line = f"{rfc3339(clock.now())}  a step could not begin on {host}: {error}\n"
-            PostgresDocuments(db, gremlin_id, taken.fence).append(LOG, line.encode())
+        _log(db, taken, clock, f"a step could not begin on {host}: {error}")
         return _say(error, CANNOT)
+
+
+def _log(db: ClusterDb, taken: Taken, clock: Clock, line: str) -> None:
+    """Tell a person, who looks at the log from any host."""
+    with suppress(GremlinsError):
+        text = f"{rfc3339(clock.now())}  {' '.join(line.split())}\n"
+        PostgresDocuments(db, taken.id, taken.fence).append(LOG, text.encode())
+
+
+def _waits_for(error: RemoteTrouble) -> str:
+    return f"waiting for the remote: {error} ({error.hint})"
 
 
 def _say(error: BaseException, code: int) -> int:
@@ -82,7 +94,7 @@ def _step(
     lock = GremlinLock.acquire(paths.lock, "runner", patience=LOCK_PATIENCE)
     lock.sign("runner", os.getpid())
     end_worktree_processes(paths, clock)
-    copy = HostCopy(db, taken, Owner(taken.id, ""), lost=lambda error: _end_here(paths, error))
+    copy = HostCopy(db, taken, Owner(taken.id, ""), lost=lambda error: _end_here(db, taken, clock, paths, error))
     base = _base(copy)
     project = mirror(home, taken.remote, sha256_objects=len(base) == 64)
     record = lay_out(db, home, taken.id, project=project, checkout=None)
@@ -148,9 +160,11 @@ def _park(
     park(db, taken, until, now=clock.now(), account=account, batches=batches if account else ())
 
 
-def _end_here(paths: GremlinPaths, error: GremlinsError | OSError) -> None:
+def _end_here(db: ClusterDb, taken: Taken, clock: Clock, paths: GremlinPaths, error: GremlinsError | OSError) -> None:
     """What this process says counts no more, or cannot be put down: its agents end, then it ends itself."""
     code = FENCED if isinstance(error, FencedOut) else CANNOT if isinstance(error, OSError) else LATER
+    if isinstance(error, RemoteTrouble):
+        _log(db, taken, clock, _waits_for(error))
     mine = os.getpid()
     for pid in set(holders(paths.work_lock)) - {mine}:
         signal_process(pid, signal.SIGKILL)

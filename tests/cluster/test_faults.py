@@ -269,6 +269,9 @@ def test_a_remote_that_is_away_for_an_hour(cluster: Cluster) -> None:
         let_pass(cluster, 1800.0)
         cluster.until(lambda: value(cluster, "SELECT due > now() FROM gremlin") is True, "tried again")
     assert one.show("g")["liveness"]["state"] in ("parked", "running")
+    told = one.ok("log", "g")
+    assert "waiting for the remote" in told
+    assert "git ls-remote" in told
     away.rename(cluster.remote.path)
     let_pass(cluster, 1800.0)
     until_all(cluster, one, "finished")
