@@ -14,6 +14,7 @@ from hypothesis import given, note, settings
 from gremlins.clock import FakeClock
 from gremlins.simulator import Simulator
 from tests.clients.batch.fault_schedules import SCHEDULES, Schedule, ScheduleRun
+from tests.time_limit import DEADLINE
 
 EXAMPLES = int(os.environ.get("GREMLINS_SOAK_EXAMPLES", "10000")) if os.environ.get("GREMLINS_SOAK") else 80
 CHANGE_AFTER = 200
@@ -28,7 +29,7 @@ class ScheduleRunner:
         self.played = 0
         self.simulator = Simulator(clock=FakeClock())
         limits = httpx2.Limits(max_keepalive_connections=0)
-        self.http = httpx2.Client(limits=limits, follow_redirects=False, timeout=5)
+        self.http = httpx2.Client(limits=limits, follow_redirects=False, timeout=DEADLINE)
 
     def run(self, schedule: Schedule) -> None:
         if self.played % CHANGE_AFTER == 0:

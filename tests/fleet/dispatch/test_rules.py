@@ -18,15 +18,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec import structs
 
 from gremlins.errors import Conflict, NotFound
-from gremlins.fleet.beads.attempts import FLEET, Episode, charged
-from gremlins.fleet.beads.bead import STATUSES
+from gremlins.fleet.beads.attempts import FLEET, Attempt, Episode, charged
+from gremlins.fleet.beads.bead import STATUSES, not_work
 from gremlins.fleet.beads.edit import BeadEditor
-from gremlins.fleet.beads.store.interface import SetPaused, StoreChange
+from gremlins.fleet.beads.store.interface import AddAttempt, SetPaused, StoreChange
 from gremlins.fleet.beads.store.sqlite import SqliteStore
 from gremlins.fleet.dispatch.admit import BUCKETS, Standing, standing
 from gremlins.fleet.dispatch.observation import Missing, Observation, ObservedState, SpawnFailed
 from gremlins.fleet.dispatch.ownership import settle_for_retry
 from gremlins.fleet.dispatch.policy import Policy
+from gremlins.fleet.dispatch.spending import attempt_usd
 from gremlins.fleet.dispatch.tick import Dispatcher, TickReport
 from gremlins.fleet.dispatch.world import world_of
 from gremlins.fleet.times import text_of
@@ -46,9 +47,14 @@ class FragileStore(SqliteStore):
 
     plan: Callable[[str], None] = staticmethod(lambda where: None)
 
+    claimed: Callable[[Attempt], None] = staticmethod(lambda attempt: None)
+
     def commit(self, *changes: StoreChange) -> bool:
         self.plan("before commit")
         done = super().commit(*changes)
+        for change in changes:
+            if done and isinstance(change, AddAttempt):
+                self.claimed(change.attempt)
         self.plan("after commit")
         return done
 
@@ -64,7 +70,7 @@ class Dispatching(RuleBasedStateMachine):
         self.project = Project(store, policy=CAPS)
         self.project.fleet.watch = lambda verb, who: self._step(f"before {verb}")
         self.project.fleet.after = lambda verb, who: self._step(f"after {verb}")
-        store.plan = self._step
+        store.plan, store.claimed = self._step, self._claimed
         self.countdown: int | None = None
         self.interloper: int | None = None
         self.closed_by_person: set[str] = set()
@@ -73,6 +79,7 @@ class Dispatching(RuleBasedStateMachine):
         self.rescued: Counter[str] = Counter()
         self.person_acts = False
         self.loop: Dispatcher | None = None
+        self.edited: set[str] = set()
         self._guard_spawns()
 
     def teardown(self) -> None:
@@ -125,12 +132,31 @@ class Dispatching(RuleBasedStateMachine):
         begin = fleet._begin
 
         def guarded(gremlin: FakeGremlin) -> None:
+            assert gremlin.caught_up <= 2, "it resolves conflicts for ever"
+            order = fleet.orders.get(gremlin.id)
+            assert order is None or order.start.conflict is None, "started from branches that cannot be merged"
             assert not fleet.living(gremlin.bead) or fleet.living(gremlin.bead) == [gremlin], "a second process"
             if not gremlin.outstanding and not self.person_acts:
                 assert not self._unclosed_blockers(gremlin.bead), "started though blocked"
             begin(gremlin)
 
         fleet._begin = guarded  # type: ignore[method-assign]
+
+    def _claimed(self, attempt: Attempt) -> None:
+        """At every claim: it is work, the caps have room for it, and finished work is not bought again."""
+        if attempt.kind not in ("fresh", "rescue"):
+            return
+        project = self.project
+        assert not_work(project.bead(attempt.bead_id).issue) is None, "no work"
+        policy, works = project.policy, project.store.works(PROJECT).works
+        day = world_of(project.store, project.fleet, PROJECT, policy, works, project.now).day
+        assert policy.per_day is None or day.taken_usd <= policy.per_day + 1e-6, "beyond the day's cap"
+        spent = sum(attempt_usd(a) for a in project.attempts(attempt.bead_id))
+        assert policy.per_bead is None or spent <= policy.per_bead + 1e-6, "beyond the bead's cap"
+        if attempt.kind == "fresh" and attempt.bead_id not in self.edited:
+            before = [a for a in project.attempts(attempt.bead_id) if a.epoch == attempt.epoch]
+            gremlins = [g for a in before if (g := project.fleet.table.get(a.gremlin_id)) is not None]
+            assert not any(gremlin.caught_up for gremlin in gremlins), "finished work is bought again"
 
     def _unclosed_blockers(self, bead_id: str) -> list[str]:
         rows = self.project.store.db.rows(
@@ -189,6 +215,26 @@ class Dispatching(RuleBasedStateMachine):
     def a_person_edits_the_text(self, data: st.DataObject) -> None:
         bead_id = data.draw(st.sampled_from(sorted(self._ids())))
         self._editor().update(bead_id, {"notes": f"as of {self.project.now}"})
+        self.edited.add(bead_id)
+
+    @rule(data=st.data(), kind=st.sampled_from(["message", "task"]))
+    def a_record_is_work_or_not(self, data: st.DataObject, kind: str) -> None:
+        bead_id = data.draw(st.sampled_from(sorted(self._ids())))
+        self._editor().update(bead_id, {"issue_type": kind})
+
+    @rule(capped=st.booleans())
+    def a_person_caps_spending(self, capped: bool) -> None:
+        self.project.policy = replace(CAPS, per_bead=2.2, per_day=2.5) if capped else CAPS
+
+    @rule(data=st.data(), times=st.integers(1, 3))
+    def finished_work_conflicts_with_the_project(self, data: st.DataObject, times: int) -> None:
+        gremlin = self._gremlin(data)
+        if gremlin is not None:
+            gremlin.conflicts = times
+
+    @rule(conflict=st.booleans())
+    def the_branches_of_blockers_conflict(self, conflict: bool) -> None:
+        self.project.fleet.branches_conflict = conflict
 
     @rule(data=st.data())
     def a_person_makes_remarks(self, data: st.DataObject) -> None:
@@ -466,7 +512,7 @@ class Dispatching(RuleBasedStateMachine):
         self.project.store.close()
         store = FragileStore(Path(self.folder.name) / "beads.db")
         store.db.connection.execute("PRAGMA synchronous = OFF")
-        store.plan = self._step
+        store.plan, store.claimed = self._step, self._claimed
         self.project.store = store
         assert self._counters() == before
 
@@ -550,7 +596,7 @@ class Dispatching(RuleBasedStateMachine):
     def _standing(self) -> dict[str, Standing]:
         project = self.project
         works = project.store.works(PROJECT).works
-        world = world_of(project.store, project.fleet, PROJECT, CAPS, works, project.now)
+        world = world_of(project.store, project.fleet, PROJECT, project.policy, works, project.now)
         return {work.id: standing(work, world) for work in works}
 
     @invariant()
@@ -569,7 +615,7 @@ class Dispatching(RuleBasedStateMachine):
         """Without faults, each bead closes, fails, or waits for a person with a reason."""
         fleet = self.project.fleet
         fleet.ready = fleet.start_error = None
-        fleet.dirty = False
+        fleet.dirty = fleet.branches_conflict = False
         fleet.on_start = fleet.finish
         self.project.store.commit(SetPaused(PROJECT, None))
         for _ in range(400):
