@@ -12,7 +12,7 @@ from typing import Any, Literal
 from gremlins.clock import Clock, SystemClock
 from gremlins.errors import Conflict, GitError, did_you_mean
 from gremlins.repository.git import Git, HostGitError, Sha, UnknownRef, refuse_operation, some_of
-from gremlins.repository.merging import merge_aside, squashed_as
+from gremlins.repository.merging import MergeConflict, merge_aside, squashed_as
 from gremlins.repository.persons_tree import PersonsTree
 
 Mode = Literal["squash", "ff"]
@@ -212,7 +212,7 @@ class _Landing:
                 tree = merge_aside(self.git, old, tip, self.base)
             except Conflict as conflict:
                 steps = f"`git merge {self.branch}` on {self.target}, resolve it and commit"
-                refusal = Conflict(conflict.message, hint=f"{steps}; `gremlins land {self.name}` then records it")
+                refusal = MergeConflict(conflict.message, hint=f"{steps}; `gremlins land {self.name}` then records it")
             else:
                 if tree != self.git.tree(old):
                     return self._landed(self.git.commit_tree(tree, [old], self._full_message()), old)
