@@ -106,7 +106,7 @@ class Home(NamedTuple):
 
             home = cls(user_state_path("gremlins"))
         home._refuse_others()
-        cluster = env.get(CLUSTER_VARIABLE, "").strip() or home._configured_cluster()
+        cluster = env[CLUSTER_VARIABLE].strip() if CLUSTER_VARIABLE in env else home._configured_cluster()
         return home._replace(cluster=cluster) if cluster else home
 
     def _configured_cluster(self) -> str:

@@ -42,7 +42,8 @@ class Here:
         """Raises NotReady outside of a repository."""
         here = Path.cwd()
         project = find_project(here)
-        return cls(Home.from_env(), str(project), main_tree(here, project), SystemClock())
+        home = Home.from_env()._replace(cluster="")  # beads are a host's own
+        return cls(home, str(project), main_tree(here, project), SystemClock())
 
     @cached_property
     def settings(self) -> CurrentSettings:

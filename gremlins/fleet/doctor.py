@@ -26,6 +26,7 @@ from gremlins.clients.registry import client_class, known_providers
 from gremlins.clients.route import warnings_of
 from gremlins.clients.transport import ApiFailure
 from gremlins.clock import SystemClock
+from gremlins.cluster.overview import cluster_status
 from gremlins.config import ClientSpec, LoadedSettings, Settings, known_settings, load_settings, value_of
 from gremlins.errors import CorruptRecord, GremlinsError, NotReady
 from gremlins.files import read_file
@@ -42,6 +43,7 @@ from gremlins.records.spend import unreadable_lines
 from gremlins.redaction import without_password
 from gremlins.repository.git import Git, find_root
 from gremlins.repository.project import find_project
+from gremlins.repository.remote_work import prove_remote
 from gremlins.repository.trust import Untrusted, check_trust
 
 Verdict = Literal["ok", "info", "warning", "problem", "not_ready"]
@@ -54,6 +56,8 @@ TOO_LITTLE_SPACE = 20_000_000
 CONSOLE = (
     "the Anthropic Console lists the batches of a workspace, each with its custom_id; `gremlins show` has them too"
 )
+CLOCKS_APART = 60.0
+"""Seconds."""
 MOST_NAMED = 20
 """Unreadable files that are named one by one."""
 
@@ -114,7 +118,8 @@ def examine(home: Home, cwd: Path, env: Mapping[str, str]) -> Health:
         _sandbox(settings, env),
         *_pipelines(repo),
         *_state_root(home),
-        *_records(home),
+        *_records(home._replace(cluster="")),
+        *_cluster(home, repo),
     ]
     return Health(tuple(checks), tuple(_shown(loaded)) if loaded else ())
 
@@ -126,6 +131,34 @@ def _sandbox(settings: Settings, env: Mapping[str, str]) -> Check:
     if settings.sandbox.mode == "require":
         return Check("sandbox", "not_ready", missing, "install bubblewrap, or set `sandbox.mode` to `auto`")
     return Check("sandbox", "info", f"commands run as you: {missing}")
+
+
+def _cluster(home: Home, repo: Path | None) -> Iterator[Check]:
+    """The database, its clock and workers, and whether the project's remote takes what hosts hand over."""
+    if not home.cluster:
+        return
+    try:
+        found = cluster_status(home, SystemClock())
+    except GremlinsError as error:
+        yield _bad("cluster", error)
+        return
+    ahead = found["clock_ahead_seconds"]
+    if abs(ahead) > CLOCKS_APART:
+        hint = "waits are counted by the database; the times that are shown are of both clocks"
+        yield Check("cluster", "warning", f"the database's clock is {ahead:+.0f} s from this host's", hint)
+    if not found["workers"]:
+        yield Check("cluster", "warning", "no worker is there", "`gremlins worker` on a host starts one")
+    alone = sum(1 for _ in ids(home._replace(cluster="")))
+    if alone:
+        yield Check("cluster", "info", f"{alone} gremlins are of this host alone", "`gremlins cluster adopt --all`")
+    if repo is not None:
+        try:
+            prove_remote(Git(repo))
+        except GremlinsError as error:
+            yield _bad("cluster", error)
+            return
+    workers = f"{len(found['workers'])} worker{'s' if len(found['workers']) != 1 else ''}"
+    yield Check("cluster", "ok", f"{found['database']}, schema {found['schema']}, {workers}")
 
 
 def _trust(repo: Path | None, home: Home) -> Iterator[Check]:

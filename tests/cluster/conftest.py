@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,18 +13,20 @@ from tests.cluster.machines import Cluster
 from tests.postgres import PostgresServer
 
 FOREVER = 3600.0
+EDIT = {"edits": [{"path": "hello.txt", "content": "hello\n"}], "summary": "F1: done, hello"}
 
 
 @pytest.fixture
 def script() -> list[object]:
-    """The replies to come; the example's own when they are used up."""
+    """The replies to come. When they are used up, a change is `EDIT`, and any other answer a sentence."""
     return []
 
 
 @pytest.fixture
 def cluster(tmp_path: Path, postgres: PostgresServer, script: list[object]) -> Iterator[Cluster]:
-    def next_reply(_params: object) -> str:
-        reply = script.pop(0) if script else "A project."
+    def next_reply(params: Mapping[str, object]) -> str:
+        otherwise = EDIT if "output_config" in params else "A project."
+        reply = script.pop(0) if script else otherwise
         return reply if isinstance(reply, str) else json.dumps(reply)
 
     with Simulator(model=ScriptedModel(otherwise=next_reply)) as simulator:

@@ -108,7 +108,7 @@ def test_a_kill_at_any_write_leaves_the_old_or_the_new(documents: Documents, tmp
 def test_what_another_has_taken_is_written_no_more(database: str) -> None:
     mine = in_rows(database, "fenced")
     mine.write("state.json", b"mine")
-    theirs = rows.take_over(mine.db, "fenced", stale=15)
+    theirs = rows.take_over(mine.db, "fenced", host="there", stale=15)
     assert theirs.fence == mine.fence + 1
     for refused in (
         lambda: mine.write("state.json", b"late"),
@@ -131,7 +131,7 @@ def test_of_two_that_take_at_once_each_has_its_own_number(database: str) -> None
         child = subprocess.Popen(
             [sys.executable, "-c", "import sys; from gremlins.cluster import rows; "
              "from gremlins.cluster.database import ClusterDb; db = ClusterDb(sys.argv[1]); db.value('SELECT 1'); "
-             "print('ready', flush=True); print(rows.take_over(db, 'two', stale=15).fence)", database],
+             "print('ready', flush=True); print(rows.take_over(db, 'two', host='there', stale=15).fence)", database],
             stdout=subprocess.PIPE, text=True, env={**os.environ},
         )  # fmt: skip
         assert child.stdout is not None

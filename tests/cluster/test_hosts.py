@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
+from urllib.parse import urlsplit
 
 from gremlins.clock import SystemClock
+from gremlins.cluster.database import ClusterDb
 from gremlins.fleet.status import look, survey
 from gremlins.paths import Home
 from tests.cluster.conftest import FOREVER
@@ -27,10 +30,14 @@ def end_batches(cluster: Cluster) -> None:
     cluster.simulator.advance(FOREVER + 1)
 
 
-def is_so(machine: Machine, **states: str) -> bool:
-    """True if this is the whole fleet, as that host sees it; read without starting a process."""
+def states_of(machine: Machine) -> dict[str, str]:
+    """The whole fleet, as that host sees it; read without starting a process."""
     rows = survey(Home.from_env(machine.env), SystemClock(), everything=True).rows
-    return {row.record.id: row.life.state for row in rows} == states
+    return {row.record.id: row.life.state for row in rows}
+
+
+def is_so(machine: Machine, **states: str) -> bool:
+    return states_of(machine) == states
 
 
 def test_a_parked_gremlin_needs_no_process_and_goes_on_where_a_host_is_left(cluster: Cluster) -> None:
@@ -76,6 +83,11 @@ def test_every_verb_from_a_host_without_a_worker(cluster: Cluster, script: list[
     assert (desk.repo.path / "hello.txt").read_text() == "hello again\n"
     assert desk.run("land", "g").code == 4
     assert len(cluster.simulator.batches) == 4
+    health = json.loads(desk.run("doctor", "--json").out)
+    assert [check["verdict"] for check in health["checks"] if check["name"] == "cluster"] == ["ok"]
+    assert desk.run("dispatch", "--once").code == 5
+    assert desk.run("cluster", "init").code == 4
+    assert "worker: " in desk.ok("cluster", "status")
 
 
 def test_what_is_parked_is_stopped_rescued_and_removed_from_elsewhere(cluster: Cluster) -> None:
@@ -121,3 +133,54 @@ def test_a_local_fleet_goes_over_parked_and_back_and_pays_nothing_again(cluster:
     cluster.until(lambda: is_so(desk, g="finished"), "it finished in the cluster")
     assert len(cluster.simulator.batches) == 1
     assert json.loads(desk.ok("cost", "--json"))["total_usd"] > 0
+
+
+def test_a_worker_takes_only_what_its_host_can_pay_for_and_no_secret_is_stored(cluster: Cluster) -> None:
+    cluster.found({"a.txt": "a\n"}, ask=ASK)
+    bare, able = cluster.machine("bare", ANTHROPIC_API_KEY=""), cluster.machine("able")
+    bare.work()
+    bare.ok("launch", "ask", "--id", "g")
+    with contextlib.closing(ClusterDb(cluster.url)) as db:
+        tends = "SELECT coalesce(max(defer_timestamp), 0) FROM procrastinate_periodic_defers"
+        cluster.until(lambda: db.value(tends) > 0, "its first look for work")
+        before = db.value(tends)
+        cluster.until(lambda: db.value(tends) > before + 2, "the worker without a key looked for work")
+        assert db.value("SELECT fence FROM gremlin") == 1
+        able.work()
+        cluster.until(lambda: is_so(bare, g="parked"), "the other took it")
+        cluster.until(lambda: (db.value("SELECT requests FROM account") or 0) > 2, "some polls")
+        end_batches(cluster)
+        cluster.until(lambda: is_so(bare, g="finished"), "it finished")
+        assert db.value("SELECT count(DISTINCT host) FROM gremlin") == 1
+        password = urlsplit(cluster.url).password
+        for secret in (cluster.simulator.key, password):
+            for table in ("document", "line", "gremlin", "spending", "procrastinate_jobs", "account"):
+                found = db.value(
+                    f"SELECT count(*) FROM {table} t WHERE position(%(s)s in t::text) > 0 OR "
+                    f"position(%(hex)s in t::text) > 0",
+                    {"s": secret, "hex": str(secret).encode().hex()},
+                )
+                assert found == 0, (table, secret)
+
+
+def test_many_workers_poll_an_account_once_an_interval(cluster: Cluster) -> None:
+    cluster.found({"a.txt": "a\n"}, ask=ASK)
+    slow = {"GREMLINS_BATCH__POLL_INITIAL": "2", "GREMLINS_BATCH__POLL_MAX": "2"}
+    hosts = [cluster.machine(name, **slow) for name in ("one", "two", "three")]
+    for host in hosts:
+        host.work()
+    for number in range(4):
+        hosts[0].ok("launch", "ask", "--id", f"g{number}")
+    names = [f"g{number}" for number in range(4)]
+    cluster.until(lambda: is_so(hosts[0], **dict.fromkeys(names, "parked")), "all parked")
+    with contextlib.closing(ClusterDb(cluster.url)) as db:
+        asked = "SELECT requests, extract(epoch FROM polled_at)::float8 FROM account"
+        cluster.until(lambda: db.rows(asked)[0][1] is not None, "a first poll")
+        first, began = db.rows(asked)[0]
+        cluster.until(lambda: db.rows(asked)[0][0] >= first + 3, "three more")
+        more, ended = db.rows(asked)[0]
+        assert (ended - began) / (more - first) >= 2.0
+        assert db.value("SELECT count(*) FROM procrastinate_jobs WHERE task_name = 'step' AND status = 'todo'") == 0
+    end_batches(cluster)
+    cluster.until(lambda: is_so(hosts[0], **dict.fromkeys(names, "finished")), "all finished")
+    assert len(cluster.simulator.batches) == 4

@@ -31,6 +31,7 @@ from gremlins.fleet.dispatch.tick import Dispatcher, LoopEvent, TickReport
 from gremlins.fleet.dispatch.view import blocked_by, breaker_json, explained, status_json, tick_json
 from gremlins.fleet.dispatch.world import world_now
 from gremlins.fleet.times import span, text_of
+from gremlins.paths import Home
 from gremlins.processes.interrupt import Interrupt
 from gremlins.processes.notify import notify
 
@@ -64,6 +65,11 @@ def dispatch(
     if mode not in (None, "live", "batch"):
         raise typer.BadParameter("is live or batch", param_hint="--mode")
     here = Here.find()
+    if Home.from_env().cluster:
+        raise NotReady(
+            "beads are not in the cluster yet: each host has its own, and dispatches for itself",
+            hint="`GREMLINS_CLUSTER__URL= gremlins dispatch` works with the gremlins of this host alone",
+        )
     asked: dict[str, Any] = {"pipeline": pipeline, "mode": mode, "land": land or None}
     asked |= {"max_running": max_running, "retry_cap": retry_cap}
     options = {name: value for name, value in asked.items() if value is not None}
