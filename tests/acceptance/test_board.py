@@ -16,7 +16,7 @@ from gremlins.simulator import ScriptedModel, Simulator
 from tests.acceptance.sandbox import Sandbox
 from tests.time_limit import DEADLINE
 
-pytest.importorskip("uvicorn", reason="needs the extra: pip install -e '.[web]'")
+pytest.importorskip("jinja2", reason="needs the extra: pip install -e '.[web]'")
 driver = pytest.importorskip("playwright.sync_api", reason="needs a driver for the browser: pip install playwright")
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt install chromium")

@@ -21,7 +21,7 @@ from tests.conftest import GITCONFIG, make_repo
 from tests.fleet.records import Root, ago, record, state_root
 from tests.time_limit import DEADLINE
 
-pytest.importorskip("uvicorn", reason="needs the extra: pip install -e '.[web]'")
+pytest.importorskip("jinja2", reason="needs the extra: pip install -e '.[web]'")
 KEY = "sk-ant-canary-0123456789abcdef"
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e"
 

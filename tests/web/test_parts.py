@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("uvicorn", reason="needs the extra: pip install -e '.[web]'")
+pytest.importorskip("jinja2", reason="needs the extra: pip install -e '.[web]'")
 
 from gremlins.cli.cost import Sum
 from gremlins.fleet.history import history
