@@ -82,8 +82,9 @@ def test_a_stop_and_a_rescue_at_once_end_in_one_of_the_two(
 ) -> None:
     park_one(sandbox)
     sandbox.kill("g")
-    (code, _), _ = at_once(("stop", "g"), ("rescue", "g"))
-    assert code == 0
+    sandbox.env["GREMLINS_BATCH__STOP_WAIT"] = f"{DEADLINE / 2}"  # on a busy machine too
+    ended = at_once(("stop", "g"), ("rescue", "g"))
+    assert ended[0][0] == 0, ended
     sandbox.until("g", "stopped", "parked")
     sandbox.ok("stop", "g")
     assert sandbox.life("g") == "stopped"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from gremlins.clock import SystemClock
 from gremlins.fleet.status import as_json, look, survey
@@ -24,6 +25,13 @@ from gremlins.simulator import Simulator
 from tests.acceptance.sandbox import Ran
 from tests.conftest import Repo
 from tests.time_limit import DEADLINE, wait_until
+
+
+def soak(test: Callable[..., None]) -> Any:
+    """Leave a long test to `make soak`."""
+    in_it = pytest.mark.skipif("GREMLINS_SOAK" not in os.environ, reason="long: `make soak` runs it")
+    return pytest.mark.soak(in_it(test))
+
 
 PROMPT = ".gremlins/prompts/summary.md"
 ASK = f"evidence: none\nstages:\n  - {{type: agent, name: summary, prompt: {PROMPT}, mode: batch}}\n"

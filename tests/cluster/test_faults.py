@@ -8,26 +8,18 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gremlins.simulator import Simulator
 from tests.cluster.conftest import FOREVER
-from tests.cluster.machines import ASK, PROMPT, Cluster, Machine
+from tests.cluster.machines import ASK, PROMPT, Cluster, Machine, soak
 from tests.postgres import PostgresServer
 from tests.time_limit import DEADLINE
 
 psycopg = pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
-
-
-def soak(test: Callable[..., None]) -> Any:
-    """Leave a long test to `make soak`."""
-    in_it = pytest.mark.skipif("GREMLINS_SOAK" not in os.environ, reason="long: `make soak` runs it")
-    return pytest.mark.soak(in_it(test))
-
 
 QUESTION = f"{{type: agent, name: NAME, prompt: {PROMPT}, mode: batch}}"
 SHIFT = """
@@ -101,6 +93,7 @@ def supervised(machine: Machine) -> bool:
     return True
 
 
+@soak
 def test_the_database_is_killed_and_comes_back(tmp_path: Path, own_postgres: PostgresServer) -> None:
     with Simulator(latency=FOREVER) as simulator:
         cluster = Cluster(tmp_path, own_postgres.new_database(), simulator, {"GREMLINS_CLUSTER__HEARTBEAT": "1"})
@@ -195,6 +188,7 @@ class Cable:
         self.cut()
 
 
+@soak
 def test_a_host_that_is_cut_off_from_the_database_writes_nothing_more(
     cluster: Cluster, postgres: PostgresServer, tmp_path: Path
 ) -> None:

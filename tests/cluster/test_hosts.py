@@ -12,7 +12,7 @@ from gremlins.cluster.database import ClusterDb
 from gremlins.fleet.status import look, survey
 from gremlins.paths import Home
 from tests.cluster.conftest import FOREVER
-from tests.cluster.machines import ASK, Cluster, Machine
+from tests.cluster.machines import ASK, Cluster, Machine, soak
 
 CHANGE = """
 stages:
@@ -90,6 +90,7 @@ def test_every_verb_from_a_host_without_a_worker(cluster: Cluster, script: list[
     assert "worker: " in desk.ok("cluster", "status")
 
 
+@soak
 def test_what_is_parked_is_stopped_rescued_and_removed_from_elsewhere(cluster: Cluster) -> None:
     cluster.found({"a.txt": "a\n"}, ask=ASK)
     one, desk = cluster.machine("one"), cluster.machine("desk")
@@ -163,6 +164,7 @@ def test_a_worker_takes_only_what_its_host_can_pay_for_and_no_secret_is_stored(c
                 assert found == 0, (table, secret)
 
 
+@soak
 def test_many_workers_poll_an_account_once_an_interval(cluster: Cluster) -> None:
     cluster.found({"a.txt": "a\n"}, ask=ASK)
     slow = {"GREMLINS_BATCH__POLL_INITIAL": "2", "GREMLINS_BATCH__POLL_MAX": "2"}
