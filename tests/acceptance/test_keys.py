@@ -256,13 +256,13 @@ def test_a_program_that_a_partial_clone_fetches_with_gets_no_key(sandbox: Sandbo
     program.chmod(0o755)
     origin = sandbox.repo
     origin.git("config", "uploadpack.allowFilter", "true")
-    origin.commit({"old.txt": "the old words\n"})
-    origin.commit({"old.txt": "new words\n"})
+    for words in ("older words\n", "the old words\n", "new words\n"):
+        origin.commit({"old.txt": words})
     origin.git("clone", "--quiet", "--filter=blob:none", f"file://{origin.path}", str(tmp_path / "partial"))
     sandbox.repo = Repo(tmp_path / "partial")
     settings = sandbox.repo.path / ".git" / "config"
     evil = f'[remote "evil"]\n\turl = ext::touch {ran}\n\tpromisor = true\n[protocol "ext"]\n\tallow = always\n'
-    settings.write_text(evil + settings.read_text())  # the first promisor is asked first
+    settings.write_text(settings.read_text() + evil)
     sandbox.repo.git("config", "remote.origin.uploadpack", str(program))
     sandbox.pipeline("old", "evidence: none\nstages: [{type: exec, name: look, cmds: [cat old.txt]}]\n")
     keys = {"ANTHROPIC_API_KEY": CANARY, "GH_TOKEN": CANARY}
@@ -271,4 +271,6 @@ def test_a_program_that_a_partial_clone_fetches_with_gets_no_key(sandbox: Sandbo
     assert "the old words" in sandbox.artifact("g", "look.log")
     assert "HOME=" in seen.read_text()
     assert CANARY not in seen.read_text()
+    settings.write_text(evil + settings.read_text())  # the first promisor is asked first, and git may end with it
+    assert sandbox.run("launch", "old", TASK, "--id", "h", "--base-ref", "HEAD~2", "--trust", env=keys).code in (0, 1)
     assert not ran.exists()
