@@ -175,7 +175,7 @@ def launching(home: Home, gremlin_id: str, repo: Path, base: str, needs: str) ->
         with kept(copy, home):
             yield uid
         rows.wake(db, gremlin_id, fence=taken.fence)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: a launch that fails leaves no row
         with contextlib.suppress(GremlinsError):
             rows.remove(db, taken)
         raise
