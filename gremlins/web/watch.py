@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -32,7 +33,10 @@ Stamp = tuple[int, int, bool]
 
 @dataclass
 class FleetWatch:
-    """All gremlins. `look` reads again those whose files have changed."""
+    """All gremlins. `look` reads again those whose files have changed.
+
+    Pages look from threads of their own: one at a time does, and `rows` and `unreadable` are replaced, never changed.
+    """
 
     home: Home
     clock: Clock
@@ -43,39 +47,45 @@ class FleetWatch:
     _history: deque[tuple[int, Groups]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     _stamps: dict[str, Stamp] = field(default_factory=dict)
     _looks: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def look(self) -> None:
         """Take in what came, changed or went since the last look."""
-        before = {name: group_of(row) for name, row in self.rows.items()}
-        changed = self._changed()
-        if changed:
-            self.changes += 1
-            self._history.append((self.changes, {name: before.get(name) for name in changed}))
+        with self._lock:
+            before, rows, unreadable = self.rows, dict(self.rows), dict(self.unreadable)
+            changed = self._changed(rows, unreadable)
+            if changed:
+                self.rows, self.unreadable = rows, unreadable
+                self.changes += 1
+                groups = {name: group_of(before[name]) if name in before else None for name in changed}
+                self._history.append((self.changes, groups))
 
     def since(self, number: int) -> Groups:
         """The gremlins that changed after the change of this number, and the groups they were in then."""
-        if number < self.changes and (not self._history or self._history[0][0] > number + 1):
-            return {name: group_of(row) for name, row in self.rows.items()}  # too long ago: all of them, in place
-        found: Groups = {}
-        for made, groups in self._history:
-            if made > number:
-                found = groups | found
-        return found
+        with self._lock:
+            if number < self.changes and (not self._history or self._history[0][0] > number + 1):
+                return {name: group_of(row) for name, row in self.rows.items()}  # too long ago: all of them, in place
+            found: Groups = {}
+            for made, groups in self._history:
+                if made > number:
+                    found = groups | found
+            return found
 
-    def _changed(self) -> set[str]:
+    def _changed(self, rows: dict[str, Row], unreadable: dict[str, CorruptRecord]) -> set[str]:
+        """Read again into `rows` and `unreadable`; the names of those that differ for a person."""
         self._looks += 1
         with_locks = self._looks % LOCKS_EVERY == 0
         present, changed = set(ids(self.home)), set[str]()
         for name in present:
             folder = f"{self.home.gremlins}/{name}"
-            before = self.rows.get(name)
+            before = rows.get(name)
             stamp = _stamp(folder, over=before is not None and before.record.over())
             same = stamp == self._stamps.get(name)
-            if same and not (with_locks and self._may_have_lost_its_process(name, folder)):
+            if same and not (with_locks and _may_have_lost_its_process(before, folder)):
                 continue
             self._stamps[name] = stamp
-            self._read(name)
-            now = self.rows.get(name)
+            self._read(name, rows, unreadable)
+            now = rows.get(name)
             if now is not None and now.record.over():
                 self._stamps[name] = (stamp[0], 0, False)  # as the next look sees it
             if not same or (before and before.life) != (now and now.life):
@@ -83,30 +93,30 @@ class FleetWatch:
         gone = self._stamps.keys() - present
         for name in gone:
             del self._stamps[name]
-            self.rows.pop(name, None)
-            self.unreadable.pop(name, None)
+            rows.pop(name, None)
+            unreadable.pop(name, None)
         return changed | gone
 
-    def _may_have_lost_its_process(self, name: str, folder: str) -> bool:
-        row = self.rows.get(name)
-        if row is None or row.life.state not in ALIVE:
-            return False
-        return row.life.state != "parked" or holder_of(f"{folder}/{LOCK}") is None
-
-    def _read(self, name: str) -> None:
-        self.unreadable.pop(name, None)
+    def _read(self, name: str, rows: dict[str, Row], unreadable: dict[str, CorruptRecord]) -> None:
+        unreadable.pop(name, None)
         try:
-            self.rows[name] = look(self.home, name, self.clock)
+            rows[name] = look(self.home, name, self.clock)
             return
         except CorruptRecord as error:
-            self.unreadable[name] = error
+            unreadable[name] = error
         except NotFound:
             pass  # being launched or removed at this moment
-        self.rows.pop(name, None)
+        rows.pop(name, None)
 
     def in_order(self) -> list[Row]:
         """Newest first."""
         return sorted(self.rows.values(), key=lambda row: (row.record.created_at, row.record.id), reverse=True)
+
+
+def _may_have_lost_its_process(row: Row | None, folder: str) -> bool:
+    if row is None or row.life.state not in ALIVE:
+        return False
+    return row.life.state != "parked" or holder_of(f"{folder}/{LOCK}") is None
 
 
 def _stamp(folder: str, *, over: bool) -> Stamp:
@@ -153,7 +163,7 @@ class Feed:
         while self._open:
             await asyncio.sleep(self.every)
             before = self.watch.changes
-            self.watch.look()
+            await asyncio.to_thread(self.watch.look)
             if self.watch.changes > before:
                 async with self._news:
                     self._news.notify_all()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from gremlins.web.change import MOST_LINES, parsed
 from gremlins.web.pictures import WIDTH, bars, lanes
 from gremlins.web.watch import FleetWatch
 from tests.fleet.records import Root, ago, record, state_root
+from tests.time_limit import DEADLINE
 
 PATCH = """\
 diff --git a/a.py b/a.py
@@ -98,3 +102,30 @@ def test_a_look_finds_what_came_changed_and_went(root: Root) -> None:
     watch.look()
     assert watch.since(seen) == {"one": "needs you", "two": None}
     assert [row.record.id for row in watch.in_order()] == ["two", "one"]
+
+
+def test_pages_look_at_once_from_threads_of_their_own(root: Root) -> None:
+    asks = Bailed(since=ago(60), stage="plan", kind="x", detail="y")
+    watch = FleetWatch(root.home, root.clock)
+    often = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+
+    def page() -> None:
+        watch.look()
+        assert len([row for row in watch.rows.values() if row.record.id]) <= 30
+        watch.since(0)
+
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(5):
+                for number in range(30):
+                    root.put(record(f"g{number}", status=asks))
+                pages = [pool.submit(page) for _ in range(20)]
+                for number in range(30):
+                    shutil.rmtree(root.home.gremlin(f"g{number}").root)
+                for each in pages:
+                    each.result(DEADLINE)
+    finally:
+        sys.setswitchinterval(often)
+    watch.look()
+    assert not watch.rows
