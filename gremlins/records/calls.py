@@ -384,10 +384,11 @@ class Ledger:
             return []
         return sorted(p for p in self.paths.calls.iterdir() if p.suffix == ".json" and not p.name.startswith("."))
 
-    def of_call(self, stage: str, attempt: int) -> list[CallRecord]:
-        """The turns and tries of one call, in order. Raises CorruptRecord rather than ask for anything twice;
-        files of other calls, readable or not, are none of its business."""
-        beginning = CallKey(stage=stage, attempt=attempt).filename.removesuffix("t1.r1.json")
+    def of_call(self, stage: str, attempt: int, turn: int | None = None) -> list[CallRecord]:
+        """The turns and tries of one call, in order, or the tries of one turn. Raises CorruptRecord rather than ask for
+        anything twice; files of other calls, readable or not, are none of its business."""
+        first = CallKey(stage=stage, attempt=attempt).filename.removesuffix("t1.r1.json")
+        beginning = first if turn is None else f"{first}t{turn}."
         found = (read_call(path) for path in self.files() if path.name.startswith(beginning))
         mine = [r for r in found if r.key.stage == stage and r.key.attempt == attempt]
         return sorted(mine, key=lambda r: (r.key.turn, r.key.try_))

@@ -52,14 +52,14 @@ class LiveRecords:
         self.revision = revision
         self.notes = notes
 
-    def all(self, revision: int | None = None) -> list[LiveCall]:
-        """In order of turn and try."""
+    def all(self, revision: int | None = None, turn: int | None = None) -> list[LiveCall]:
+        """In order of turn and try. A long conversation is read whole only where it must be."""
         wanted = self.revision if revision is None else revision
-        every = self.session.ledger.of_call(self.label, self.session.attempt(self.label))
+        every = self.session.ledger.of_call(self.label, self.session.attempt(self.label), turn)
         return [record for record in every if isinstance(record, LiveCall) and record.revision == wanted]
 
     def of_turn(self, turn: int) -> list[LiveCall]:
-        return [record for record in self.all() if record.key.turn == turn]
+        return self.all(turn=turn)
 
     def step(self, turn: int = 1) -> LiveStep:
         return after_live(
@@ -95,7 +95,7 @@ class LiveRecords:
         self, request: dict[str, Any], turn: int, session_id: str | None, messages_before: int, room: Room
     ) -> LiveCall:
         attempt = self.session.attempt(self.label)
-        taken = (r.key.try_ for r in self.session.ledger.of_call(self.label, attempt) if r.key.turn == turn)
+        taken = (r.key.try_ for r in self.session.ledger.of_call(self.label, attempt, turn))
         now = self.session.clock.now()
         return self.session.ledger.put(
             LiveCall(

@@ -58,16 +58,15 @@ class Turns:
 
     def request(self, record: LiveCall) -> dict[str, Any]:
         """The whole request of a turn: a record holds only the messages that its turn has added."""
-        added = [record.request["messages"]]
-        turn, before = record.key.turn, record.messages_before
+        latest = {r.key.turn: r for r in self.records.all()} if record.messages_before else {}
+        added, turn, before = [record.request["messages"]], record.key.turn, record.messages_before
         while before:
             turn -= 1
-            earlier = self.records.of_turn(turn)
-            if not earlier:
+            if turn not in latest:
                 raise GremlinsError(f"turn {turn} of {record.key.stage} is not on record any more")
-            added.insert(0, earlier[-1].request["messages"])
-            before = earlier[-1].messages_before
-        return {**record.request, "messages": [message for messages in added for message in messages]}
+            added.append(latest[turn].request["messages"])
+            before = latest[turn].messages_before
+        return {**record.request, "messages": [message for messages in reversed(added) for message in messages]}
 
     def _on_record(self, turn: int, messages: list[Any]) -> int:
         """The number of these messages that the records of earlier turns hold."""
