@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from gremlins.clock import Clock
 from gremlins.cluster import rows
@@ -26,6 +26,7 @@ from gremlins.files import make_private_dir, write_atomic
 from gremlins.paths import GremlinPaths, Home
 from gremlins.processes.children import holders, signal_process
 from gremlins.processes.credentials import CREDENTIALS_FD_VARIABLE, hand_on, split
+from gremlins.retry import exponential
 from gremlins.worker.polling import poll_account
 from gremlins.worker.readiness import abilities, queues
 from gremlins.worker.step import CANNOT, FENCED, LATER, TRIES
@@ -35,7 +36,8 @@ FIRST = 15.0
 """Seconds until a step is tried again that database or remote ended: doubled each time, at most LATEST."""
 HOSTS = 5
 """Steps in a row that could not begin on the hosts that took them, before a person decides."""
-BEGIN_ANEW = 2.0
+FIRST_PAUSE, LONGEST = 2.0, 30.0
+"""Seconds until a worker without its database begins anew: doubled each time."""
 ROOM = 64 * 2**20
 """Bytes that must be free where the state root is, for a step to begin."""
 GRACE = 60.0
@@ -51,6 +53,8 @@ class Worker:
     settings: Settings
     slots: int = 4
     held: dict[str, tuple[Taken, int]] = field(default_factory=dict)
+    alone: bool = False
+    """The connection of the watch has dropped, and that is said."""
 
     def __post_init__(self) -> None:
         self.host = host_name(self.home)
@@ -62,7 +66,9 @@ class Worker:
     def _app(self) -> Any:
         import procrastinate
 
-        app = procrastinate.App(connector=procrastinate.PsycopgConnector(min_size=1, max_size=4, **_pool(self.home)))
+        from gremlins.worker.engine import Connector
+
+        app = procrastinate.App(connector=Connector(self.home.cluster))
         app.task(name=STEP, pass_context=True)(self.step)
         app.task(name=POLL, queue=EVERYONE)(self.poll)
         every = max(1, int(self.heartbeat / 4))  # with 1.5 heartbeats of silence, below two of them
@@ -71,23 +77,28 @@ class Worker:
         return app
 
     async def run(self) -> None:
-        """Work until SIGTERM or SIGINT."""
+        """Work until SIGTERM or SIGINT. Raises one of `AWAY` where the engine ends by itself."""
         async with self.app.open_async():
             watch = asyncio.create_task(self._watch())
+            engine = asyncio.create_task(self._engine())
             try:
-                await self.app.run_worker_async(
-                    queues=queues(self.able, self.env, self.host),
-                    concurrency=self.slots + 2,
-                    name=self.host,
-                    fetch_job_polling_interval=1.0,
-                    shutdown_graceful_timeout=GRACE,
-                    delete_jobs="successful",
-                    update_heartbeat_interval=self.heartbeat,
-                    stalled_worker_timeout=self.stale,
-                )
+                await _until_asked(engine)
             finally:
                 watch.cancel()
                 self.db.close()
+
+    async def _engine(self) -> None:
+        await self.app.run_worker_async(
+            queues=queues(self.able, self.env, self.host),
+            concurrency=self.slots + 2,
+            name=self.host,
+            fetch_job_polling_interval=1.0,
+            shutdown_graceful_timeout=GRACE,
+            delete_jobs="successful",
+            update_heartbeat_interval=self.heartbeat,
+            stalled_worker_timeout=self.stale,
+            install_signal_handlers=False,
+        )
 
     # ── tasks ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -113,6 +124,7 @@ class Worker:
         except asyncio.CancelledError:
             self._kill(gremlin_id)
             child.wait()
+            self.db.patience = 0.0
             rows.again(self.db, taken, seconds=0.0, limit=TRIES)
             raise
         finally:
@@ -207,11 +219,15 @@ class Worker:
 
     async def _watch(self) -> None:
         """Hear of stops at once, and end the processes of gremlins that another worker has taken."""
+        from gremlins.worker.engine import reason
+
         while True:
             try:
                 await self._listen()
             except Exception as error:  # noqa: BLE001 # psycopg's errors: the connection has dropped
-                self._warn(str(error))
+                if not self.alone:
+                    self._warn(reason(error))
+                self.alone = True
                 await asyncio.sleep(1.0)
 
     async def _listen(self) -> None:
@@ -219,6 +235,7 @@ class Worker:
 
         async with await psycopg.AsyncConnection.connect(autocommit=True, **options(self.home.cluster)) as connection:
             await connection.execute("LISTEN gremlins_stop")
+            self.alone = False
             while True:
                 async for notice in connection.notifies(timeout=self.heartbeat / 2, stop_after=1):
                     await asyncio.to_thread(self._stop, notice.payload)
@@ -253,12 +270,6 @@ class Worker:
             signal_process(other, signal.SIGKILL)
 
 
-def _pool(home: Home) -> dict[str, Any]:
-    found = options(home.cluster)
-    conninfo = found.pop("conninfo")
-    return {"conninfo": conninfo, "kwargs": found}
-
-
 def _failed() -> Any:
     from procrastinate.jobs import Status
 
@@ -272,15 +283,49 @@ def _already_enqueued() -> type[Exception]:
     return found
 
 
-def work(make: Callable[[], Worker], clock: Clock, tell: Callable[[str], None]) -> int:
-    """Run a worker until it is asked to end. Where its database goes away, or has given its jobs to others because it
-    was silent for too long, it begins anew."""
-    import procrastinate
+async def _until_asked(engine: asyncio.Task[None]) -> None:
+    """Wait for the engine, which a signal asks to end. It ends without a word too when its sign of life cannot be
+    written."""
+    from gremlins.worker.engine import AWAY
 
+    asked = False
+
+    def ask() -> None:
+        nonlocal asked
+        asked = True
+        engine.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ask)
+    try:
+        await engine
+    except (asyncio.CancelledError, *AWAY):
+        if not asked:
+            raise
+    else:
+        raise ClusterAway("the cluster's database could not be reached for a while")
+
+
+class Runs(Protocol):
+    async def run(self) -> None: ...
+
+
+def work(make: Callable[[], Runs], clock: Clock, tell: Callable[[str], None]) -> int:
+    """Run a worker until it is asked to end. Where its database goes away, or has given its jobs to others because it
+    was silent for too long, it begins anew, ever later while that does not work."""
+    from gremlins.worker.engine import AWAY, reason
+
+    failures = 0
     while True:
         try:
-            asyncio.run(make().run())
+            worker = make()
+            if failures:
+                tell("the database is there again")
+            failures = 0
+            asyncio.run(worker.run())
             return 0
-        except (procrastinate.exceptions.ConnectorException, ClusterAway) as error:
-            tell(f"warning: {' '.join(str(error).split())}; beginning anew")
-            clock.sleep(BEGIN_ANEW)
+        except AWAY as error:
+            if not failures:
+                tell(f"warning: {reason(error)}; beginning anew when it is there")
+            failures += 1
+            clock.sleep(exponential(failures, initial=FIRST_PAUSE, maximum=LONGEST))

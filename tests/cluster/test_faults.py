@@ -86,35 +86,34 @@ def let_pass(cluster: Cluster, seconds: float) -> None:
     value(cluster, f"UPDATE procrastinate_jobs SET scheduled_at = scheduled_at - interval '{seconds} s'")
 
 
-def supervised(machine: Machine) -> bool:
-    """Start its worker again if that has ended, as systemd does."""
-    if machine.worker is None or machine.worker.poll() is not None:
-        machine.work()
-    return True
-
-
 @soak
 def test_the_database_is_killed_and_comes_back(tmp_path: Path, own_postgres: PostgresServer) -> None:
     with Simulator(latency=FOREVER) as simulator:
         cluster = Cluster(tmp_path, own_postgres.new_database(), simulator, {"GREMLINS_CLUSTER__HEARTBEAT": "1"})
         try:
-            gate = tmp_path / "gate"
-            cluster.found({"a.txt": "a\n"}, ask=ASK, gated=gated(gate))
+            gate, runs = tmp_path / "gate", tmp_path / "runs"
+            noted = gated(gate).replace("while", f"echo run >> {runs}; while", 1)
+            cluster.found({"a.txt": "a\n"}, ask=ASK, gated=noted)
             one = cluster.machine("one")
             one.work()
             one.ok("launch", "ask", "--id", "waits")
             one.ok("launch", "gated", "--id", "works")
             cluster.until(lambda: one.states() == {"waits": "parked", "works": "running"}, "one waits, one works")
+            cluster.until(runs.exists, "its command at work")
+            for _ in range(2):
+                own_postgres.kill()
+                own_postgres.start()
             own_postgres.kill()
             refused = one.run("status")
             assert refused.code == 1
             assert "cannot be reached" in refused.err
             gate.touch()  # its command ends while nobody can write that down
             own_postgres.start()
-            cluster.until(lambda: supervised(one) and len(simulator.batches) == 2, "it asks")
+            cluster.until(lambda: len(simulator.batches) == 2, "it asks")
             end_batches(cluster)
-            cluster.until(lambda: supervised(one) and set(one.states().values()) == {"finished"}, "both finished")
+            cluster.until(lambda: set(one.states().values()) == {"finished"}, "both finished")
             assert len(simulator.batches) == len(set(simulator.custom_ids)) == 2
+            assert runs.read_text().split() == ["run"]  # the worker and its step have outlived the database
         finally:
             cluster.end()
 
@@ -136,7 +135,7 @@ def test_a_host_that_was_paused_while_it_sent_finds_itself_replaced(cluster: Clu
     cluster.until(lambda: len(one.processes()) <= 1, "its step ends")
     two.go_off()
     end_batches(cluster)
-    cluster.until(lambda: supervised(one) and one.states() == {"g": "finished"}, "it goes on there again")
+    cluster.until(lambda: one.states() == {"g": "finished"}, "it goes on there again")
     assert len(cluster.simulator.batches) == 1
 
 
@@ -208,7 +207,7 @@ def test_a_host_that_is_cut_off_from_the_database_writes_nothing_more(
         until_all(cluster, two, "parked")
         fence = value(cluster, "SELECT fence FROM gremlin")
         cable.mend()
-        cluster.until(lambda: supervised(one) and len(one.processes()) == 1, "nothing is left of it there")
+        cluster.until(lambda: len(one.processes()) == 1, "nothing is left of it there")
         assert value(cluster, "SELECT fence FROM gremlin") == fence
         end_batches(cluster)
         until_all(cluster, two, "finished")
