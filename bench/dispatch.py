@@ -128,7 +128,7 @@ def tried(folder: Path) -> list[Figure]:
             fill(store, count, "open", blocked=False)
             now = time.time()
             with store.db.transaction():
-                store.db.execute("UPDATE beads SET tried = 1 WHERE id != 'gate'")
+                store.db.run("UPDATE beads SET tried = 1 WHERE id != 'gate'")
                 for number in range(count):
                     row = attempt_row(new_attempt(f"b-{number}", f"g-{number}", now - 1))
                     settled = {"settled_seq": number + 1, "settled_at": now, "failure": "capacity", "reason": "busy"}

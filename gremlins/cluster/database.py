@@ -79,22 +79,41 @@ class ClusterDb:
 
     def again(self, work: Callable[[Any], T]) -> T:
         """Do something with the connection, from its beginning where that drops. Raises ClusterAway, GremlinsError."""
-        import psycopg
-
         deadline = self.clock.monotonic() + self.patience
         with self._lock:
             while True:
                 try:
-                    return work(self.connection())
-                except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-                    self.close()
+                    with self.translated():
+                        return work(self.connection())
+                except ClusterAway:
                     if self.clock.monotonic() >= deadline:
-                        raise self._away(error) from error
+                        raise
                     self.clock.sleep(PAUSE)
-                except psycopg.errors.UndefinedTable as error:
-                    raise _not_initialized() from error
-                except psycopg.errors.InsufficientPrivilege as error:
-                    raise NotReady(f"the database refuses: {_line(error)}", hint="see docs/cluster.md") from error
+
+    @contextlib.contextmanager
+    def translated(self) -> Iterator[None]:
+        """Raises the driver's errors as ours. A connection that dropped is closed."""
+        import psycopg
+
+        try:
+            yield
+        except psycopg.errors.LockNotAvailable:
+            raise
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            self.close()
+            raise self._away(error) from error
+        except psycopg.errors.UndefinedTable as error:
+            raise _not_initialized() from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise NotReady(f"the database refuses: {_line(error)}", hint="see docs/cluster.md") from error
+
+    @property
+    def in_transaction(self) -> bool:
+        """Within one that was begun by a statement."""
+        from psycopg.pq import TransactionStatus
+
+        within = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+        return self._connection is not None and self._connection.info.transaction_status in within
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Any]:

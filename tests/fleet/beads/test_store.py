@@ -1,4 +1,4 @@
-"""Conformance tests of bead stores. Add an implementation to `STORES` to test it."""
+"""Conformance tests of the bead stores: a file of SQLite, and a cluster's PostgreSQL."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gremlins.cluster.database import ClusterDb, migrate
 from gremlins.errors import Conflict, CorruptRecord, GremlinsError
 from gremlins.fleet.beads.attempts import Attempt, Ending, Episode, Settlement
 from gremlins.fleet.beads.bead import Bead, Dependency
@@ -31,16 +33,42 @@ from gremlins.fleet.beads.store.interface import (
     SetPaused,
     SettleAttempt,
 )
+from gremlins.fleet.beads.store.postgres import PostgresStore
 from gremlins.fleet.beads.store.sqlite import SqliteStore
+from gremlins.fleet.beads.store.writes import SqlStore
 from tests.fleet.project import PROJECT, issue
+from tests.postgres import PostgresServer
 
-STORES: dict[str, Callable[[Path], BeadStore]] = {"sqlite": lambda folder: SqliteStore(folder / "beads.db")}
 NOW = 1_800_000_000.0
+Open = Callable[[], SqlStore]
+"""Opens the store of a test once more, as another process does."""
 
 
-@pytest.fixture(params=sorted(STORES))
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BeadStore]:
-    with STORES[request.param](tmp_path) as made:
+@pytest.fixture(scope="module")
+def database(postgres: PostgresServer) -> str:
+    url = postgres.new_database()
+    with closing(ClusterDb(url)) as db:
+        migrate(db, init=True)
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    if request.param == "sqlite":
+        return lambda: SqliteStore(tmp_path / "beads.db")
+    url = request.getfixturevalue("database")
+    emptied(url)
+    return lambda: PostgresStore(ClusterDb(url))
+
+
+def emptied(url: str) -> None:
+    with closing(ClusterDb(url)) as db:
+        db.run("TRUNCATE beads, deps, attempts, episodes, events, notices, pauses")
+
+
+@pytest.fixture
+def store(opened: Open) -> Iterator[SqlStore]:
+    with opened() as made:
         yield made
 
 
@@ -188,27 +216,25 @@ def test_unsettled_attempts_are_of_all_projects_and_settled_ones_give_the_averag
     assert store.average_usd("other") is None
 
 
-def test_a_project_that_was_moved_takes_everything_along_after_what_is_there_already(tmp_path: Path) -> None:
-    with SqliteStore(tmp_path / "beads.db") as store:
-        for bead_id, project in (("a-1", PROJECT), ("b-1", "/new")):
-            put(store, bead_id, project=project)
-            mine = attempt(bead_id, project=project)
-            assert store.commit(AddAttempt(mine), SetPaused(project, "lunch"), Event(project, bead_id, NOW, "made", ""))
-            assert store.commit(SettleAttempt(mine, end(cost=0.25)))
-        assert store.rename_project([PROJECT, "/unknown"], "/new") == 1
-        assert store.projects() == ["/new"]
-        assert [found.bead_id for found in store.recent("/new", 0.0)] == ["b-1", "a-1"]
-        assert (store.last_seq("/new"), store.paused("/new")) == (2, "lunch")
-        assert len(store.events("/new", "a-1")) == 1
+def test_a_project_that_was_moved_takes_everything_along_after_what_is_there_already(store: SqlStore) -> None:
+    for bead_id, project in (("a-1", PROJECT), ("b-1", "/new")):
+        put(store, bead_id, project=project)
+        mine = attempt(bead_id, project=project)
+        assert store.commit(AddAttempt(mine), SetPaused(project, "lunch"), Event(project, bead_id, NOW, "made", ""))
+        assert store.commit(SettleAttempt(mine, end(cost=0.25)))
+    assert store.rename_project([PROJECT, "/unknown"], "/new") == 1
+    assert store.projects() == ["/new"]
+    assert [found.bead_id for found in store.recent("/new", 0.0)] == ["b-1", "a-1"]
+    assert (store.last_seq("/new"), store.paused("/new")) == (2, "lunch")
+    assert len(store.events("/new", "a-1")) == 1
 
 
-def test_a_project_is_not_moved_over_beads_of_the_same_ids(tmp_path: Path) -> None:
-    with SqliteStore(tmp_path / "beads.db") as store:
-        put(store, "a-1")
-        put(store, "a-1", project="/new")
-        with pytest.raises(Conflict, match="a-1"):
-            store.rename_project([PROJECT], "/new")
-        assert store.count(PROJECT) == {"open": 1}
+def test_a_project_is_not_moved_over_beads_of_the_same_ids(store: SqlStore) -> None:
+    put(store, "a-1")
+    put(store, "a-1", project="/new")
+    with pytest.raises(Conflict, match="a-1"):
+        store.rename_project([PROJECT], "/new")
+    assert store.count(PROJECT) == {"open": 1}
 
 
 def test_a_view_holds_what_is_under_way_what_was_tried_and_the_next_to_start(store: BeadStore) -> None:
@@ -232,7 +258,7 @@ def test_bad_rows_stand_before_no_good_ones(tmp_path: Path) -> None:
     with SqliteStore(tmp_path / "beads.db") as store:
         for number in range(30):
             put(store, f"a-{number:02}")
-        store.db.execute("UPDATE beads SET epoch = 'garbage' WHERE id < 'a-25'")
+        store.db.run("UPDATE beads SET epoch = 'garbage' WHERE id < 'a-25'")
         view = store.view(PROJECT, NOW, fresh=2)
         assert [work.id for work in view.works] == ["a-25", "a-26"]
         assert len(view.bad) == 25
@@ -315,8 +341,58 @@ def test_a_foreign_or_newer_file_is_left_alone(tmp_path: Path) -> None:
         SqliteStore(tmp_path / "newer.db")
 
 
-def claim_all(folder: Path, results: multiprocessing.Queue[list[str]]) -> None:
-    with SqliteStore(folder / "beads.db") as store:
+def test_tables_lists_histories_and_texts_are_the_same_in_both(store: SqlStore) -> None:
+    put(store, "a-2", title="100 %s: what? :id", labels=("x",), description="a \\ 'b'")
+    put(store, "a-1", needs=("a-2",), assignee="me")
+    put(store, "a-3", priority=0)
+    listed, bad = store.listing(PROJECT, Query(limit=2))
+    assert [(each.work.id, each.title) for each in listed] == [("a-3", "do a-3"), ("a-2", "100 %s: what? :id")]
+    assert (bad, store.listing(PROJECT, Query(statuses=("closed",)))) == ((), ([], ()))
+    assert [bead.id for bead in store.beads(PROJECT, Query(blocked=True, assignee="me"))] == ["a-1"]
+    assert [bead.id for bead in store.beads(PROJECT, Query(labels=("x",), priorities=(2,)))] == ["a-2"]
+    assert list(store.beads("/elsewhere", Query())) == []
+    assert store.all_blockers(PROJECT) == {"a-1": [("a-2", "open", "a-1")]}
+    assert store.dependents(PROJECT, "a-2") == [("a-1", "blocks")]
+    assert sorted(store.ids_beginning("a-")) == ["a-1", "a-2", "a-3"]
+    assert store.commit(AddAttempt(attempt("a-2")), Event(PROJECT, "a-2", NOW, "claimed", "attempt 1"))
+    assert store.attempt_of("g-1") == attempt("a-2")
+    assert store.commit(SettleAttempt(attempt("a-2"), end(None)))
+    work = store.work(PROJECT, "a-2")
+    assert work is not None
+    assert store.commit(MoveBead(work, "closed", "2026-11-21T11:00:00Z"))
+    assert store.done_by(PROJECT, ["a-1", "a-3"]) == {"a-1": ("g-1",)}
+    assert [event.text for event in store.events(PROJECT, "a-2")] == ["attempt 1"]
+    assert store.count(PROJECT) == {"open": 2, "closed": 1}
+
+
+def test_what_was_settled_lately_is_found_among_many(store: SqlStore) -> None:
+    put(store, "a-1")
+    for number in range(1, 61):
+        mine = attempt("a-1", number)
+        assert store.commit(AddAttempt(mine))
+        assert store.commit(SettleAttempt(mine, end(at=NOW + number, cost=number)))
+    assert [a.number for a in store.recent(PROJECT, NOW + 50)] == list(range(41, 61))
+    assert [a.number for a in store.recent(PROJECT, NOW + 5)] == list(range(5, 61))
+    assert store.average_usd("local") == sum(range(11, 61)) / 50
+
+
+def test_a_change_that_is_refused_midway_leaves_the_store_in_order(store: SqlStore) -> None:
+    put(store, "a-1")
+    for _ in range(2):
+        assert not store.commit(Event(PROJECT, "a-1", NOW, "x", ""), AddAttempt(attempt("missing")))
+        with pytest.raises(KeyError):
+            end_within(store)
+    assert (store.paused(PROJECT), store.events(PROJECT, "a-1")) == (None, ())
+
+
+def end_within(store: SqlStore) -> None:
+    with store.db.transaction():
+        store.db.insert("pauses", {"project": PROJECT, "reason": "no"})
+        raise KeyError
+
+
+def claim_all(opened: Open, results: multiprocessing.Queue[list[str]]) -> None:
+    with opened() as store:
         won = []
         for work in store.works(PROJECT).works:
             claimed = attempt(work.id)
@@ -325,13 +401,13 @@ def claim_all(folder: Path, results: multiprocessing.Queue[list[str]]) -> None:
         results.put(won)
 
 
-def test_of_many_claims_at_once_each_bead_goes_to_one(tmp_path: Path) -> None:
-    with SqliteStore(tmp_path / "beads.db") as store:
+def test_of_many_claims_at_once_each_bead_goes_to_one(opened: Open) -> None:
+    with opened() as store:
         for number in range(40):
             put(store, f"a-{number}")
     context = multiprocessing.get_context("fork")
     results: multiprocessing.Queue[list[str]] = context.Queue()
-    workers = [context.Process(target=claim_all, args=(tmp_path, results)) for _ in range(6)]
+    workers = [context.Process(target=claim_all, args=(opened, results)) for _ in range(6)]
     for worker in workers:
         worker.start()
     won = [bead_id for _ in workers for bead_id in results.get(timeout=60)]
@@ -341,9 +417,12 @@ def test_of_many_claims_at_once_each_bead_goes_to_one(tmp_path: Path) -> None:
 
 
 def test_many_processes_may_make_the_database_at_once(tmp_path: Path) -> None:
+    def opened() -> SqlStore:
+        return SqliteStore(tmp_path / "beads.db")
+
     context = multiprocessing.get_context("fork")
     results: multiprocessing.Queue[list[str]] = context.Queue()
-    workers = [context.Process(target=claim_all, args=(tmp_path, results)) for _ in range(10)]
+    workers = [context.Process(target=claim_all, args=(opened, results)) for _ in range(10)]
     for worker in workers:
         worker.start()
     assert [results.get(timeout=60) for _ in workers] == [[]] * 10
@@ -356,43 +435,60 @@ STATUSES = st.sampled_from(["open", "closed", "failed", "in_progress"])
 EDGES = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7), KINDS), max_size=14)
 
 
+MOVES = st.lists(st.tuples(st.integers(0, 7), STATUSES), max_size=14)
+
+
 @settings(max_examples=60)
-@given(edges=EDGES, moves=st.lists(st.tuples(st.integers(0, 7), STATUSES), max_size=14))
+@given(edges=EDGES, moves=MOVES)
 def test_the_blocked_flags_are_those_of_a_plain_model(
     edges: list[tuple[int, int, str]], moves: list[tuple[int, str]]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder, SqliteStore(Path(folder) / "beads.db") as store:
-        store.db.execute("PRAGMA synchronous = OFF")
-        needs: dict[str, set[tuple[str, str]]] = {f"b{n}": set() for n in range(8)}
-        for n in range(8):
-            put(store, f"b{n}")
-        for issue_id, other, kind in edges:
-            bead = store.bead(PROJECT, f"b{issue_id}")
-            assert bead is not None
-            dependency = Dependency(issue_id=bead.id, depends_on_id=f"b{other}", type=kind)
-            changed = bead.issue.model_copy(update={"dependencies": (*bead.issue.dependencies, dependency)})
-            try:
-                store.commit(PutBead(replace(bead, issue=changed), bead.generation))
-            except DependencyCircle:
-                continue
-            needs[bead.id].add((f"b{other}", kind))
-        for number, status in moves:
-            work = store.works(PROJECT, [f"b{number}"]).works[0]
-            assert store.commit(MoveBead(work, status, "2026-11-21T11:00:00Z"))  # type: ignore[arg-type]
-        beads = {bead.id: bead for bead in store.beads(PROJECT, Query())}
+        store.db.run("PRAGMA synchronous = OFF")
+        check_flags(store, edges, moves)
 
-        def blocked(bead_id: str) -> bool:
-            others = [(beads[other], kind) for other, kind in needs[bead_id]]
-            return any(
-                other.status != "closed"
-                and (kind in ("blocks", "waits-for") or (kind == "parent-child" and blocked(other.id)))
-                for other, kind in others
-            )
 
-        assert {bead_id: bead.blocked for bead_id, bead in beads.items()} == {
-            bead_id: blocked(bead_id) for bead_id in beads
-        }
-        assert store.circles(PROJECT) == []
+@settings(max_examples=8)
+@given(edges=EDGES, moves=MOVES)
+def test_the_blocked_flags_are_the_same_in_postgres(
+    database: str, edges: list[tuple[int, int, str]], moves: list[tuple[int, str]]
+) -> None:
+    emptied(database)
+    with PostgresStore(ClusterDb(database)) as store:
+        check_flags(store, edges, moves)
+
+
+def check_flags(store: SqlStore, edges: list[tuple[int, int, str]], moves: list[tuple[int, str]]) -> None:
+    needs: dict[str, set[tuple[str, str]]] = {f"b{n}": set() for n in range(8)}
+    for n in range(8):
+        put(store, f"b{n}")
+    for issue_id, other, kind in edges:
+        bead = store.bead(PROJECT, f"b{issue_id}")
+        assert bead is not None
+        dependency = Dependency(issue_id=bead.id, depends_on_id=f"b{other}", type=kind)
+        changed = bead.issue.model_copy(update={"dependencies": (*bead.issue.dependencies, dependency)})
+        try:
+            store.commit(PutBead(replace(bead, issue=changed), bead.generation))
+        except DependencyCircle:
+            continue
+        needs[bead.id].add((f"b{other}", kind))
+    for number, status in moves:
+        work = store.works(PROJECT, [f"b{number}"]).works[0]
+        assert store.commit(MoveBead(work, status, "2026-11-21T11:00:00Z"))  # type: ignore[arg-type]
+    beads = {bead.id: bead for bead in store.beads(PROJECT, Query())}
+
+    def blocked(bead_id: str) -> bool:
+        others = [(beads[other], kind) for other, kind in needs[bead_id]]
+        return any(
+            other.status != "closed"
+            and (kind in ("blocks", "waits-for") or (kind == "parent-child" and blocked(other.id)))
+            for other, kind in others
+        )
+
+    assert {bead_id: bead.blocked for bead_id, bead in beads.items()} == {
+        bead_id: blocked(bead_id) for bead_id in beads
+    }
+    assert store.circles(PROJECT) == []
 
 
 def test_many_beads_are_put_at_once_or_not_at_all(store: BeadStore) -> None:

@@ -299,9 +299,9 @@ class Dispatching(RuleBasedStateMachine):
         bead_id = self._pick(data, self._ids())
         row = ("garbage", bead_id)
         before = self.project.store.db.value("SELECT hold FROM beads WHERE id = ?", (bead_id,))
-        self.project.store.db.execute("UPDATE beads SET hold = ? WHERE id = ?", row)
+        self.project.store.db.run("UPDATE beads SET hold = ? WHERE id = ?", row)
         assert self._run(self._dispatcher()) is not None
-        self.project.store.db.execute("UPDATE beads SET hold = ? WHERE id = ?", (before, bead_id))
+        self.project.store.db.run("UPDATE beads SET hold = ? WHERE id = ?", (before, bead_id))
 
     @rule(data=st.data())
     def a_gremlin_gets_a_reply(self, data: st.DataObject) -> None:

@@ -627,7 +627,7 @@ def test_beads_of_another_project_are_not_touched(project: Project) -> None:
 
 def test_a_bead_that_cannot_be_read_stops_no_other(project: Project) -> None:
     project.add("a-1", "a-2")
-    project.store.db.execute("UPDATE beads SET hold = 'garbage', tried = 1 WHERE id = 'a-1'")
+    project.store.db.run("UPDATE beads SET hold = 'garbage', tried = 1 WHERE id = 'a-1'")
     report = project.tick()
     assert [bead for bead, _ in report.spawned] == ["a-2"]
     assert "a-1" in report.bad[0]
@@ -637,7 +637,7 @@ def test_a_bead_that_cannot_be_read_stops_no_other(project: Project) -> None:
 def test_a_text_that_cannot_be_read_takes_no_others_place(project: Project, everything: bool) -> None:
     project.policy = replace(project.policy, max_running=1)
     project.add("a-1", "a-2")
-    project.store.db.execute("UPDATE beads SET doc = '{half' WHERE id = 'a-1'")
+    project.store.db.run("UPDATE beads SET doc = '{half' WHERE id = 'a-1'")
     loop = project.dispatcher()
     loop.task = lambda bead_id: (str(project.store.bead(PROJECT, bead_id)), "")
     report = loop.tick(everything=everything)
@@ -653,14 +653,14 @@ def test_a_claimed_bead_whose_text_cannot_be_read_stops_nothing(project: Project
         project.tick()
     project.fleet.watch = lambda verb, who: None
     project.add("a-2")
-    project.store.db.execute("UPDATE beads SET doc = '{half' WHERE id = 'a-1'")
+    project.store.db.run("UPDATE beads SET doc = '{half' WHERE id = 'a-1'")
     loop = project.dispatcher()
     loop.task = lambda bead_id: (str(project.store.bead(PROJECT, bead_id)), "")
     for _ in range(3):
         report = loop.tick()
         assert "a-1" in report.bad[0]
     assert project.fleet.starts == {"a-2": 1}
-    project.store.db.execute("""UPDATE beads SET doc = '{"title": "whole again"}' WHERE id = 'a-1'""")
+    project.store.db.run("""UPDATE beads SET doc = '{"title": "whole again"}' WHERE id = 'a-1'""")
     assert [bead for bead, _ in loop.tick().spawned] == ["a-1"]
     assert len(project.attempts("a-1")) == 1
 
@@ -669,7 +669,7 @@ def test_a_notice_is_told_though_its_beads_text_cannot_be_read(project: Project)
     project.add("a-1")
     project.tick()
     project.fleet.finish(project.fleet.of("a-1"))
-    project.store.db.execute("UPDATE beads SET doc = '{half' WHERE id = 'a-1'")
+    project.store.db.run("UPDATE beads SET doc = '{half' WHERE id = 'a-1'")
     loop = project.dispatcher()
     loop.task = lambda bead_id: (str(project.store.bead(PROJECT, bead_id)), "")
     assert moved(loop.tick(), "closed") == ["a-1"]

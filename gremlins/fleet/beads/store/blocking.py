@@ -37,7 +37,7 @@ _EDGES_WITH_STATUS = f"""
 
 _BLOCKERS = f"""
     WITH RECURSIVE up(id) AS (
-        SELECT :id
+        SELECT id FROM beads WHERE project = :project AND id = :id
         UNION
         SELECT d.depends_on_id FROM up
         CROSS JOIN deps d ON d.project = :project AND d.issue_id = up.id AND d.type = '{PARENT}'
@@ -50,17 +50,17 @@ _BLOCKERS = f"""
 
 _DONE_BY = f"""
     WITH RECURSIVE up(id) AS (
-        SELECT :id
+        SELECT id FROM beads WHERE project = :project AND id = :id
         UNION
         SELECT d.depends_on_id FROM up
         CROSS JOIN deps d ON d.project = :project AND d.issue_id = up.id AND d.type = '{PARENT}'
     )
-    SELECT DISTINCT a.gremlin_id FROM up
+    SELECT a.gremlin_id FROM up
     CROSS JOIN deps d ON d.project = :project AND d.issue_id = up.id AND d.type IN ({_BLOCKING})
     CROSS JOIN beads b ON b.project = d.project AND b.id = d.depends_on_id AND b.status = 'closed'
     CROSS JOIN attempts a ON a.project = d.project AND a.bead_id = d.depends_on_id AND a.number = b.tried
     WHERE a.settled_seq IS NOT NULL AND a.failure IS NULL
-    ORDER BY a.settled_seq"""
+    GROUP BY a.gremlin_id ORDER BY MIN(a.settled_seq)"""
 # Without CROSS JOIN and INDEXED BY, SQLite scans all dependencies of a project.
 
 
@@ -68,16 +68,16 @@ def refresh(db: Database, project: str, touched: Iterable[str]) -> None:
     """Update the flags after these beads were added, or changed in status or dependencies."""
     todo = list(dict.fromkeys(touched))
     for bead_id in list(todo):
-        todo.extend(row[0] for row in db.execute(_DEPENDENTS, (project, bead_id)))
+        todo.extend(row[0] for row in db.rows(_DEPENDENTS, (project, bead_id)))
     while todo:
         bead_id = todo.pop()
-        flag = db.value(_IS_BLOCKED, {"project": project, "id": bead_id})
-        changed = db.execute(
+        flag = int(db.value(_IS_BLOCKED, {"project": project, "id": bead_id}))
+        changed = db.run(
             "UPDATE beads SET blocked = ? WHERE project = ? AND id = ? AND blocked != ?",
             (flag, project, bead_id, flag),
         )
-        if changed.rowcount:  # only children depend on the flag itself
-            todo.extend(row[0] for row in db.execute(_DEPENDENTS, (project, bead_id)))
+        if changed:  # only children depend on the flag itself
+            todo.extend(row[0] for row in db.rows(_DEPENDENTS, (project, bead_id)))
 
 
 def blockers(db: Database, project: str, bead_id: str) -> list[tuple[str, str, str]]:
@@ -132,7 +132,7 @@ def circle_through(db: Database, project: str, start: str) -> list[str] | None:
 def all_circles(db: Database, project: str) -> list[list[str]]:
     """One circle of each group of beads that depend on each other."""
     edges: dict[str, list[str]] = {}
-    for issue, other in db.execute(
+    for issue, other in db.rows(
         f"SELECT issue_id, depends_on_id FROM deps WHERE project = ? AND type IN ({_ORDERING})", (project,)
     ):
         edges.setdefault(issue, []).append(other)
@@ -164,7 +164,7 @@ def circles_of(edges: dict[str, list[str]]) -> list[list[str]]:
 
 
 def _successors(db: Database, project: str, bead_id: str) -> Sequence[str]:
-    rows = db.execute(
+    rows = db.rows(
         f"SELECT depends_on_id FROM deps WHERE project = ? AND issue_id = ? AND type IN ({_ORDERING})",
         (project, bead_id),
     )

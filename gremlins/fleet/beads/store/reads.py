@@ -1,10 +1,9 @@
-"""Queries on `beads.db`. A row that cannot be read is skipped or reported; the others are returned."""
+"""The queries of a store in SQL. A row that cannot be read is skipped or reported; the others are returned."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,6 +18,7 @@ from gremlins.fleet.beads.store.schema import (
     BEAD_COLUMNS,
     WORK_COLUMNS,
     BadRow,
+    StoredRow,
     attempt_of,
     bead_of,
     episode_of,
@@ -27,6 +27,8 @@ from gremlins.fleet.beads.store.schema import (
 
 CHUNK = 500
 """Ids per query; SQLite has a limit."""
+PAGE = 50
+"""Rows per query where a few of them may be enough."""
 FEWEST_RECENT = 20
 AVERAGED = 50
 """Attempts whose cost is averaged."""
@@ -66,12 +68,12 @@ class Reader:
 
     def listing(self, project: str, query: Query) -> tuple[list[Listed], tuple[str, ...]]:
         condition, values = _where(project, query)
-        title = "CASE WHEN json_valid(doc) THEN json_extract(doc, '$.title') END AS title"
+        limit = "" if query.limit is None else f" LIMIT {query.limit}"
         with self.db.reading():
             rows = self.db.rows(
-                f"SELECT {WORK_COLUMNS}, issue_type, {title} FROM beads WHERE {condition}"
-                " ORDER BY priority, created_at, n LIMIT ?",
-                (*values, -1 if query.limit is None else query.limit),
+                f"SELECT {WORK_COLUMNS}, issue_type, {self.db.TITLE} AS title FROM beads WHERE {condition}"
+                f" ORDER BY priority, created_at, n{limit}",
+                values,
             )
             words = {row["id"]: (str(row["title"] or ""), str(row["issue_type"])) for row in rows}
             view = self._with_attempts(project, rows, None)
@@ -170,7 +172,7 @@ class Reader:
         found: list[Attempt] = []
         sql = "SELECT * FROM attempts WHERE project = ? AND settled_seq IS NOT NULL ORDER BY settled_seq DESC"
         with self.db.reading():
-            for row in self.db.execute(sql, (project,)):
+            for row in self._paged(sql, (project,)):
                 if len(found) >= FEWEST_RECENT and row["settled_at"] < since:
                     break
                 found.extend(_readable(row))
@@ -201,7 +203,7 @@ class Reader:
     def average_usd(self, pipeline: str) -> float | None:
         sql = (
             "SELECT AVG(cost_usd) FROM (SELECT cost_usd FROM attempts NOT INDEXED WHERE pipeline = ? AND cost_usd > 0"
-            " ORDER BY rowid DESC LIMIT ?)"  # the latest without sorting all
+            " ORDER BY rowid DESC LIMIT ?) AS latest"  # without sorting all
         )
         with self.db.reading():
             found = self.db.value(sql, (pipeline, AVERAGED))
@@ -212,7 +214,7 @@ class Reader:
             found = self.db.value("SELECT reason FROM pauses WHERE project = ?", (project,))
         return None if found is None else str(found)
 
-    def _tried(self, project: str, without: Mapping[str, int]) -> list[sqlite3.Row]:
+    def _tried(self, project: str, without: Mapping[str, int]) -> list[StoredRow]:
         where = "FROM beads WHERE project = ? AND tried > 0 AND status NOT IN ('closed', 'failed')"
         if not without:
             return self.db.rows(f"SELECT {WORK_COLUMNS} {where}", (project,))
@@ -226,24 +228,25 @@ class Reader:
             )
         ]
 
-    def _unsettled(self, project: str) -> list[sqlite3.Row]:
+    def _unsettled(self, project: str) -> list[StoredRow]:
         return self.db.rows(
             f"SELECT {WORK_COLUMNS} FROM beads WHERE project = ?"
             " AND id IN (SELECT bead_id FROM attempts WHERE project = ? AND settled_seq IS NULL)",
             (project, project),
         )
 
-    def _startable(self, project: str, now: float, wanted: int) -> tuple[list[sqlite3.Row], list[str]]:
+    def _startable(self, project: str, now: float, wanted: int) -> tuple[list[StoredRow], list[str]]:
         """The first `wanted` rows whose text can be read, and a line for each unreadable row before them."""
         sql = (
             "SELECT * FROM beads WHERE project = ? AND status IN ('open', 'deferred') AND blocked = 0"
             " AND hold IS NULL AND tried = 0 AND (defer_at <= ? OR (defer_at IS NULL AND status = 'open'))"
             " ORDER BY priority, created_at, n"
         )
-        rows: list[sqlite3.Row] = []
+        rows: list[StoredRow] = []
         bad: list[str] = []
-        cursor = self.db.execute(sql, (project, now))
-        while len(rows) < wanted and (row := cursor.fetchone()) is not None:
+        for row in self._paged(sql, (project, now)) if wanted else ():
+            if len(rows) >= wanted:
+                break
             try:
                 work_of(row, []), bead_of(row, [])
                 rows.append(row)
@@ -251,9 +254,19 @@ class Reader:
                 bad.append(str(error))
         return rows, bad
 
-    def _with_attempts(self, project: str, rows: Sequence[sqlite3.Row], next_deferred: float | None) -> View:
+    def _paged(self, sql: str, values: tuple[Any, ...]) -> Iterator[StoredRow]:
+        """The rows as they are wanted, not all at once."""
+        start = 0
+        while True:
+            page = self.db.rows(f"{sql} LIMIT ? OFFSET ?", (*values, PAGE, start))
+            yield from page
+            if len(page) < PAGE:
+                return
+            start += PAGE
+
+    def _with_attempts(self, project: str, rows: Sequence[StoredRow], next_deferred: float | None) -> View:
         unique = {row["id"]: row for row in rows}
-        attempts: dict[str, list[sqlite3.Row]] = {}
+        attempts: dict[str, list[StoredRow]] = {}
         for chunk in _chunks(list(unique)):
             sql = f"SELECT * FROM attempts WHERE project = ? AND bead_id IN ({_marks(chunk)}) ORDER BY number"
             for found in self.db.rows(sql, (project, *chunk)):
@@ -287,7 +300,7 @@ def last_seq(db: Database, project: str) -> int:
     return int(db.value(sql, (project,)) or 0)
 
 
-def _readable(row: sqlite3.Row) -> list[Attempt]:
+def _readable(row: StoredRow) -> list[Attempt]:
     """The attempt of a row, if it can be read; `_with_attempts` reports those that cannot."""
     try:
         return [attempt_of(row)]
@@ -296,7 +309,7 @@ def _readable(row: sqlite3.Row) -> list[Attempt]:
 
 
 def _marks(values: Sequence[Any]) -> str:
-    return ", ".join("?" * len(values))
+    return ", ".join("?" * len(values)) or "NULL"
 
 
 def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:

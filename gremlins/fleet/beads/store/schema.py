@@ -1,11 +1,11 @@
-"""The tables of `beads.db`, and the conversion of rows."""
+"""The tables of `beads.db`, and the conversion of rows. The cluster has the same ones (`gremlins.cluster.schema`)."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
+from collections.abc import Iterator
 from dataclasses import fields
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -99,6 +99,16 @@ SPAWN_COLUMNS = ("spawns", "spawned_at", "base_spawn", "base_replies", "base_par
 _ATTEMPT_COLUMNS = tuple(f.name for f in fields(Attempt) if f.name not in ("ending", "settled"))
 
 
+class StoredRow(Protocol):
+    """Values by column name or position. It iterates over the values."""
+
+    def keys(self) -> list[str]: ...
+
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
 class BadRow(ValueError):
     """A row with invalid content."""
 
@@ -126,7 +136,7 @@ def bead_row(bead: Bead) -> dict[str, Any]:
     }
 
 
-def bead_of(row: sqlite3.Row, dependencies: list[dict[str, Any]]) -> Bead:
+def bead_of(row: StoredRow, dependencies: list[dict[str, Any]]) -> Bead:
     """Raises BadRow."""
     try:
         content = json.loads(row["doc"])
@@ -148,7 +158,7 @@ def bead_of(row: sqlite3.Row, dependencies: list[dict[str, Any]]) -> Bead:
         raise BadRow(f"bead {row['id']}: {_short(error)}") from error
 
 
-def work_of(row: sqlite3.Row, attempts: list[sqlite3.Row]) -> Work:
+def work_of(row: StoredRow, attempts: list[StoredRow]) -> Work:
     """Raises BadRow."""
     try:
         if row["status"] not in STATUSES:
@@ -182,7 +192,7 @@ def attempt_row(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def attempt_of(row: sqlite3.Row) -> Attempt:
+def attempt_of(row: StoredRow) -> Attempt:
     """Raises BadRow."""
     try:
         content = dict(row)
@@ -205,8 +215,8 @@ def attempt_of(row: sqlite3.Row) -> Attempt:
         raise BadRow(f"attempt {row['number']}: {_short(error)}") from error
 
 
-def episode_of(row: sqlite3.Row) -> Episode:
-    return Episode(**{key: row[key] for key in row.keys()})  # noqa: SIM118  (a Row iterates over its values)
+def episode_of(row: StoredRow) -> Episode:
+    return Episode(**{key: row[key] for key in row.keys()})  # noqa: SIM118  (a StoredRow iterates over its values)
 
 
 def dump_hold(hold: Hold | None) -> str | None:
