@@ -112,7 +112,7 @@ class Pricing(Protocol):
 class Room:
     """Room for a call under the spending caps. `worst_usd` is reserved in its record; None: it has no price.
 
-    `left_usd` is the room under the tightest cap, a limit for a live agent; None without caps.
+    `left_usd` is the room under the tightest cap, None without caps.
     """
 
     worst_usd: float | None = None

@@ -231,7 +231,7 @@ class LiveCall(CallBase, tag="live", frozen=True):
     messages_before: int = 0
     """Messages of its request that the records of earlier turns hold. `request` holds those after them."""
     limit_usd: float | None = None
-    """Room that the spending caps left for it: the limit of an agent that takes one. None: no caps."""
+    """The limit of an agent that takes one. None: it takes none, or there are no caps."""
 
 
 class BatchCall(CallBase, tag="batch", frozen=True):

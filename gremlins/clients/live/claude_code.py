@@ -147,7 +147,7 @@ def run_live(
 ) -> Answer:
     """One durable live call through Claude Code."""
     agent = ClaudeCode(session, model, provider_name)
-    engine = LiveEngine(session, agent, label=label, revision=revision)
+    engine = LiveEngine(session, agent, label=label, revision=revision, takes_limit=agent.takes_limit)
     return engine.run(prompt, edits_worktree=edits_worktree, max_tokens=max_tokens)
 
 
@@ -189,7 +189,7 @@ class ClaudeCode(ProcessAgent[ClaudeStream]):
         argv = [str(binary), "-p", "--output-format", "stream-json", "--verbose", "--include-partial-messages"]
         argv += ["--model", self.model, *_session(order)]
         limit = order.record.limit_usd
-        if limit is not None and self._has_limit(binary):
+        if limit is not None:
             argv += ["--max-budget-usd", f"{limit:.4f}"]
         # Not the repository's own settings: they can name hooks, which run unasked, and a wider permission (measured).
         argv += ["--setting-sources", "user", "--strict-mcp-config"]
@@ -202,8 +202,9 @@ class ClaudeCode(ProcessAgent[ClaudeStream]):
         argv += ["--allowedTools", *allowed] if allowed else []
         return [*argv, *_texts(request)]
 
-    def _has_limit(self, binary: Path) -> bool:
+    def takes_limit(self) -> bool:
         """True if this version takes a limit in dollars. Older ones refuse the option."""
+        binary = require_claude(self.session.env)
         try:
             return "--max-budget-usd" in _help_of(binary, tuple(agent_env(self.session.env, _PROVIDER, _OURS).items()))
         except (OSError, proc.TimedOut):

@@ -61,10 +61,19 @@ class LiveEngine:
     """Runs one live call of one agent within one session."""
 
     def __init__(
-        self, session: Session, agent: Agent, *, label: str, revision: int = 0, notes: tuple[str, ...] = ()
+        self,
+        session: Session,
+        agent: Agent,
+        *,
+        label: str,
+        revision: int = 0,
+        notes: tuple[str, ...] = (),
+        takes_limit: Callable[[], bool] = lambda: False,
     ) -> None:
+        """takes_limit: true if the agent stops by itself at the limit of a record."""
         self.session = session
         self.agent = agent
+        self.takes_limit = takes_limit
         self.records = LiveRecords(session, agent.client, label, revision, notes)
 
     def run(self, prompt: PromptSource, *, edits_worktree: bool = False, max_tokens: int | None = None) -> Answer:
@@ -91,7 +100,7 @@ class LiveEngine:
         self.session.check()
         corrected = self._corrected() if again.previous is None else None
         session_id = again.resume or corrected or self.agent.new_session()
-        record = self.records.intend(request, session_id=session_id)
+        record = self.records.intend(request, session_id=session_id, with_limit=self.takes_limit())
         booked = Booked(session_id=session_id)
 
         def book(so_far: Booked) -> None:

@@ -29,6 +29,9 @@ from gremlins.records.calls import (
 from gremlins.redaction import Redactor
 from gremlins.retry import honoured
 
+SHARE = 0.5
+"""Of what the tightest cap leaves, the limit of an agent. The rest is for those that start beside it; one that stops
+there goes on with a limit of what is left then."""
 RAW_LIMIT = 64 * 2**20
 """Bytes of raw output that are kept of one try."""
 
@@ -77,17 +80,24 @@ class LiveRecords:
         return True
 
     def intend(
-        self, request: dict[str, Any], *, turn: int = 1, session_id: str | None = None, messages_before: int = 0
+        self,
+        request: dict[str, Any],
+        *,
+        turn: int = 1,
+        session_id: str | None = None,
+        messages_before: int = 0,
+        with_limit: bool = False,
     ) -> LiveCall:
         """Record the next try before it is asked, and what it may cost. Raises CallUnsuccessful at a spending cap.
 
-        messages_before: so many messages of the request are on record already, and are left out of this one. The
-        caller has called `check`.
+        messages_before: so many messages of the request are on record already, and are left out of this one.
+        with_limit: the agent stops at a limit in USD, which is reserved for it. The caller has called `check`.
         """
         kept = {**request, "messages": request["messages"][messages_before:]} if messages_before else request
         while True:
             with self.session.room(request, self.client, batch=False) as room:
                 if isinstance(room, Room):
+                    room = room if with_limit else Room(room.worst_usd)
                     return self._intend(kept, turn, session_id, messages_before, room)
             self.session.park(room)
 
@@ -97,6 +107,7 @@ class LiveRecords:
         attempt = self.session.attempt(self.label)
         taken = (r.key.try_ for r in self.session.ledger.of_call(self.label, attempt, turn))
         now = self.session.clock.now()
+        limit = None if room.left_usd is None else max(SHARE * room.left_usd, room.worst_usd or 0.0)
         return self.session.ledger.put(
             LiveCall(
                 key=CallKey(stage=self.label, attempt=attempt, turn=turn, try_=1 + max(taken, default=0)),
@@ -111,8 +122,8 @@ class LiveRecords:
                 session_id=session_id,
                 messages_before=messages_before,
                 notes=self.notes,
-                reserved_usd=room.worst_usd,
-                limit_usd=room.left_usd,
+                reserved_usd=room.worst_usd if limit is None else limit,
+                limit_usd=limit,
                 status=Intent(),
             )
         )

@@ -83,14 +83,28 @@ def test_the_reply_and_all_that_is_known_of_it_are_on_record(around: SessionSetu
 
 
 @pytest.mark.parametrize("knows_it", [True, False])
-def test_what_a_cap_leaves_is_the_agents_own_limit(around: SessionSetup, claude: FakeClaude, knows_it: bool) -> None:
+def test_half_of_what_a_cap_leaves_is_the_agents_own_limit_and_is_reserved(
+    around: SessionSetup, claude: FakeClaude, knows_it: bool
+) -> None:
     around.more["room"] = lambda *_, **__: contextlib.nullcontext(Room(0.25, 1.5))
     if not knows_it:
         (claude.folder / "help").write_text("an older version")
     ask(around)
     argv = claude.starts[0]["argv"]
     assert ("--max-budget-usd" in argv) == knows_it
-    assert not knows_it or argv[argv.index("--max-budget-usd") + 1] == "1.5000"
+    assert not knows_it or argv[argv.index("--max-budget-usd") + 1] == "0.7500"
+    assert around.records[0].reserved_usd == (0.75 if knows_it else 0.25)
+
+
+@pytest.mark.parametrize(("left", "limit"), [(0.3, "0.2500"), (None, None)])
+def test_a_limit_allows_one_message_at_least_and_there_is_none_without_caps(
+    around: SessionSetup, claude: FakeClaude, left: float | None, limit: str | None
+) -> None:
+    around.more["room"] = lambda *_, **__: contextlib.nullcontext(Room(0.25, left))
+    ask(around)
+    argv = claude.starts[0]["argv"]
+    assert (argv[argv.index("--max-budget-usd") + 1] if "--max-budget-usd" in argv else None) == limit
+    assert around.records[0].reserved_usd == 0.25
 
 
 def test_an_agent_at_its_limit_goes_on_in_its_session_if_the_caps_allow_it(
