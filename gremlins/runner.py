@@ -347,10 +347,10 @@ class Run:
         self.save()
 
     @contextlib.contextmanager
-    def _room(self, request: Mapping[str, Any], client: str, *, batch: bool) -> Iterator[Room | Wait]:
+    def _room(self, request: Mapping[str, Any], client: str, *, batch: bool, counted: int = 0) -> Iterator[Room | Wait]:
         """Room for a call under the spending caps. Raises CallUnsuccessful if a cap leaves none."""
         now, provider = self.clock.now(), client.partition(":")[0]
-        worst = worst_case(request, batch=batch, at=now, provider=provider)
+        worst = worst_case(request, batch=batch, at=now, provider=provider, counted=counted)
         with self._books.room(self.record, self._caps(), worst, now) as found:
             match found:
                 case Granted():

@@ -120,15 +120,18 @@ class Room:
 
 
 class AskRoom(Protocol):
-    """Asks for room for a request. The record that reserves it is written inside the block."""
+    """Asks for room for a request. The record that reserves it is written inside the block.
+
+    counted: tokens of earlier messages of the conversation, which the request leaves out.
+    """
 
     def __call__(
-        self, request: Mapping[str, Any], client: str, *, batch: bool
+        self, request: Mapping[str, Any], client: str, *, batch: bool, counted: int = 0
     ) -> contextlib.AbstractContextManager[Room | Wait]: ...
 
 
 @contextlib.contextmanager
-def _no_caps(request: Mapping[str, Any], client: str, *, batch: bool) -> Iterator[Room | Wait]:
+def _no_caps(request: Mapping[str, Any], client: str, *, batch: bool, counted: int = 0) -> Iterator[Room | Wait]:
     yield Room()
 
 

@@ -21,9 +21,6 @@ BATCH_RATE = Decimal("0.5")
 US_RATE = Decimal("1.1")
 """On every token column where inference is kept in the US (`inference_geo: "us"`). As of 2026-11; no table has it."""
 
-BYTES_PER_TOKEN = 2
-"""For a worst case: prose has about four bytes a token, dense code three."""
-
 _BEFORE_US_RATE = (
     "claude-2",
     "claude-3",
@@ -83,12 +80,16 @@ def dearest_price(
     return max((found for found in prices if found is not None), key=lambda found: found.usd, default=None)
 
 
-def worst_case(request: Mapping[str, Any], *, batch: bool, at: datetime, provider: str = "anthropic") -> float | None:
+def worst_case(
+    request: Mapping[str, Any], *, batch: bool, at: datetime, provider: str = "anthropic", counted: int = 0
+) -> float | None:
     """USD that one reply to a request may cost at most; None if the provider has no price table.
 
-    Its input is counted from its bytes, live as written to a cache; its output is `max_tokens`.
+    Its input is one token a byte, which no text exceeds: English has four bytes a token, emoji, rare scripts and hashes
+    little more than one. Live it is counted as written to a cache. Its output is `max_tokens`.
+    counted: tokens of earlier messages, which the request leaves out here, as the provider has counted them.
     """
-    tokens = len(json.dumps(request, ensure_ascii=False).encode()) // BYTES_PER_TOKEN + 1
+    tokens = counted + len(json.dumps(request, ensure_ascii=False).encode("utf-8", "replace"))
     cached = not batch and _TABLES.get(provider) == "anthropic"
     usage = {"output_tokens": int(request.get("max_tokens") or 0), "input_tokens": 0 if cached else tokens}
     if cached:

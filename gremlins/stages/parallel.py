@@ -224,10 +224,10 @@ class _Group:
 
     def _room(self, outer: AskRoom) -> AskRoom:
         @contextlib.contextmanager
-        def room(request: Mapping[str, Any], client: str, *, batch: bool) -> Iterator[Room | Wait]:
+        def room(request: Mapping[str, Any], client: str, *, batch: bool, counted: int = 0) -> Iterator[Room | Wait]:
             if self.failing:
                 raise Halted
-            with outer(request, client, batch=batch) as found:
+            with outer(request, client, batch=batch, counted=counted) as found:
                 yield found
 
         return room

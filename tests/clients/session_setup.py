@@ -69,7 +69,7 @@ class SessionSetup:
         return Session(**{**own, **self.more})
 
     @contextlib.contextmanager
-    def _room(self, request: Mapping[str, Any], client: str, *, batch: bool) -> Iterator[Room | Wait]:
+    def _room(self, request: Mapping[str, Any], client: str, *, batch: bool, counted: int = 0) -> Iterator[Room | Wait]:
         self.guard()
         yield Room(worst_usd=0.25)
 

@@ -37,7 +37,7 @@ stages:
     branches:{BRANCHES}
 """
 DEAR = {"GREMLINS_BATCH__MAX_TOKENS": "10000"}
-"""A call costs at most $0.0501, and these replies cost $0.05."""
+"""A call costs at most $0.053, and these replies cost $0.05."""
 DEAR_REPLY = "x" * 40_000
 
 
@@ -150,7 +150,7 @@ def test_room_counts_the_worst_case_of_what_is_outstanding(sandbox: InProcessSan
     first = outstanding(sandbox)
     [call] = sandbox.calls(first)
     assert isinstance(call, BatchCall)
-    assert call.reservation == pytest.approx(0.05, abs=0.002)
+    assert call.reservation == pytest.approx(0.05, abs=0.004)
     other = sandbox.make(TWO)
     day = SpendSettings(per_attempt=None, per_day=0.1)
     assert isinstance(ask(sandbox, other, day, 0.04), Granted)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gremlins.records.prices import Price, dearest_price, price
+from gremlins.records.prices import Price, dearest_price, price, worst_case
 
 AT = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
 BEFORE_BATCH_PRICES = datetime(2026, 10, 1, tzinfo=UTC)
@@ -148,6 +148,26 @@ def test_a_provider_without_a_price_table_is_unpriced() -> None:
     usage = {"input_tokens": 1, "output_tokens": 1}
     assert price(MODEL, usage, batch=False, at=AT, provider="scripted") is None
     assert dearest_price(usage, batch=False, at=AT, provider="scripted") is None
+
+
+@pytest.mark.parametrize("text", ["the mean of it", "平均値がおかしい", "👩‍🔬🏳️‍🌈", "ትክክል", "sha512-9Fq+/zX0="])
+def test_a_worst_case_counts_a_token_for_each_byte_of_any_script(text: str) -> None:
+    request = {"model": MODEL, "max_tokens": 100, "messages": [{"role": "user", "content": text * 1000}]}
+    usage = {"input_tokens": len(text.encode()) * 1000, "output_tokens": 100}
+    worst, at_most = worst_case(request, batch=True, at=AT), price(MODEL, usage, batch=True, at=AT)
+    assert worst is not None
+    assert at_most is not None
+    assert at_most.usd <= worst < at_most.usd * 1.1
+
+
+def test_a_worst_case_adds_the_tokens_that_are_counted_already() -> None:
+    request = {"model": MODEL, "max_tokens": 100, "messages": []}
+    alone, after = (worst_case(request, batch=True, at=AT, counted=tokens) for tokens in (0, 1_000_000))
+    million = price(MODEL, {"input_tokens": 1_000_000, "output_tokens": 0}, batch=True, at=AT)
+    assert alone is not None
+    assert after is not None
+    assert million is not None
+    assert after - alone == pytest.approx(million.usd)
 
 
 def test_openai_counts_cached_tokens_within_its_input() -> None:

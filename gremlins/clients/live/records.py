@@ -86,16 +86,18 @@ class LiveRecords:
         turn: int = 1,
         session_id: str | None = None,
         messages_before: int = 0,
+        counted: int = 0,
         with_limit: bool = False,
     ) -> LiveCall:
         """Record the next try before it is asked, and what it may cost. Raises CallUnsuccessful at a spending cap.
 
         messages_before: so many messages of the request are on record already, and are left out of this one.
+        counted: tokens of these messages, as the provider has counted them; 0 if it has not.
         with_limit: the agent stops at a limit in USD, which is reserved for it. The caller has called `check`.
         """
         kept = {**request, "messages": request["messages"][messages_before:]} if messages_before else request
         while True:
-            with self.session.room(request, self.client, batch=False) as room:
+            with self.session.room(kept if counted else request, self.client, batch=False, counted=counted) as room:
                 if isinstance(room, Room):
                     room = room if with_limit else Room(room.worst_usd)
                     return self._intend(kept, turn, session_id, messages_before, room)

@@ -20,7 +20,7 @@ from gremlins.clients.next_step import REFUSAL, STALLED, Again, Give, LiveStep, 
 from gremlins.clients.transport import ApiFailure
 from gremlins.errors import GremlinsError
 from gremlins.processes.interrupt import Terminated
-from gremlins.records.calls import CallFailed, CallRecord, Collected, Cost, LiveCall, Reply
+from gremlins.records.calls import CallFailed, CallRecord, Collected, Cost, LiveCall, Reply, Usage
 
 MAX_LIVE_TURNS = 200
 """The most turns of a conversation, so that it always ends."""
@@ -68,13 +68,15 @@ class Turns:
             before = latest[turn].messages_before
         return {**record.request, "messages": [message for messages in reversed(added) for message in messages]}
 
-    def _on_record(self, turn: int, messages: list[Any]) -> int:
-        """The number of these messages that the records of earlier turns hold."""
+    def _on_record(self, turn: int, messages: list[Any]) -> tuple[int, int]:
+        """The number of these messages that the records of earlier turns hold, and of their tokens, where counted."""
         earlier = self.records.of_turn(turn - 1)
         if not earlier:
-            return 0
-        known = self.request(earlier[-1])["messages"]
-        return len(known) if messages[: len(known)] == known else 0
+            return 0, 0
+        known, usage = self.request(earlier[-1])["messages"], earlier[-1].usage or Usage()
+        if messages[: len(known)] != known:
+            return 0, 0
+        return len(known), usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
 
     def begin(self, turn: int, body: dict[str, Any]) -> dict[str, Any]:
         """Record the intent to send a turn, and return its request: that of the earlier try if there was one."""
@@ -85,9 +87,11 @@ class Turns:
             body = self.request(step.previous)
             if isinstance(step.previous.status, Collected):
                 body["max_tokens"] = int(body["max_tokens"]) * LARGER
-        before = self._on_record(turn, body["messages"])
+        before, counted = self._on_record(turn, body["messages"])
         session_id = self._conversation()
-        self.sending = self.records.intend(body, turn=turn, session_id=session_id, messages_before=before)
+        self.sending = self.records.intend(
+            body, turn=turn, session_id=session_id, messages_before=before, counted=counted
+        )
         return body
 
     def _conversation(self) -> str:

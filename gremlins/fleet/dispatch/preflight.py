@@ -20,7 +20,7 @@ from gremlins.launcher import ANTHROPIC, LaunchRequest, Prepared, prepare, prove
 from gremlins.paths import Home
 from gremlins.pipeline.file import Pipeline, find_pipeline, freeze, load_pipeline
 from gremlins.records.gremlin import Mode
-from gremlins.records.prices import BYTES_PER_TOKEN, worst_case
+from gremlins.records.prices import worst_case
 from gremlins.stages.spec import AgentStage, walk
 
 BELIEVED = 300.0
@@ -116,10 +116,9 @@ class Readiness:
 
     def _worst_of(self, spec: AgentStage) -> float:
         batch, client = self.settings().settings.batch, spec.settled_client
-        text = "x" * (BYTES_PER_TOKEN * batch.context_tokens)
-        request = {"model": client.model, "max_tokens": batch.max_tokens, "messages": text}
-        in_batch = spec.settled_mode == "batch"
-        return worst_case(request, batch=in_batch, at=self.clock.now(), provider=client.provider) or 0.0
+        request = {"model": client.model, "max_tokens": batch.max_tokens}
+        in_batch, now, tokens = spec.settled_mode == "batch", self.clock.now(), batch.context_tokens
+        return worst_case(request, batch=in_batch, at=now, provider=client.provider, counted=tokens) or 0.0
 
     def _find_scopes(self, policy: Policy, env: Mapping[str, str]) -> set[str]:
         return {_scope(provider, env) for provider in {s.settled_client.provider for s in self._asking(policy)}}

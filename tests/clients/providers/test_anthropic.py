@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from gremlins.clients.base import CallUnsuccessful, Prompt
+from gremlins.clients.base import CallUnsuccessful, Prompt, Room
 from gremlins.clients.next_step import INTERRUPTED
 from gremlins.clients.providers.anthropic import AnthropicClient
 from gremlins.config import LiveSettings
@@ -107,6 +110,25 @@ def test_a_long_conversation_takes_disk_in_proportion_to_its_turns(make: Any, re
     assert max(sizes[1:]) < 2 * min(sizes[1:])
     assert [len(r.request["messages"]) for r in records] == [1] + [2] * 12
     assert len(booked) >= 2 * 13  # each turn shows its cost when it begins and when it ends
+
+
+def test_a_turn_asks_for_room_for_its_own_messages_and_for_the_tokens_before_them(make: Any) -> None:
+    world = make(use("glob", pattern="*"), replace_usage(use("glob", pattern="*"), 50_000, 7_000), "Done.")
+    asked: list[tuple[int, int]] = []
+
+    @contextlib.contextmanager
+    def room(request: Any, client: str, *, batch: bool, counted: int = 0) -> Iterator[Room]:
+        asked.append((len(request["messages"]), counted))
+        yield Room(0.25)
+
+    world.around.more["room"] = room
+    world.ask()
+    first = world.around.records[0].usage
+    assert asked == [(1, 0), (2, first.input_tokens), (2, 57_000)]
+
+
+def replace_usage(reply: ModelReply, sent: int, read: int) -> ModelReply:
+    return dataclasses.replace(reply, usage={"input_tokens": sent, "cache_read_input_tokens": read})
 
 
 def test_a_conversation_of_an_earlier_version_goes_on(make: Any) -> None:
