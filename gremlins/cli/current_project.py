@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from gremlins.clock import Clock, SystemClock
 from gremlins.config import REPO_CONFIG, load_settings
 from gremlins.fleet.beads.edit import BeadEditor
-from gremlins.fleet.beads.store.sqlite import SqliteStore
+from gremlins.fleet.beads.store.opened import open_store
+from gremlins.fleet.beads.store.writes import SqlStore
+from gremlins.fleet.dispatch.cluster_observer import observer_of
 from gremlins.fleet.dispatch.locks import loop_lock, running_loop
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.observer import Observer
@@ -22,7 +24,9 @@ from gremlins.fleet.dispatch.policy import CurrentSettings, Policy
 from gremlins.fleet.dispatch.spending import Spending
 from gremlins.fleet.start_point import StartPoint
 from gremlins.paths import Home
+from gremlins.repository.git import Git
 from gremlins.repository.project import find_project, main_tree
+from gremlins.repository.remote_work import address_of, project_of
 
 if TYPE_CHECKING:
     from gremlins.fleet.dispatch.preflight import Readiness
@@ -30,7 +34,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Here:
-    """The project of the current folder. `root`: the working tree that its settings and pipelines are read from."""
+    """The project of a folder: its path, in a cluster its remote. `root`: the working tree that its settings and
+    pipelines are read from."""
 
     home: Home
     project: str
@@ -40,10 +45,14 @@ class Here:
     @classmethod
     def find(cls) -> Here:
         """Raises NotReady outside of a repository."""
-        here = Path.cwd()
-        project = find_project(here)
-        home = Home.from_env()._replace(cluster="")  # beads are a host's own
-        return cls(home, str(project), main_tree(here, project), SystemClock())
+        return cls.at(Path.cwd(), Home.from_env(), SystemClock())
+
+    @classmethod
+    def at(cls, folder: Path, home: Home, clock: Clock) -> Here:
+        """Raises NotReady outside of a repository; in a cluster, also in one without a remote."""
+        project = find_project(folder)
+        name = project_of(address_of(Git(folder))) if home.cluster else str(project)
+        return cls(home, name, main_tree(folder, project), clock)
 
     @cached_property
     def settings(self) -> CurrentSettings:
@@ -62,12 +71,12 @@ class Here:
         return Policy.of(self.settings().settings, **{**(loop.options if loop is not None else {}), **given})
 
     @cached_property
-    def store(self) -> SqliteStore:
-        return SqliteStore(self.home.beads)
+    def store(self) -> SqlStore:
+        return open_store(self.home)
 
     @cached_property
     def observer(self) -> Observer:
-        return Observer(self.home, self.clock, self.settings().settings.live.idle_timeout)
+        return observer_of(self.home, self.clock, self.settings().settings.live.idle_timeout)
 
     @cached_property
     def beads(self) -> BeadEditor:

@@ -58,21 +58,7 @@ class ClusterBooks:
 
     def sums(self, record: Gremlin, now: datetime) -> ClusterSums:
         """What counts for the caps of a gremlin: its own calls, its bead's, those of the day, and the outstanding."""
-        rows = self.db.rows(
-            "SELECT s.uid, s.gremlin, s.bead_id, s.lines, s.reserved_usd, "
-            "CASE WHEN g.held_by IS NULL THEN 0 ELSE s.running_usd END FROM spending s "
-            "LEFT JOIN gremlin g ON g.id = s.gremlin AND g.uid = s.uid WHERE s.at >= %(since)s OR s.uid = %(uid)s "
-            "OR s.bead_id = %(bead)s OR s.reserved_usd > 0 OR s.running_usd > 0",
-            {"since": now - timedelta(days=2), "uid": record.uid, "bead": record.bead_id},
-        )
-        totals: dict[str, Total] = {}
-        for uid, _gremlin, bead_id, lines, reserved, running in rows:
-            total = totals.setdefault(uid, Total(uid, bead_id))
-            total.reserved_usd += reserved
-            total.running_usd += running
-            for line in spend_lines(lines):
-                total.add(line)
-        return ClusterSums(list(totals.values()))
+        return sums_of(self.db, now, uid=record.uid, bead_id=record.bead_id)
 
     @contextlib.contextmanager
     def _locked(self, number: int) -> Iterator[None]:
@@ -88,6 +74,25 @@ class ClusterBooks:
                 yield
             finally:
                 self.db.value("SELECT pg_advisory_unlock(%(n)s)", {"n": number})
+
+
+def sums_of(db: ClusterDb, now: datetime, *, uid: str = "", bead_id: str | None = None) -> ClusterSums:
+    """The sums of what was spent lately, is outstanding or goes on, and of all that this gremlin or bead has cost."""
+    rows = db.rows(
+        "SELECT s.uid, s.bead_id, s.lines, s.reserved_usd, "
+        "CASE WHEN g.held_by IS NULL THEN 0 ELSE s.running_usd END FROM spending s "
+        "LEFT JOIN gremlin g ON g.id = s.gremlin AND g.uid = s.uid WHERE s.at >= %(since)s OR s.uid = %(uid)s "
+        "OR s.bead_id = %(bead)s OR s.reserved_usd > 0 OR s.running_usd > 0 OR g.due IS NOT NULL",
+        {"since": now - timedelta(days=2), "uid": uid, "bead": bead_id},
+    )
+    totals: dict[str, Total] = {}
+    for owner, bead, lines, reserved, running in rows:
+        total = totals.setdefault(owner, Total(owner, bead))
+        total.reserved_usd += reserved
+        total.running_usd += running
+        for line in spend_lines(lines):
+            total.add(line)
+    return ClusterSums(list(totals.values()))
 
 
 class ClusterSums:

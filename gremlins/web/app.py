@@ -115,7 +115,8 @@ class Board:
 
     async def beads(self, request: Request) -> Response:
         await run_in_threadpool(self.watch.look)
-        known = {row.record.project for row in self.watch.rows.values()} | ({self.project} if self.project else set())
+        others = () if self.home.cluster else self.watch.rows.values()  # a cluster's projects are not all here
+        known = {row.record.project for row in others} | ({self.project} if self.project else set())
         asked = request.query_params.get("project", self.project or next(iter(sorted(known)), None))
         if asked is not None and asked not in known:
             raise HTTPException(404, "There is no such project here.")

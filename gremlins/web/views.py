@@ -35,7 +35,7 @@ from gremlins.records.calls import BatchCall, CallFailed
 from gremlins.records.spend import all_spending, model_of
 from gremlins.records.totals import Totals
 from gremlins.repository.git import find_root
-from gremlins.repository.project import find_project, main_tree
+from gremlins.repository.project import find_project
 from gremlins.web.pictures import Bar, bars, latest_days
 from gremlins.web.watch import FleetWatch
 
@@ -200,12 +200,6 @@ class BeadsPage:
     now: float = 0.0
 
 
-def here_of(home: Home, clock: Clock, project: str) -> Here:
-    """Raises GremlinsError if the repository is not there."""
-    path = Path(project)
-    return Here(home, project, main_tree(path, path), clock)
-
-
 def project_at(folder: Path) -> str | None:
     try:
         return str(find_project(folder))
@@ -224,9 +218,9 @@ def beads_page(home: Home, clock: Clock, project: str | None, projects: Sequence
     if project is None:
         return BeadsPage(trouble="Start the board in a repository to see its beads.")
     try:
-        here = here_of(home, clock, project)
+        here = Here.at(Path(project), home, clock)
         with here.store as store:
-            return _beads_page(here, store.beads(project, Query()), projects)
+            return _beads_page(here, store.beads(here.project, Query()), projects)
     except GremlinsError as error:
         return BeadsPage(project, projects, trouble=error.message)
 

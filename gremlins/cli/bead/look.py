@@ -169,7 +169,7 @@ def _list(here: Here, query: Query, buckets: set[str], limit: int | None, json: 
     if not listed:
         gone = (
             []
-            if here.store.count(here.project)
+            if here.home.cluster or here.store.count(here.project)
             else [name for name in here.store.projects() if not Path(name).exists()]
         )
         moved = "".join(f"; if {name} was moved here, say `gremlins relocate {name}`" for name in gone[:3])

@@ -67,8 +67,8 @@ def dispatch(
     here = Here.find()
     if Home.from_env().cluster:
         raise NotReady(
-            "beads are not in the cluster yet: each host has its own, and dispatches for itself",
-            hint="`GREMLINS_CLUSTER__URL= gremlins dispatch` works with the gremlins of this host alone",
+            "the cluster has the beads, and nothing dispatches them yet: launch them, and close them by hand",
+            hint="`GREMLINS_CLUSTER__URL= gremlins dispatch` works with the beads and gremlins of this host alone",
         )
     asked: dict[str, Any] = {"pipeline": pipeline, "mode": mode, "land": land or None}
     asked |= {"max_running": max_running, "retry_cap": retry_cap}

@@ -91,9 +91,9 @@ class Observer:
             exit_code=row.life.exit_code,
             age_seconds=age_of(row.life.pid) if alive and row.life.pid else None,
             parked_seconds=record.parked_seconds,
-            waits=alive and _waits(record, self.clock),
+            waits=alive and self._waits(row),
             ended_at=self._ended(row, paths, alive),
-            rebooted=not alive and _rebooted(record, self.clock),
+            rebooted=not alive and self._rebooted(record),
             replies=self._replies(paths),
             cost_usd=self._cost(record, settled=not alive),
             stage=record.stage,
@@ -115,7 +115,7 @@ class Observer:
         last = self._seen_alive.get(row.record.id, 0.0)
         if not row.record.over() and 0 <= now - last <= JUST_NOW:
             return now
-        return max(last if last <= now else 0.0, _last_sign(row, paths))
+        return max(last if last <= now else 0.0, self._last_sign(row, paths))
 
     def _replies(self, paths: GremlinPaths) -> int:
         """Number of collected calls. Files may be large, so unchanged ones are not read again."""
@@ -148,11 +148,35 @@ class Observer:
 
         return int(self._remembered("commits", record, differs))
 
+    def _waits(self, row: Row) -> bool:
+        """True if it sleeps until a recorded time. A running command is work."""
+        status, now = row.record.status, self.clock.now()
+        return isinstance(status, Running) and status.asleep and status.until is not None and status.until > now
+
+    def _last_sign(self, row: Row, paths: GremlinPaths) -> float:
+        """Last sign of life of its process."""
+        if row.record.over() and row.record.ended_at is not None:
+            return row.record.ended_at.timestamp()
+        moments = [row.record.updated_at.timestamp()]
+        for path in (paths.state, paths.log, paths.activity, paths.wait, paths.output):
+            try:
+                moments.append(path.stat().st_mtime)
+            except OSError:
+                continue
+        return max(moments)
+
+    def _rebooted(self, record: Gremlin) -> bool:
+        up = uptime()
+        return up is not None and record.updated_at.timestamp() < self.clock.now().timestamp() - up
+
+    def _cost_of(self, record: Gremlin) -> float:
+        return sum(at_most(line) for line in spent_by(self.home, Owner.of(record)))
+
     def _cost(self, record: Gremlin, *, settled: bool) -> float:
         """Total cost, unpriced and unknown calls at the most that they can have cost."""
         if not settled and not record.cost.unpriced_calls and not record.cost.unknown_calls:
             return record.total_cost_usd
-        return self._remembered("cost", record, lambda: _cost_of(self.home, record))
+        return self._remembered("cost", record, lambda: self._cost_of(record))
 
     def _remembered(self, what: str, record: Gremlin, find: object) -> float:
         key, mark = (what, record.id), (record.updated_at, record.spawn)
@@ -172,12 +196,6 @@ def _state(row: Row, alive: bool) -> ObservedState:
     return row.life.state
 
 
-def _waits(record: Gremlin, clock: Clock) -> bool:
-    """True if it sleeps until a recorded time. A running command is work."""
-    status = record.status
-    return isinstance(status, Running) and status.asleep and status.until is not None and status.until > clock.now()
-
-
 def _with_last_word(seen: Observation, record: Gremlin) -> Observation:
     """Add the end that its process recorded."""
     match record.status:
@@ -194,25 +212,3 @@ def _with_last_word(seen: Observation, record: Gremlin) -> Observation:
             return replace(seen, reason=f"stopped by {by}" + (f" ({reason})" if reason and reason != "stop" else ""))
         case _:
             return seen
-
-
-def _last_sign(row: Row, paths: GremlinPaths) -> float:
-    """Last sign of life of its process."""
-    if row.record.over() and row.record.ended_at is not None:
-        return row.record.ended_at.timestamp()
-    moments = [row.record.updated_at.timestamp()]
-    for path in (paths.state, paths.log, paths.activity, paths.wait, paths.output):
-        try:
-            moments.append(path.stat().st_mtime)
-        except OSError:
-            continue
-    return max(moments)
-
-
-def _rebooted(record: Gremlin, clock: Clock) -> bool:
-    up = uptime()
-    return up is not None and record.updated_at.timestamp() < clock.now().timestamp() - up
-
-
-def _cost_of(home: Home, record: Gremlin) -> float:
-    return sum(at_most(line) for line in spent_by(home, Owner.of(record)))

@@ -9,6 +9,7 @@ from gremlins.clock import Clock
 from gremlins.errors import Conflict
 from gremlins.fleet.beads.attempts import Attempt, AttemptKind, Settlement, Work
 from gremlins.fleet.beads.store.interface import BeadStore, MoveBead, SettleAttempt, StoreChange
+from gremlins.fleet.beads.store.opened import may_have_beads, open_store
 from gremlins.fleet.dispatch import plan
 from gremlins.fleet.dispatch.judge import judge
 from gremlins.fleet.dispatch.observation import Observation, ObservedState
@@ -37,15 +38,14 @@ def adopt(
     may have settled the attempt in the same moment. Does nothing if the gremlin has no bead or cannot be rescued.
     Raises Conflict if the bead has a newer attempt.
     """
-    if not home.beads.exists():
+    if not may_have_beads(home):
         return
-    from gremlins.fleet.beads.store.sqlite import SqliteStore
-    from gremlins.fleet.dispatch.observer import Observer  # both are slow to import
+    from gremlins.fleet.dispatch.cluster_observer import observer_of  # slow to import
 
-    with SqliteStore(home.beads) as store:
+    with open_store(home) as store:
         for _ in range(TRIES):
             attempt = store.attempt_of(gremlin_id)
-            seen = Observer(home, clock, IDLE_TIMEOUT).observe(gremlin_id) if attempt is not None else None
+            seen = observer_of(home, clock, IDLE_TIMEOUT).observe(gremlin_id) if attempt is not None else None
             if attempt is None or seen is None:
                 return
             if seen.state not in RESCUABLE and not went_on and not (restart and seen.state == "finished"):
@@ -73,18 +73,17 @@ def _adopt(store: BeadStore, attempt: Attempt, seen: Observation, now: float, ki
 
 def settle_attempt(home: Home, gremlin_id: str, clock: Clock) -> None:
     """Settle the gremlin's attempt as the loop would, before the gremlin is removed."""
-    if not home.beads.exists():
+    if not may_have_beads(home):
         return
-    from gremlins.fleet.beads.store.sqlite import SqliteStore
-    from gremlins.fleet.dispatch.observer import Observer  # both are slow to import
+    from gremlins.fleet.dispatch.cluster_observer import observer_of  # slow to import
 
     now = clock.now().timestamp()
-    with SqliteStore(home.beads) as store:
+    with open_store(home) as store:
         for _ in range(TRIES):
             attempt = store.attempt_of(gremlin_id)
             if attempt is None or attempt.settled is not None:
                 return
-            seen = Observer(home, clock, IDLE_TIMEOUT).observe(gremlin_id)
+            seen = observer_of(home, clock, IDLE_TIMEOUT).observe(gremlin_id)
             work = store.work(attempt.project, attempt.bead_id)
             if work is not None:
                 end = plan.settlement_of(work, judge(attempt, seen, now, Policy()), now)
