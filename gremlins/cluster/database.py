@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -177,10 +177,10 @@ def check_version(db: ClusterDb) -> None:
         raise NotReady("the database has tables of an older gremlins", hint="`gremlins cluster migrate` renews them")
 
 
-def migrate(db: ClusterDb, *, init: bool) -> bool:
+def migrate(db: ClusterDb, *, init: bool, scripts: Sequence[str] = MIGRATIONS) -> bool:
     """Bring the tables to this version. False: they are of it already. Raises Conflict, NotReady.
 
-    init: only a database without our tables. Otherwise only one that has them.
+    init: only a database without our tables. Otherwise only one that has them. scripts: fewer for an older version.
     """
     found = version(db)
     if init and found is not None:
@@ -203,10 +203,10 @@ def migrate(db: ClusterDb, *, init: bool) -> bool:
             for name in engine:
                 if name > last:
                     connection.execute((_engine_sql() / "migrations" / name).read_text())
-        for script in MIGRATIONS[ours:]:
+        for script in scripts[ours:]:
             connection.execute(script)
-        connection.execute("UPDATE version SET version = %(v)s, engine = %(e)s", {"v": VERSION, "e": engine[-1]})
-    return (ours, last) != (VERSION, engine[-1])
+        connection.execute("UPDATE version SET version = %(v)s, engine = %(e)s", {"v": len(scripts), "e": engine[-1]})
+    return (ours, last) != (len(scripts), engine[-1])
 
 
 def _engine_sql() -> Path:

@@ -139,6 +139,7 @@ MIGRATIONS = (
 
     CREATE TABLE pauses (project text COLLATE "C" PRIMARY KEY, reason text NOT NULL);
     """,
+    "ALTER TABLE account ADD COLUMN listed_to text;",
 )
 """`gremlin.due`: when it goes on by itself; null: not by itself. `parked`: its own process has said so, and ended.
 `held_by`: the engine's worker that runs a step of it. `fence`: one more each time that it is taken. `account`: it waits

@@ -182,3 +182,23 @@ def test_tables_are_made_once_and_renewed_by_number(postgres: PostgresServer) ->
     for refused in (lambda: check_version(db), lambda: migrate(db, init=False)):
         with pytest.raises(NotReady, match="newer gremlins"):
             refused()
+
+
+def test_tables_of_the_first_version_become_those_of_a_new_database_with_what_they_hold(
+    postgres: PostgresServer,
+) -> None:
+    old, new = ClusterDb(postgres.new_database()), ClusterDb(postgres.new_database())
+    migrate(old, init=True, scripts=MIGRATIONS[:1])
+    taken = rows.create(old, "g", uid="u", remote="file:///r", needs="anything")
+    old.run("INSERT INTO document VALUES ('g', 'state.json', 'kept', 1)")
+    with pytest.raises(NotReady, match="older gremlins"):
+        check_version(old)
+    assert migrate(old, init=False)
+    check_version(old)
+    migrate(new, init=True)
+    shape = (
+        "SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns "
+        "WHERE table_schema = 'gremlins' ORDER BY 1, 2"
+    )
+    assert old.rows(shape) == new.rows(shape)
+    assert PostgresDocuments(old, "g", taken.fence).all() == {"state.json": b"kept"}
