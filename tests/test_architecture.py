@@ -68,7 +68,7 @@ INSIDE: dict[str, list[set[str]]] = {
     "worker": [{"engine", "polling", "readiness", "step"}, {"tasks"}],
     "fleet": [{"advice", "going_back", "times", "observe", "start_point"}, {"status"}, {"beads"}, {"stop"},
               {"going_on"}, {"adopt", "rescue", "ack", "land", "remove", "history", "doctor"},
-              {"answer", "catch_up", "revise", "diff"}, {"dispatch"}, {"relocate"}],
+              {"answer", "catch_up", "revise", "diff", "sweep"}, {"dispatch"}, {"relocate"}],
     "fleet.beads": [{"bead"}, {"attempts"}, {"store"}, {"interchange", "edit"}],
     "fleet.beads.store": [{"interface", "schema"}, {"database"},
                           {"blocking", "sqlite_database", "postgres_database"}, {"reads"}, {"writes"},

@@ -225,7 +225,7 @@ def _is_of(home: Home, record: Gremlin, project: Path) -> bool:
 
 def _remove(home: Home, record: Gremlin, settle_bead: Callable[[str], None], *, force: bool = False) -> tuple[str, ...]:
     """Its bead and costs first, then worktree and branch, the record last: a crash in between can be removed again."""
-    paths, git = home.gremlin(record.id), _repository(record)
+    git = _repository(record)
     worktrees = _worktrees(record) if git is not None else []
     for worktree in worktrees:
         refuse_to_remove(worktree)
@@ -237,11 +237,22 @@ def _remove(home: Home, record: Gremlin, settle_bead: Callable[[str], None], *, 
     kept = () if git is None else _drop_refs(git, record, all_of_them=force)
     if git is None:
         shutil.rmtree(record.worktree, ignore_errors=True)
-    _sweep_graves(home)
-    grave = paths.root.with_name(GRAVE.format(record.id))
-    paths.root.rename(grave)
-    shutil.rmtree(grave, ignore_errors=True)  # another removal may be sweeping it
+    bury(home, record.id)
     return kept
+
+
+def remove_copy(home: Home, record: Gremlin) -> tuple[str, ...]:
+    """Remove what this host has of a gremlin that the cluster has no more. Returns the refs that still keep work."""
+    return _remove(home, record, lambda _id: None)
+
+
+def bury(home: Home, gremlin_id: str) -> None:
+    """Remove its folder."""
+    _sweep_graves(home)
+    root = home.gremlin(gremlin_id).root
+    grave = root.with_name(GRAVE.format(gremlin_id))
+    root.rename(grave)
+    shutil.rmtree(grave, ignore_errors=True)  # another removal may be sweeping it
 
 
 def _sweep_graves(home: Home) -> None:

@@ -142,13 +142,13 @@ def _ends(page: Page, oldest: float) -> bool:
 
 
 def _lacking(wanted: Mapping[str, float], pages: Sequence[Page]) -> set[str]:
-    """Those that one of the pages should have, by the order of submission, and that are in none."""
-    names = sorted(wanted, key=lambda name: -wanted[name])
-    place = {name: number for number, name in enumerate(names)}
+    """Those that one of the pages should have, by its times, and that are in none. Clocks differ, so those that are
+    near the end of a page are not among them."""
+    oldest = min(wanted.values()) - LIST_SLACK
     lacking: set[str] = set()
     for page in pages:
-        places = [place[batch.id] for batch in page.batches if batch.id in place]
-        start = 0 if page is pages[0] else min(places, default=0)
-        end = len(names) if _ends(page, min(wanted.values()) - LIST_SLACK) else max(places, default=0)
-        lacking.update(names[start:end])
+        times = [batch.created_at.timestamp() for batch in page.batches if batch.created_at is not None]
+        newest = math.inf if page is pages[0] else max(times, default=math.inf) - LIST_SLACK
+        last = -math.inf if _ends(page, oldest) else min(times, default=-math.inf) + LIST_SLACK
+        lacking.update(name for name, at in wanted.items() if last < at < newest)
     return lacking - {batch.id for page in pages for batch in page.batches}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from gremlins.clock import Clock
+from gremlins.clock import Clock, SystemClock
 from gremlins.cluster import rows
 from gremlins.cluster.database import ClusterAway, options
 from gremlins.cluster.hands import host_name, open_patiently
@@ -23,6 +23,7 @@ from gremlins.cluster.rows import Taken
 from gremlins.config import Settings
 from gremlins.errors import GremlinsError
 from gremlins.files import make_private_dir, write_atomic
+from gremlins.fleet.sweep import sweep
 from gremlins.paths import GremlinPaths, Home
 from gremlins.processes.children import holders, signal_process
 from gremlins.processes.credentials import CREDENTIALS_FD_VARIABLE, hand_on, split
@@ -40,6 +41,8 @@ FIRST_PAUSE, LONGEST = 2.0, 30.0
 """Seconds until a worker without its database begins anew: doubled each time."""
 ROOM = 64 * 2**20
 """Bytes that must be free where the state root is, for a step to begin."""
+SWEEP = 3600.0
+"""Seconds between looks for copies of gremlins that were removed."""
 GRACE = 60.0
 """Seconds that a worker which was asked to end waits for its steps; the rest is taken up by others."""
 
@@ -79,12 +82,13 @@ class Worker:
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT. Raises one of `AWAY` where the engine ends by itself."""
         async with self.app.open_async():
-            watch = asyncio.create_task(self._watch())
+            watch, sweep = asyncio.create_task(self._watch()), asyncio.create_task(self._sweep())
             engine = asyncio.create_task(self._engine())
             try:
                 await _until_asked(engine)
             finally:
                 watch.cancel()
+                sweep.cancel()
                 self.db.close()
 
     async def _engine(self) -> None:
@@ -132,8 +136,11 @@ class Worker:
         await asyncio.to_thread(self._conclude, taken, code)
 
     @staticmethod
-    def _warn(line: str) -> None:
-        print(f"warning: {line}", file=sys.stderr, flush=True)  # noqa: T201 # the worker's own output
+    def _tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)  # noqa: T201 # the worker's own output
+
+    def _warn(self, line: str) -> None:
+        self._tell(f"warning: {line}")
 
     def _start(self, paths: GremlinPaths, taken: Taken) -> subprocess.Popen[bytes]:
         make_private_dir(paths.root)
@@ -240,6 +247,15 @@ class Worker:
                 async for notice in connection.notifies(timeout=self.heartbeat / 2, stop_after=1):
                     await asyncio.to_thread(self._stop, notice.payload)
                 await asyncio.to_thread(self._end_lost)
+
+    async def _sweep(self) -> None:
+        """Remove this host's copies of gremlins that were removed elsewhere."""
+        while True:
+            try:
+                await asyncio.to_thread(sweep, self.home, self.db, SystemClock(), self._tell)
+            except (GremlinsError, OSError) as error:
+                self._warn(f"copies of removed gremlins stay here: {error}")
+            await asyncio.sleep(SWEEP)
 
     def _stop(self, gremlin_id: str) -> None:
         """Put the request where its process looks for it, and tell it."""

@@ -25,7 +25,7 @@ NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
 @dataclass
 class Listed:
-    """An API whose batches, newest first, are a second apart. `hidden` are in no list."""
+    """An API whose batches, newest first, are ten seconds apart. `hidden` are in no list."""
 
     count: int
     ended: set[str] = field(default_factory=set)
@@ -34,7 +34,7 @@ class Listed:
     requests: int = 0
 
     def __post_init__(self) -> None:
-        self.at = {f"b{number:05}": NOON - timedelta(seconds=number) for number in range(self.count)}
+        self.at = {f"b{number:05}": NOON - timedelta(seconds=10 * number) for number in range(self.count)}
 
     @property
     def wanted(self) -> dict[str, float]:
@@ -68,7 +68,7 @@ def polls(api: Any, wanted: dict[str, float], count: int, listed_to: str | None 
 def test_ten_thousand_are_looked_at_in_two_requests_a_poll_and_all_within_nine() -> None:
     api = Listed(10_000, ended={"b00007", "b09999"})
     found = polls(api, api.wanted, 9)
-    assert api.requests == 18
+    assert api.requests == 2 * 9
     assert set().union(*found) == set(api.at)
     assert all(each["b00007"] == "ended" for each in found)
     assert found[-1]["b09999"] == "ended"
