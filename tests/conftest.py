@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import postgres as postgresql
+from tests.acceptance.fork_server import ForkServer
 
 # The suite draws the same examples in every run, the soak new ones.
 settings.register_profile(
@@ -114,6 +115,14 @@ def put_gh(folder: Path) -> None:
     script = Path(__file__).with_name("fake_gh.py")
     (folder / "gh").write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -E "{script}" "$@"\n')
     (folder / "gh").chmod(0o755)
+
+
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    """Its `python` runs the installed command as a fork of a process that has imported everything."""
+    made = ForkServer.start(tmp_path_factory.mktemp("fork_server"))
+    yield made
+    made.close()
 
 
 def _run_postgres(durable: bool) -> Iterator[postgresql.PostgresServer]:

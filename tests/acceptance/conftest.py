@@ -1,4 +1,4 @@
-"""Fixtures of the acceptance tests: the simulator, the fork server, a sandbox."""
+"""Fixtures of the acceptance tests: the simulator, a sandbox."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 
 from gremlins.simulator import RulesModel, Simulator
 from gremlins.simulator.demo_repository import FILES, RULE
-from tests.acceptance.fork_server import ForkServer
 from tests.acceptance.sandbox import Sandbox
 from tests.conftest import make_repo
 
@@ -21,13 +20,6 @@ VERIFY = f"verify = ['{sys.executable} -m unittest discover -q -s tests -t .']\n
 def simulator() -> Iterator[Simulator]:
     with Simulator(latency=0.05, model=RulesModel([RULE])) as running:
         yield running
-
-
-@pytest.fixture(scope="session")
-def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    made = ForkServer.start(tmp_path_factory.mktemp("fork_server"))
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -53,6 +53,13 @@ PRELOADED = (
     "gremlins.stages.context.aside",
     "gremlins.stages.table",
 )
+CLUSTER = (
+    "gremlins.cli.cluster.app",
+    "gremlins.cluster.database",
+    "gremlins.cluster.hands",
+    "gremlins.cluster.overview",
+    "gremlins.fleet.adopt",
+)
 HIGH = 300
 """Descriptors are put aside above this number before they take their places."""
 
@@ -216,6 +223,9 @@ def _run(words: list[str]) -> int:
 def main(socket_path: str, python: str, runners_python: str) -> None:
     for name in PRELOADED:
         importlib.import_module(name)
+    with contextlib.suppress(ImportError):  # the extra `cluster`
+        for name in CLUSTER:
+            importlib.import_module(name)
     server = _Server(socket_path, python, runners_python)
     gc.collect()
     gc.freeze()

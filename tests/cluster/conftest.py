@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gremlins.simulator import ScriptedModel, Simulator
+from tests.acceptance.fork_server import ForkServer
 from tests.cluster.machines import Cluster
 from tests.postgres import PostgresServer
 
@@ -23,7 +24,9 @@ def script() -> list[object]:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, postgres: PostgresServer, script: list[object]) -> Iterator[Cluster]:
+def cluster(
+    tmp_path: Path, postgres: PostgresServer, fork_server: ForkServer, script: list[object]
+) -> Iterator[Cluster]:
     def next_reply(params: Mapping[str, object]) -> str:
         otherwise = EDIT if "output_config" in params else "A project."
         reply = script.pop(0) if script else otherwise
@@ -31,7 +34,8 @@ def cluster(tmp_path: Path, postgres: PostgresServer, script: list[object]) -> I
 
     with Simulator(model=ScriptedModel(otherwise=next_reply)) as simulator:
         simulator.change(latency=FOREVER)
-        made = Cluster(tmp_path, postgres.new_database(), simulator, env={"GREMLINS_CLUSTER__HEARTBEAT": "1"})
+        env = {"GREMLINS_CLUSTER__HEARTBEAT": "1"}
+        made = Cluster(tmp_path, postgres.new_database(), simulator, env, python=fork_server.python)
         try:
             yield made
         finally:

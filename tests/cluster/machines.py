@@ -48,19 +48,20 @@ QUICK = {
 
 @dataclass
 class Machine:
-    """One host. `prefix`: words before each command, to run it elsewhere than here."""
+    """One host. `prefix`: words before each command, to run it elsewhere than here. `python` runs its commands."""
 
     name: str
     place: Path
     repo: Repo
     env: dict[str, str]
     prefix: tuple[str, ...] = ()
+    python: str = sys.executable
     worker: subprocess.Popen[bytes] | None = None
 
     def run(self, *words: str, env: Mapping[str, str] | None = None) -> Ran:
         """The installed command, in the clone of this host."""
         done = subprocess.run(
-            [*self.prefix, sys.executable, "-m", "gremlins", *words],
+            [*self.prefix, self.python, "-m", "gremlins", *words],
             cwd=self.repo.path, env={**self.env, **(env or {})}, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, check=False, timeout=DEADLINE,
         )  # fmt: skip
@@ -147,6 +148,7 @@ class Cluster:
     url: str
     simulator: Simulator
     env: dict[str, str] = field(default_factory=dict)
+    python: str = sys.executable
     machines: list[Machine] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -178,7 +180,7 @@ class Cluster:
             **self.env,
             **env,
         }
-        made = Machine(name, place, repo, own)
+        made = Machine(name, place, repo, own, python=self.python)
         if not self.machines:
             made.ok("cluster", "init")
         made.ok("trust")
