@@ -47,7 +47,7 @@ SCRATCH := TMPDIR=$(or $(SHM),$(TMPDIR),/tmp)
 KEEP := -o tmp_path_retention_policy=failed
 
 test: $(DEV_STAMP) ## the test suite
-	@$(SCRATCH) $(BIN)/python -m pytest -n 3 --dist worksteal $(KEEP)
+	@$(SCRATCH) $(BIN)/python -m pytest -n 4 --dist worksteal $(KEEP)
 
 check: $(DEV_STAMP) ## format, lint, strict types, known faults of dependencies
 	@$(BIN)/ruff format --check .

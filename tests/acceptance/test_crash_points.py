@@ -76,11 +76,11 @@ def die_everywhere(scenario: Scenario, place: ResettableSandbox, count: int, lea
 
 
 def test_a_call_killed_at_any_step_soak(place: ResettableSandbox) -> None:
-    die_everywhere(CALL, place, 7, least=100)
+    die_everywhere(CALL, place, 4, least=100)
 
 
 def test_edits_killed_at_any_step_soak(place: ResettableSandbox) -> None:
-    die_everywhere(EDITS, place, 5, least=100)
+    die_everywhere(EDITS, place, 3, least=100)
 
 
 def test_a_request_for_more_killed_at_any_step_soak(tmp_path: Path, fork_server: ForkServer) -> None:
@@ -91,25 +91,25 @@ def test_a_request_for_more_killed_at_any_step_soak(tmp_path: Path, fork_server:
     )
     with Simulator(latency=0.0, model=model) as simulator:
         place = ResettableSandbox(tmp_path, simulator, fork_server.python)
-        die_everywhere(EDITS, place, 4, least=100)
+        die_everywhere(EDITS, place, 3, least=100)
         assert EDITS.undisturbed(place)[1]["batches"] == 2
 
 
 def test_a_stop_killed_at_any_step_leaves_nothing_at_work_soak(place: ResettableSandbox) -> None:
-    die_everywhere(STOP, place, 5, least=100)
+    die_everywhere(STOP, place, 3, least=100)
 
 
 def test_what_is_removed_after_a_kill_at_any_step_leaves_its_costs_soak(place: ResettableSandbox) -> None:
-    die_everywhere(REMOVAL, place, 5, least=100)
+    die_everywhere(REMOVAL, place, 3, least=100)
 
 
 @pytest.mark.parametrize("scenario", LANDINGS, ids=lambda scenario: scenario.name)
 def test_a_landing_killed_at_any_step_soak(finished: ResettableSandbox, scenario: Scenario) -> None:
-    die_everywhere(scenario, finished, 3, least=20)
+    die_everywhere(scenario, finished, 2, least=20)
 
 
 def test_a_revision_killed_at_any_step_soak(finished: ResettableSandbox) -> None:
-    die_everywhere(REVISION, finished, 4, least=100)
+    die_everywhere(REVISION, finished, 3, least=100)
 
 
 def test_an_answer_killed_at_any_step_soak(tmp_path: Path, fork_server: ForkServer) -> None:
@@ -121,7 +121,7 @@ def test_an_answer_killed_at_any_step_soak(tmp_path: Path, fork_server: ForkServ
         assert place.sandbox.run("launch", "ask", "Say it.", "--id", "g").code == 0
         assert place.until_over() == "bailed"
         place.keep()
-        die_everywhere(ANSWER, place, 4, least=100)
+        die_everywhere(ANSWER, place, 3, least=100)
 
 
 @pytest.mark.parametrize("scenario", [CALL, EDITS], ids=lambda scenario: scenario.name)

@@ -102,7 +102,7 @@ def test_a_second_loop_is_refused(project: Sandbox) -> None:
 
 
 def test_many_ticks_at_once_start_no_gremlin_twice_soak(project: Sandbox) -> None:
-    """Sixteen forks of one process in the suite; in the soak, fifty commands of their own."""
+    """Eight forks of one process in the suite; in the soak, fifty commands of their own."""
     for n in range(3):
         create(project, f"Number {n}")
     words = ["dispatch", "--once", "--pipeline", "hangs", "--max-running", "2"]
@@ -112,7 +112,7 @@ def test_many_ticks_at_once_start_no_gremlin_twice_soak(project: Sandbox) -> Non
         "from gremlins.cli import dispatch\n"
         "from gremlins.cli.main import run\n"
         "children = []\n"
-        f"for _ in range({50 if SOAK else 16}):\n"
+        f"for _ in range({50 if SOAK else 8}):\n"
         "    pid = os.fork()\n"
         "    if not pid:\n"
         f"        {live}\n"

@@ -11,7 +11,7 @@ from tests.cluster.test_hosts import CHANGE, states_of
 
 SEED = 20261128
 SOAK = bool(os.environ.get("GREMLINS_SOAK"))
-GREMLINS, KILLS = (8, 6) if SOAK else (2, 2)
+GREMLINS, KILLS = (8, 6) if SOAK else (1, 3)
 POINTS = 220
 """Of the first step of a gremlin, about."""
 LOADER = """

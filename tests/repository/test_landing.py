@@ -452,7 +452,7 @@ def landing(repo: Repo, base: str, **options: Any) -> Callable[[], Any]:
 @pytest.mark.parametrize("mode", ["squash", "ff"])
 def test_killed_at_any_step_it_lands_once_when_tried_again(repo: Repo, base: str, mode: Any) -> None:
     repo.write({"notes.txt": "mine\n"})
-    for point in steps(7 if mode == "squash" else 11, 300):
+    for point in steps(11 if mode == "squash" else 17, 300):
         killed = killed_at(point, landing(repo, base, mode=mode))
         landed = do_land(repo, base, mode=mode)
         assert repo.head() == landed.sha, f"point {point}"

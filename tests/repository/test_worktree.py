@@ -561,7 +561,7 @@ def steps_of_an_agent(made: Worktree) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("commit", [steps_of_edits, steps_of_an_agent])
 def test_a_crash_at_any_step_of_a_commit_commits_once(made: Worktree, commit: Callable[[Worktree], None]) -> None:
-    for point in steps(3, 300):
+    for point in steps(5, 300):
         inside(made).git("reset", "--hard", "--quiet", made.base)
         if commit is steps_of_an_agent:
             inside(made).write({"calc.py": "fixed\n", "b.py": "b\n"})

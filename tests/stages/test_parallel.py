@@ -370,7 +370,7 @@ stages:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("back", [step - 1 for step in steps(11, 60)])
+@pytest.mark.parametrize("back", [step - 1 for step in steps(19, 60)])
 def test_killed_while_it_merges_and_clears_away_it_only_finishes(scripted: MakeScripted, back: int) -> None:
     it = scripted(when=[("Say ONE", new("one.txt"))], latency=0.0)
     whole = it.make(MERGING, task="Do.")
