@@ -10,6 +10,7 @@ from typing import Any
 from gremlins.cluster.database import ClusterDb
 from gremlins.cluster.documents import FencedOut
 from gremlins.cluster.jobs import defer_step
+from gremlins.cluster.schema import VERSION
 from gremlins.errors import Conflict, NotFound
 
 CRASHES = 3
@@ -60,13 +61,14 @@ _ALIVE = (
 
 
 def take_step(db: ClusterDb, gremlin_id: str, *, worker: int, host: str, stale: float) -> Taken | None:
-    """Take a gremlin that is due, for a step. None: it is not due, or another worker that lives has it."""
+    """Take a gremlin that is due, for a step. None: it is not due, or another worker that lives has it; or the tables
+    are not of this version any more."""
     before = db.value("SELECT host FROM gremlin WHERE id = %(id)s", {"id": gremlin_id})
     rows = db.rows(
         "UPDATE gremlin SET fence = fence + 1, held_by = %(worker)s, host = %(host)s, parked = false "
-        "WHERE id = %(id)s AND due <= now() + interval '0.5 s' "
+        "WHERE id = %(id)s AND due <= now() + interval '0.5 s' AND (SELECT version FROM version) = %(version)s "
         f"AND (held_by IS NULL OR NOT {_ALIVE}) RETURNING fence, remote, needs, crashes",
-        {"id": gremlin_id, "worker": worker, "host": host, "stale": stale},
+        {"id": gremlin_id, "worker": worker, "host": host, "stale": stale, "version": VERSION},
     )
     if not rows:
         return None

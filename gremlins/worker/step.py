@@ -14,7 +14,7 @@ from gremlins.clients.base import Wait
 from gremlins.clients.registry import make_client
 from gremlins.clock import Clock, rfc3339
 from gremlins.cluster.books import ClusterBooks
-from gremlins.cluster.database import PATIENCE, ClusterAway, ClusterDb
+from gremlins.cluster.database import PATIENCE, ClusterAway, ClusterDb, check_version
 from gremlins.cluster.documents import FencedOut, PostgresDocuments
 from gremlins.cluster.host_copy import HostCopy, bring, decode_state, kept, lay_out
 from gremlins.cluster.rows import AwaitedBatch, Taken, park
@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     taken = Taken(gremlin_id, int(fence), remote, needs, before or None, int(crashes))
     db = ClusterDb(home.cluster, patience=PATIENCE)
     try:
+        check_version(db)  # the program may have been upgraded under its worker
         return _step(db, home, taken, host, clock, env, interrupt)
     except ClusterAway as error:
         return _say(error, LATER)

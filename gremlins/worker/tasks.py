@@ -16,12 +16,12 @@ from typing import Any, Protocol
 
 from gremlins.clock import Clock, SystemClock
 from gremlins.cluster import rows
-from gremlins.cluster.database import ClusterAway, options
+from gremlins.cluster.database import ClusterAway, check_version, options
 from gremlins.cluster.hands import host_name, open_patiently
 from gremlins.cluster.jobs import EVERYONE, POLL, STEP, TEND, account_queue, host_queue
 from gremlins.cluster.rows import Taken
 from gremlins.config import Settings
-from gremlins.errors import GremlinsError
+from gremlins.errors import GremlinsError, NotReady
 from gremlins.files import make_private_dir, write_atomic
 from gremlins.fleet.sweep import sweep
 from gremlins.paths import GremlinPaths, Home
@@ -80,12 +80,17 @@ class Worker:
         return app
 
     async def run(self) -> None:
-        """Work until SIGTERM or SIGINT. Raises one of `AWAY` where the engine ends by itself."""
+        """Work until SIGTERM or SIGINT. Raises one of `AWAY` where the engine ends by itself, NotReady where the
+        database was migrated meanwhile."""
         async with self.app.open_async():
-            watch, sweep = asyncio.create_task(self._watch()), asyncio.create_task(self._sweep())
             engine = asyncio.create_task(self._engine())
+            watch, sweep = asyncio.create_task(self._watch(engine)), asyncio.create_task(self._sweep())
             try:
                 await _until_asked(engine)
+            except asyncio.CancelledError:
+                if watch.done():
+                    watch.result()
+                raise
             finally:
                 watch.cancel()
                 sweep.cancel()
@@ -224,13 +229,17 @@ class Worker:
 
     # ── the watch ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _watch(self) -> None:
-        """Hear of stops at once, and end the processes of gremlins that another worker has taken."""
+    async def _watch(self, engine: asyncio.Task[None]) -> None:
+        """Hear of stops at once, and end the processes of gremlins that another worker has taken. Ends the engine, and
+        raises NotReady, where the tables are not of this version any more."""
         from gremlins.worker.engine import reason
 
         while True:
             try:
                 await self._listen()
+            except NotReady:
+                engine.cancel()
+                raise
             except Exception as error:  # noqa: BLE001 # psycopg's errors: the connection has dropped
                 if not self.alone:
                     self._warn(reason(error))
@@ -247,6 +256,7 @@ class Worker:
                 async for notice in connection.notifies(timeout=self.heartbeat / 2, stop_after=1):
                     await asyncio.to_thread(self._stop, notice.payload)
                 await asyncio.to_thread(self._end_lost)
+                await asyncio.to_thread(check_version, self.db)
 
     async def _sweep(self) -> None:
         """Remove this host's copies of gremlins that were removed elsewhere."""

@@ -194,3 +194,14 @@ def test_tables_of_the_first_version_become_those_of_a_new_database_with_what_th
     )
     assert old.rows(shape) == new.rows(shape)
     assert PostgresDocuments(old, "g", taken.fence).all() == {"state.json": b"kept"}
+
+
+def test_a_worker_takes_nothing_from_tables_of_another_version(postgres: PostgresServer) -> None:
+    db = ClusterDb(postgres.new_database())
+    migrate(db, init=True)
+    rows.create(db, "g", uid="u", remote="file:///r", needs="anything")
+    rows.wake(db, "g")
+    db.run("UPDATE version SET version = version + 1")
+    assert rows.take_step(db, "g", worker=1, host="here", stale=15) is None
+    db.run("UPDATE version SET version = version - 1")
+    assert rows.take_step(db, "g", worker=1, host="here", stale=15) is not None

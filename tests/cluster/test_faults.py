@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from gremlins.simulator import Simulator
+from gremlins.worker.step import CANNOT
 from tests.cluster.conftest import FOREVER
 from tests.cluster.machines import ASK, PROMPT, Cluster, Machine, soak
 from tests.postgres import PostgresServer
@@ -309,8 +311,17 @@ def test_a_host_whose_disk_is_full_leaves_it_to_another(cluster: Cluster) -> Non
 def test_an_older_worker_leaves_a_newer_fleet_alone(cluster: Cluster) -> None:
     cluster.found({"a.txt": "a\n"}, ask=ASK)
     one = cluster.machine("one")
+    one.work()
+    cluster.until(lambda: value(cluster, "SELECT count(*) FROM procrastinate_workers") == 1, "its worker at work")
     value(cluster, "UPDATE version SET version = version + 1")
     for words in (["worker"], ["status"], ["launch", "ask"]):
         refused = one.run(*words)
         assert refused.code == 5
         assert "newer gremlins" in refused.err
+    step = [sys.executable, "-m", "gremlins.worker.step", "g", "1", "file:///r", "anything", "0", "one", ""]
+    begun = subprocess.run(step, env=one.env, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert begun.returncode == CANNOT
+    assert "newer gremlins" in begun.stderr
+    assert one.worker is not None
+    assert one.worker.wait(DEADLINE) == 5  # the one that was at work before
+    assert "newer gremlins" in one.said()
