@@ -43,7 +43,8 @@ LAYER_OF = {name: height for height, names in enumerate(LAYERS) for name in name
 INSIDE: dict[str, list[set[str]]] = {
     "processes": [{"children", "interrupt", "locks"},
                   {"credentials", "ending", "limited", "notify", "output", "sandbox"}, {"spawn"}],
-    "repository": [{"git", "protected"}, {"enclosed", "github", "inclusion", "merging", "persons_tree", "submodules"},
+    "repository": [{"git", "protected"}, {"enclosed", "github", "inclusion", "lfs", "merging", "persons_tree",
+                    "submodules"},
                    {"landing", "worktree"},
                    {"catching_up", "folder", "interrupted", "project", "sparse"}, {"remote_work", "trust"}],
     "records": [{"claims", "format", "journal", "prices"}, {"gremlin", "stop_request", "wait"},

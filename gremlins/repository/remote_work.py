@@ -24,6 +24,7 @@ from gremlins.processes.children import Completed
 from gremlins.processes.locks import locked
 from gremlins.repository.folder import refuse_to_remove, remove
 from gremlins.repository.git import Git, HostGitError
+from gremlins.repository.lfs import push_files
 from gremlins.repository.worktree import BRANCH_PREFIX, SIDE, Worktree, interrupted_ref, side_worktrees
 
 TIMEOUT = 600.0
@@ -175,10 +176,25 @@ def push_work(git: Git, names: GremlinRefs, fence: int, known: RemoteWork | None
     work = RemoteWork(prefix, tips, refs)
     new = [ref for ref in work.remote_refs if ref not in there]
     if new:
+        _push_files(git, tips, [names.base] if known is not None else ["--remotes"])
         _push(git, new, known.stale if known is not None else ())
     stale = [ref for ref in there if ref not in work.remote_refs]
     waiting = known.stale if known is not None and not new else ()
     return RemoteWork(prefix, tips, refs, (*waiting, *stale))
+
+
+def _push_files(git: Git, tips: Iterable[str], known: Iterable[str]) -> None:
+    """What Git LFS keeps of these commits, before the commits. Raises RemoteTrouble."""
+    address = address_of(git)
+    try:
+        done = push_files(git, address, tips, known)
+    except HostGitError as error:  # it took too long
+        raise RemoteTrouble(str(error), hint="is the server of Git LFS within reach? it is tried again") from error
+    if done is not None and done.returncode:
+        raise RemoteTrouble(
+            f"files of Git LFS cannot be pushed to {stored_address(address)}: {_said(done)}",
+            hint="is `git lfs` installed on this host, and may it push? it is tried again",
+        )
 
 
 def _independent(git: Git, commits: Iterable[str]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -344,6 +345,48 @@ def test_work_lands_in_a_clone_that_never_had_it(project: Project, tmp_path: Pat
     bring_work(clone, names, work, elsewhere=False)
     assert clone.tip() == tip
     assert project.clone.git("branch", "--show-current") == "main"
+
+
+@pytest.fixture
+def lfs(project: Project) -> Path:
+    """A project with a file of Git LFS, installed for every host. Returns where the remote keeps them."""
+    if shutil.which("git-lfs") is None:
+        pytest.skip("no git-lfs here")
+    project.clone.git("lfs", "install", "--skip-repo")
+    project.clone.git("remote", "set-url", "origin", project.bare.path.as_uri())
+    project.clone.commit({".gitattributes": "*.bin filter=lfs diff=lfs merge=lfs -text\n", "old.bin": b"old\n" * 400})
+    return project.bare.path / "lfs" / "objects"
+
+
+def lfs_files(place: Path) -> list[bytes]:
+    return sorted(path.read_bytes()[:4] for path in place.rglob("*") if path.is_file())
+
+
+def test_files_of_git_lfs_travel_with_the_commits_that_name_them(project: Project, lfs: Path, tmp_path: Path) -> None:
+    names, work = project.launch()  # its base is not pushed yet, nor its file
+    assert lfs_files(lfs) == [b"old\n"]
+    one, two = project.hosts(tmp_path)
+    one.bring(names, work)
+    one.change(names, "new.bin", "new\n" * 400)
+    work = one.push(names, 1, work)
+    assert lfs_files(lfs) == [b"new\n", b"old\n"]
+    two.bring(names, work)
+    assert (two.worktree(names).path / "new.bin").read_text() == "new\n" * 400
+
+
+def test_a_file_of_git_lfs_that_cannot_be_pushed_holds_up_its_commit(
+    project: Project, lfs: Path, tmp_path: Path
+) -> None:
+    names, work = project.launch()
+    (one,) = project.hosts(tmp_path, 1)
+    one.bring(names, work)
+    one.change(names, "new.bin", "new\n" * 400)
+    before = project.refs()
+    shutil.rmtree(lfs)
+    lfs.write_text("no folder")
+    with pytest.raises(RemoteTrouble, match="Git LFS"):
+        one.push(names, 1, work)
+    assert project.refs() == before
 
 
 def test_a_worktree_begins_as_a_local_one_does(project: Project, tmp_path: Path) -> None:
