@@ -249,6 +249,8 @@ class BatchCall(CallBase, tag="batch", frozen=True):
     batch: BatchRef | None = None
     looked_since: Moment | None = None
     """The first search of the account that did not show it."""
+    server_ahead: float | None = None
+    """Seconds that the server's clock was ahead of ours, when an answer said so last: not all have a Date."""
     suspects: tuple[str, ...] = ()
     """Batches that may be a second copy of this call, to be looked at again when they end."""
     rejected: tuple[str, ...] = ()

@@ -309,6 +309,64 @@ ANSWER = told("answer", "g", "It is the first.")
 REVISION = told("revise", "g", "Say why.")
 
 
+# ── a conflict at landing ─────────────────────────────────────────────────────────────────────────────────────────
+
+TICK = ("dispatch", "--once", "--pipeline", "agreed", "--land")
+AGREED = """
+evidence: commits
+stages:
+  - {type: exec, name: work, cmds: ['echo new > new.txt && git add -A && git commit -qm new']}
+  - {type: address_code, mode: batch}
+"""
+
+
+def meet_a_conflict(place: ResettableSandbox) -> None:
+    """A bead's gremlin has finished; the project has another version of its file by now."""
+    sandbox = place.sandbox
+    sandbox.env |= {"GREMLINS_DISPATCH__BACKOFF_INITIAL": "0.001", "GREMLINS_DISPATCH__BACKOFF_MAX": "0.001"}
+    sandbox.pipeline("agreed", AGREED)
+    sandbox.repo.commit({}, "another pipeline")
+    sandbox.ok("bead", "create", "Conflicts")
+    sandbox.ok(*TICK[:-1])
+    _until_its_gremlin_is_over(place)
+    sandbox.repo.commit({"new.txt": "another's\n"}, "a conflict")
+    place.keep()
+
+
+def _until_its_gremlin_is_over(place: ResettableSandbox) -> None:
+    [gremlin] = (place.sandbox.home / "gremlins").iterdir()
+    place.sandbox.until(gremlin.name, *OVER)
+    place.sandbox.wait_for(lambda: holder_of(gremlin / "lock") is None, "its end")
+
+
+def _dispatching(place: ResettableSandbox, env: dict[str, str]) -> None:
+    assert place.sandbox.run(*TICK, env=env).code in (0, KILLED)
+    _until_its_gremlin_is_over(place)
+
+
+def _until_it_closes(place: ResettableSandbox) -> None:
+    for _ in range(8):
+        if '"closed"' in place.sandbox.ok("bead", "list", "--all", "--json", env={AT: "0"}):
+            return
+        _dispatching(place, {})
+    raise AssertionError(f"its bead is never closed\n{place.sandbox.logs()}")
+
+
+def resolved(place: ResettableSandbox) -> dict[str, Any]:
+    """All of a resolved conflict that must not depend on the kills."""
+    repo = place.sandbox.repo
+    return {
+        "batches": len(place.simulator.batches) - place.batches_before,
+        "tree": repo.git("rev-parse", "main^{tree}"),
+        "commits": repo.git("rev-list", "--count", "main"),
+        "status": repo.git("status", "--porcelain"),
+        "branches": repo.git("for-each-ref", "--format=%(refname)", "refs/heads"),
+    }
+
+
+CONFLICT = Scenario("a conflict", _dispatching, _until_it_closes, resolved)
+
+
 # ── landing ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -22,6 +22,7 @@ from tests import kill_points
 from tests.acceptance.crash_scenarios import (
     ANSWER,
     CALL,
+    CONFLICT,
     EDITS,
     REMOVAL,
     REVISION,
@@ -29,6 +30,7 @@ from tests.acceptance.crash_scenarios import (
     ResettableSandbox,
     Scenario,
     landing,
+    meet_a_conflict,
 )
 from tests.acceptance.fork_server import ForkServer
 from tests.acceptance.one_batch_call import billed_once, launch_one
@@ -63,7 +65,8 @@ def spread(steps: int, count: int) -> Sequence[int]:
     return [chance.randint(low + 1, high) for low, high in pairwise(edges)]
 
 
-def die_everywhere(scenario: Scenario, place: ResettableSandbox, count: int, least: int) -> None:
+def die_everywhere(scenario: Scenario, place: ResettableSandbox, count: int, least: int) -> dict[str, Any]:
+    """Kill it at so many steps. Returns the outcome, which is that of the run that was not killed."""
     steps, wanted = scenario.undisturbed(place)
     assert steps >= least, "the steps are no longer seen"
     wrong = []
@@ -73,6 +76,7 @@ def die_everywhere(scenario: Scenario, place: ResettableSandbox, count: int, lea
         if differs:
             wrong.append(f"killed at step {step} of {steps}, {where}: {differs}\n{place.sandbox.logs()}")
     assert not wrong, "\n".join(wrong)
+    return wanted
 
 
 def test_a_call_killed_at_any_step_soak(place: ResettableSandbox) -> None:
@@ -106,6 +110,16 @@ def test_what_is_removed_after_a_kill_at_any_step_leaves_its_costs_soak(place: R
 @pytest.mark.parametrize("scenario", LANDINGS, ids=lambda scenario: scenario.name)
 def test_a_landing_killed_at_any_step_soak(finished: ResettableSandbox, scenario: Scenario) -> None:
     die_everywhere(scenario, finished, 2, least=20)
+
+
+def test_a_conflict_at_landing_killed_at_any_step_is_resolved_once_soak(
+    tmp_path: Path, fork_server: ForkServer
+) -> None:
+    both = {"edits": [{"path": "new.txt", "content": "another's\nnew\n"}], "summary": "Both lines."}
+    with Simulator(latency=0.0, model=ScriptedModel(otherwise=json.dumps(both))) as simulator:
+        place = ResettableSandbox(tmp_path, simulator, fork_server.python)
+        meet_a_conflict(place)
+        assert die_everywhere(CONFLICT, place, 2, least=100)["batches"] == 1
 
 
 def test_a_revision_killed_at_any_step_soak(finished: ResettableSandbox) -> None:

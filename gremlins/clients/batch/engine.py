@@ -272,6 +272,7 @@ class BatchEngine:
             record = self.books.put(
                 record,
                 account=self.api.fingerprint,
+                server_ahead=(page.server_time - now).total_seconds() if page.server_time else record.server_ahead,
                 sends=(*record.sends, Send(began=page.server_time or now, server_clock=page.server_time is not None)),
                 reserved_usd=room.worst_usd,
                 status=Intent(),

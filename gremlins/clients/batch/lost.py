@@ -50,6 +50,8 @@ class Found:
     unreadable: tuple[Batch, ...]
     """Ended, and their results never come whole; or never ended."""
     at: datetime
+    ahead: float | None
+    """Seconds that the server's clock is ahead of ours; None if it did not say."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Listing:
     batches: tuple[Batch, ...]
     at: datetime
     dated: bool
+    ahead: float | None
 
 
 class Search:
@@ -78,7 +81,7 @@ class Search:
         record = self._close_sends(record, listing)
         taken = self.session.claimed(record.created_at) | self._claimed_here(record)
         candidates = [batch for batch in listing.batches if batch.id not in taken and _may_be(batch, record, listing)]
-        return self._prove(record, candidates, listing.at)
+        return self._prove(record, candidates, listing)
 
     def _list(self, record: BatchCall) -> Listing:
         """Every batch from the newest down to what there was before the first POST."""
@@ -91,7 +94,9 @@ class Search:
             if len(newer) < len(page.batches):
                 break
         agrees = at is not None and not any(batch.created_at and batch.created_at > at + SLACK for batch in seen)
-        return Listing(tuple(seen), at or self.session.clock.now(), agrees)
+        now = self.session.clock.now()
+        ahead = (at - now).total_seconds() if at else None
+        return Listing(tuple(seen), at or now + timedelta(seconds=record.server_ahead or 0.0), agrees, ahead)
 
     def _close_sends(self, record: BatchCall, listing: Listing) -> BatchCall:
         """At the first look after a POST that may have made a batch: that batch is not newer than this look.
@@ -108,14 +113,15 @@ class Search:
             else s
             for s in record.sends
         )
-        return self.books.put(record, sends=sends, looked_since=listing.at)
+        ahead = record.server_ahead if listing.ahead is None else listing.ahead
+        return self.books.put(record, sends=sends, looked_since=listing.at, server_ahead=ahead)
 
     def _claimed_here(self, record: BatchCall) -> frozenset[str]:
         """Batches of the gremlin's own other calls."""
         others = (call for call in self.session.ledger.batch_calls() if call.key != record.key)
         return frozenset(batch_id for other in others for batch_id in batches_of(other))
 
-    def _prove(self, record: BatchCall, candidates: Iterable[Batch], at: datetime) -> Found:
+    def _prove(self, record: BatchCall, candidates: Iterable[Batch], listing: Listing) -> Found:
         """Sort candidates by their results, and record those that are proven foreign."""
         proven: list[Batch] = []
         undecided: list[Batch] = []
@@ -128,7 +134,7 @@ class Search:
                     proven.append(batch)
                 case "foreign":
                     rejected.append(batch.id)
-                case "open" if is_overdue(batch.expires_at, batch.seen_at or at):
+                case "open" if is_overdue(batch.expires_at, batch.seen_at or listing.at):
                     unreadable.append(batch)
                 case "open":
                     undecided.append(batch)
@@ -139,7 +145,7 @@ class Search:
                     undecided.append(batch)
         if rejected or torn:
             record = self.books.put(record, rejected=(*record.rejected, *rejected), torn=(*record.torn, *torn))
-        return Found(record, tuple(proven), tuple(undecided), tuple(unreadable), at)
+        return Found(record, tuple(proven), tuple(undecided), tuple(unreadable), listing.at, listing.ahead)
 
     def _whose(self, record: BatchCall, batch: Batch) -> Literal["ours", "foreign", "open", "torn"]:
         """Decide if a batch carries the call. Raises ApiFailure when the key is refused."""
@@ -294,9 +300,11 @@ class Reconciler:
     def _absent(self, record: BatchCall, found: Found, since: datetime) -> Wait | None:
         """No batch can be ours. After the grace period the call may be sent again, with the same custom_id."""
         settings = self.session.settings.batch
-        if found.at < since:  # a clock that was set back must not stretch the grace
+        other_clock = record.server_ahead is None and found.ahead is not None  # it began by ours
+        if found.at < since or other_clock:  # a clock that was set back must not stretch the grace
             since = found.at
-            record = self.books.put(record, looked_since=since)
+            ahead = found.ahead if other_clock else record.server_ahead
+            record = self.books.put(record, looked_since=since, server_ahead=ahead)
         looked = (found.at - since).total_seconds()
         if (left := settings.reconcile_grace - looked) > 0:
             return self._look_again(record, "not in the list so far", at_most=left)

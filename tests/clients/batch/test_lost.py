@@ -296,6 +296,31 @@ def test_a_server_that_tells_no_time_is_searched_by_what_there_was_before(make_g
     assert_paid_once(gremlin)
 
 
+@pytest.mark.parametrize("ahead", [-600.0, 600.0])
+@pytest.mark.parametrize("dated", [(), (1,), (2,), (3,), (2, 4)])
+def test_a_date_that_some_answers_leave_out_does_not_shorten_the_grace(
+    make_gremlin: MakeGremlin, ahead: float, dated: tuple[int, ...]
+) -> None:
+    """The server's clock is not ours: ten minutes between both are not ten minutes of looking."""
+    looks = 0
+
+    def forgetful(method: str, url: str, headers: Any, timeout: float) -> HttpReply:
+        nonlocal looks
+        reply = http_transport(method, url, headers, timeout)
+        looks += "limit=" in url
+        keeps = looks in dated
+        return HttpReply(reply.status, reply.body, {k: v for k, v in reply.headers.items() if keeps or k != "date"})
+
+    transport: Transport = forgetful
+    gremlin = make_gremlin({"transport": transport}, date_offset=ahead)
+    gremlin.simulator.fault(**NOT_TAKEN)
+    sent: list[float] = []
+    gremlin.meanwhile = lambda _wait: sent.append(gremlin.simulator.requests["create"])
+    gremlin.text()
+    assert_paid_once(gremlin)
+    assert SETTINGS.reconcile_grace <= sum(gremlin.waited[: sent.index(2)]) < 300
+
+
 def test_a_process_killed_in_the_post_looks_up_to_the_time_of_its_rescue(gremlin: BatchGremlin) -> None:
     dead = gremlin.again(faults=ProcessFaults("after create"))
     with until_killed():
