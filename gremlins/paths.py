@@ -52,7 +52,7 @@ class GremlinPaths(NamedTuple):
 
     @property
     def relocation(self) -> Path:
-        """Where its repository is now, told while its process waited."""
+        """The place of its repository now, told while its process waited."""
         return self.root / RELOCATION
 
     @property

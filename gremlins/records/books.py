@@ -1,4 +1,4 @@
-"""What a call asks about all other gremlins: room under the spending caps, and batches that they claim."""
+"""A call's questions about all other gremlins: room under the spending caps, and batches that they claim."""
 
 from __future__ import annotations
 

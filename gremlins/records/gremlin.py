@@ -320,7 +320,7 @@ def _upward(path: str) -> Iterator[str]:
 
 
 class Relocation(Record, frozen=True):
-    """Where the repository of a gremlin is now, told while its process waited: its record was not ours to write."""
+    """The place of a gremlin's repository now, told while its process waited: its record was not ours to write."""
 
     project: str
     checkout: str

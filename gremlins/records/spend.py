@@ -194,7 +194,7 @@ def _unknown(error: CorruptRecord, owner: Owner) -> SpendLine:
 
 
 def _written(path: Path) -> datetime:
-    """When a file that cannot be read was written last."""
+    """The time of the last write of a file that cannot be read."""
     try:
         return datetime.fromtimestamp(path.stat().st_mtime, UTC)
     except OSError:

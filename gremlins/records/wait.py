@@ -21,7 +21,7 @@ class WatchedBatch(Record, frozen=True):
     submitted_at: Epoch = 0.0
     processing_status: str = "in_progress"
     overdue_at: Epoch | None = None
-    """When the runner looks at it itself: it should have ended long ago."""
+    """The time at which the runner looks at it itself: it should have ended long ago."""
 
 
 class WaitPlan(Record, frozen=True):

@@ -182,7 +182,7 @@ def _copy_objects(git: Git, private: PrivateGit) -> None:
 
 
 def _plain_folder(path: Path) -> list[Path]:
-    """What is in a folder; nothing if it is a link or no folder."""
+    """The contents of a folder; nothing if it is a link or no folder."""
     return sorted(path.iterdir()) if path.is_dir() and not path.is_symlink() else []
 
 

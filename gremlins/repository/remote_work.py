@@ -71,7 +71,7 @@ class GremlinRefs:
 
 @dataclass(frozen=True)
 class RemoteWork:
-    """What is on the remote, for the gremlin's record.
+    """The work that is on the remote, for the gremlin's record.
 
     refs: the local refs and their commits. tips: the commits from which all of them are reached, on the remote as
     `PREFIX/COMMIT`. stale: refs on the remote that no record needs any more.

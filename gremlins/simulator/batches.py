@@ -52,7 +52,7 @@ class SimulatedBatch:
     """The serialised object, kept until something changes."""
 
     def next_change(self) -> datetime:
-        """When something happens to it by itself."""
+        """The next time at which something happens to it by itself."""
         if self.cancel_due_at is not None:
             return self.cancel_due_at
         return self.expires_at if self.due_at is None else min(self.due_at, self.expires_at)

@@ -116,7 +116,7 @@ def remember_outcome(branch: Branch, outcome: Bail | Failed, context: StageConte
 
 
 def branch_outcome(branch: Branch, context: StageContext) -> tuple[str, Bail | Failed] | None:
-    """When and how it ended, if that was since the gremlin was last launched or rescued."""
+    """The time and kind of its end, if that was since the gremlin was last launched or rescued."""
     try:
         known: Mapping[str, Any] = json.loads(read_file(branch.outcome_file))
         if known["spawn"] != context.session.spawn:

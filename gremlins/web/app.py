@@ -127,7 +127,7 @@ class Board:
         return self.page(request, "money.html", page=await run_in_threadpool(views.money_page, self.home, self.clock))
 
     async def trouble(self, request: Request, error: Exception) -> Response:
-        """What is not there, or cannot be read, in words."""
+        """A page, in words, for a thing that is not there or cannot be read."""
         code = error.status_code if isinstance(error, HTTPException) else 404
         words = error.detail if isinstance(error, HTTPException) else getattr(error, "message", str(error))
         return self.page(request, "trouble.html", status_code=code, trouble=words)

@@ -1,4 +1,4 @@
-"""What the board draws: lanes of time, and bars of money. Shares of a width from 0 to 1000."""
+"""The drawings of the board: lanes of time, and bars of money. Shares of a width from 0 to 1000."""
 
 from __future__ import annotations
 

@@ -273,7 +273,7 @@ class Cap:
 
 @dataclass(frozen=True)
 class MoneyPage:
-    """What was spent: the sum, bars by key, and the caps."""
+    """Spending: the sum, bars by key, and the caps."""
 
     total: Sum
     charts: dict[str, list[Bar]]

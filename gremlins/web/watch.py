@@ -135,7 +135,7 @@ def _changed_at(path: str) -> int:
 
 @dataclass
 class Feed:
-    """What pages that are open wait for. One task looks for all of them; none looks while no page is open."""
+    """The news that open pages wait for. One task looks for all of them; none looks while no page is open."""
 
     watch: FleetWatch
     every: float = EVERY
@@ -144,7 +144,7 @@ class Feed:
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def changes(self, number: int) -> AsyncIterator[tuple[int, Groups]]:
-        """What changed after the change of this number, again and again: the number of the last, and by gremlin the
+        """The changes after the one of this number, again and again: the number of the last, and by gremlin the
         group before."""
         self._open += 1
         if self._task is None or self._task.done():

@@ -74,7 +74,7 @@ def read_syntax(path: str, text: str, *, cpu: Callable[[], float] = time.process
 
 @dataclass(frozen=True)
 class _Grammar:
-    """Where a grammar is, and its kinds of node."""
+    """The place of a grammar, and its kinds of node."""
 
     module: str
     definitions: str
