@@ -11,7 +11,6 @@ from gremlins.cli.out import note
 from gremlins.clock import SystemClock
 from gremlins.fleet.observe import resolve
 from gremlins.paths import Home
-from gremlins.records.gremlin import RunStore
 
 
 def diff(
@@ -21,17 +20,12 @@ def diff(
     name_only: bool = typer.Option(False, "--name-only", help="Names of files only."),
 ) -> int:
     """Show the change of a gremlin's branch against its base, with git's own colours and pager."""
-    from gremlins.fleet.diff import protected_changes, show_diff  # git: only for the verbs that act
+    from gremlins.fleet.diff import protected_changes, show_diff, to_compare  # git: only for the verbs that act
 
     if stat and name_only:
         raise typer.BadParameter("is the opposite of --stat", param_hint="--name-only")
-    home, clock = Home.from_env(), SystemClock()
-    name = resolve(home, gremlin_id)
-    if home.cluster:
-        from gremlins.cluster.hands import bring_here  # only where there is one
-
-        bring_here(home, name, clock, commits=True)
-    record = RunStore(home, clock).read(name)
+    home = Home.from_env()
+    record = to_compare(home, resolve(home, gremlin_id), SystemClock())
     options = [flag for flag, wanted in (("--stat", stat), ("--name-only", name_only)) if wanted]
     code = show_diff(record, options, paths or [], dict(os.environ))
     for sentence in protected_changes(record):

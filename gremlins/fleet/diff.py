@@ -7,10 +7,21 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from gremlins.clock import Clock
 from gremlins.errors import Conflict, GremlinsError
-from gremlins.records.gremlin import Gremlin, Landed
+from gremlins.paths import Home
+from gremlins.records.gremlin import Gremlin, Landed, RunStore
 from gremlins.repository.git import Git, git_env
 from gremlins.repository.protected import protected
+
+
+def to_compare(home: Home, gremlin_id: str, clock: Clock) -> Gremlin:
+    """Its record, with its commits in a repository of this host. Raises NotFound, CorruptRecord."""
+    if home.cluster:
+        from gremlins.cluster.hands import bring_here  # only where there is one
+
+        bring_here(home, gremlin_id, clock, commits=True)
+    return RunStore(home, clock).read(gremlin_id)
 
 
 def show_diff(record: Gremlin, options: Sequence[str], paths: Sequence[str], env: Mapping[str, str]) -> int:

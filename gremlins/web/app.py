@@ -108,7 +108,7 @@ class Board:
     def _slow_parts(self, found: History) -> dict[str, Any]:
         finished = found.row.life.state == "finished"
         return {
-            "change": change_of(found.record),
+            "change": change_of(self.home, found.record.id, self.clock),
             "landing": views.landing(self.home, found.row, self.clock) if finished else None,
             "texts": views.texts(found),
         }
@@ -144,7 +144,7 @@ class Board:
     async def act(self, request: Request) -> Response:
         name, verb, form = _id(request), request.path_params["verb"], await request.form()
         row = self.watch.rows.get(name)
-        folder = row.record.tree if row is not None else self.folder
+        folder = self.folder if row is None or self.home.cluster else row.record.tree
         back = f"/g/{name}"
         if verb == "revise":
             return self.answer(

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
+from gremlins.clock import Clock
 from gremlins.errors import Conflict, GremlinsError
-from gremlins.fleet.diff import ends
-from gremlins.records.gremlin import Gremlin
+from gremlins.fleet.diff import ends, to_compare
+from gremlins.paths import Home
 from gremlins.repository.git import Git
 from gremlins.text import cleaned
 
@@ -56,9 +57,10 @@ class ShownChange:
     trouble: str = ""
 
 
-def change_of(record: Gremlin) -> ShownChange:
+def change_of(home: Home, gremlin_id: str, clock: Clock) -> ShownChange:
     """The change of a gremlin's branch against its base."""
     try:
+        record = to_compare(home, gremlin_id, clock)
         if not Path(record.project).is_dir():
             return ShownChange(trouble=f"the repository is not at {record.project}")
         text = Git(Path(record.project)).diff(*ends(record))

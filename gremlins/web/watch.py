@@ -13,10 +13,11 @@ from gremlins.cli.fleet_table import group_of
 from gremlins.clock import Clock
 from gremlins.errors import CorruptRecord, NotFound
 from gremlins.fleet.observe import ids
-from gremlins.fleet.status import Row, look
+from gremlins.fleet.status import Row, look, survey
 from gremlins.paths import LOCK, LOG, STATE, STOP, Home
 from gremlins.processes.locks import holder_of
-from gremlins.records.liveness import ALIVE
+from gremlins.records.gremlin import Gremlin
+from gremlins.records.liveness import ALIVE, Liveness
 
 EVERY = 2.0
 """Seconds between looks, while a page is open."""
@@ -53,7 +54,8 @@ class FleetWatch:
         """Take in what came, changed or went since the last look."""
         with self._lock:
             before, rows, unreadable = self.rows, dict(self.rows), dict(self.unreadable)
-            changed = self._changed(rows, unreadable)
+            find = self._changed_in_cluster if self.home.cluster else self._changed
+            changed = find(rows, unreadable)
             if changed:
                 self.rows, self.unreadable = rows, unreadable
                 self.changes += 1
@@ -97,6 +99,18 @@ class FleetWatch:
             unreadable.pop(name, None)
         return changed | gone
 
+    def _changed_in_cluster(self, rows: dict[str, Row], unreadable: dict[str, CorruptRecord]) -> set[str]:
+        """The same by one query for the whole fleet."""
+        found = survey(self.home, self.clock, everything=True)
+        now = {row.record.id: row for row in found.rows}
+        changed = {name for name, row in now.items() if name not in rows or _shown(rows[name]) != _shown(row)}
+        changed |= rows.keys() - now.keys()
+        rows.clear()
+        rows.update(now)
+        unreadable.clear()
+        unreadable.update({str(error.path): error for error in found.unreadable})
+        return changed
+
     def _read(self, name: str, rows: dict[str, Row], unreadable: dict[str, CorruptRecord]) -> None:
         unreadable.pop(name, None)
         try:
@@ -111,6 +125,10 @@ class FleetWatch:
     def in_order(self) -> list[Row]:
         """Newest first."""
         return sorted(self.rows.values(), key=lambda row: (row.record.created_at, row.record.id), reverse=True)
+
+
+def _shown(row: Row) -> tuple[Gremlin, Liveness]:
+    return row.record, row.life
 
 
 def _may_have_lost_its_process(row: Row | None, folder: str) -> bool:
