@@ -25,7 +25,7 @@ API_KEY = "an API key"
 
 @dataclass(frozen=True)
 class Secret:
-    """Where a secret is in a text, and its kind."""
+    """The place of a secret in a text, and its kind."""
 
     start: int
     end: int

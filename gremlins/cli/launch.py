@@ -94,7 +94,7 @@ def _make(request: LaunchRequest, home: Home, *, trust: bool) -> Gremlin:
 
 
 def _tell_what_to_know(record: Gremlin, pipeline: str, home: Home) -> None:
-    """What a person may not expect: work that it does not see, a pipeline of the repository's own, odd variables."""
+    """Things a person may not expect: work that it does not see, a pipeline of the repository's own, odd variables."""
     from gremlins.clients.route import warnings_of
     from gremlins.pipeline.file import find_pipeline
 

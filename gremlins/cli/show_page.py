@@ -108,7 +108,7 @@ def _moment(moment: datetime, form: str) -> str:
 
 
 def _ending(found: History) -> Iterator[Line]:
-    """Why it is as it is, where it failed, and what to do next."""
+    """The reason of its state, the place where it failed, and what to do next."""
     life, status = found.row.life, found.record.status
     where = f" in {status.stage}" if isinstance(status, Bailed | FailedGremlin) and status.stage else ""
     lines: list[Line] = []

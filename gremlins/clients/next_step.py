@@ -127,7 +127,7 @@ def _after_reply(records: Sequence[BatchCall], status: Collected) -> BatchStep:
 
 
 def unfinished(stop_reason: str | None) -> str:
-    """Why a reply with this stop reason is no answer."""
+    """The reason a reply with this stop reason is no answer."""
     if stop_reason == "model_context_window_exceeded":
         return "prompt and reply together are more than the model's context window holds"
     return f"the reply did not come to its end (its stop_reason is {stop_reason or 'null'})"

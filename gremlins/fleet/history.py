@@ -248,7 +248,7 @@ def _call(call: CallRecord) -> dict[str, Any]:
 
 
 def asked_for(call: CallRecord) -> Need | None:
-    """What the model of a batch call asked for in place of a result."""
+    """The things that the model of a batch call asked for in place of a result."""
     if isinstance(call, BatchCall) and isinstance(call.status, Collected):
         return read_need(call.status.reply.text)
     return None

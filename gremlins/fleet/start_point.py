@@ -1,4 +1,4 @@
-"""Where a gremlin starts that needs the work of others: at HEAD, with their branches that have not landed merged in."""
+"""The start of a gremlin that needs the work of others: at HEAD, with their branches that have not landed merged in."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from gremlins.repository.merging import merge_aside
 
 @dataclass(frozen=True)
 class StartPoint:
-    """Where a gremlin starts. `commit` None: at HEAD."""
+    """The place where a gremlin starts. `commit` None: at HEAD."""
 
     commit: str | None = None
     unlanded: tuple[str, ...] = ()
     """The gremlins whose branches it holds, because they have not landed."""
     conflict: str | None = None
-    """Why their branches cannot be merged; then it starts nowhere."""
+    """The reason their branches cannot be merged; then it starts nowhere."""
 
 
 def start_point(home: Home, gremlin_ids: Sequence[str]) -> StartPoint:

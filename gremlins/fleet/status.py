@@ -196,7 +196,7 @@ def branches(row: Row) -> list[dict[str, str]]:
 
 
 def next_poll(seen: Observed) -> datetime | None:
-    """When the API is asked next about its batches; None without a process."""
+    """The time at which the API is asked next about its batches; None without a process."""
     if seen.holder is None or seen.wait is None or not seen.wait.until:
         return None
     return datetime.fromtimestamp(seen.wait.until, UTC)

@@ -23,7 +23,7 @@ def seconds_of(text: str) -> float:
 
 
 def day_of(moment: float) -> float:
-    """When the UTC day of a moment began."""
+    """The beginning of a moment's UTC day."""
     return moment - moment % 86400.0
 
 

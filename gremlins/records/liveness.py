@@ -131,7 +131,7 @@ def _gone(seen: Observed, now: datetime) -> Liveness:
 
 
 def _gave_up(seen: Observed) -> str | None:
-    """Why its waiter has ended by itself. The plan of an earlier wait says nothing."""
+    """The reason its waiter ended by itself. The plan of an earlier wait says nothing."""
     status = seen.record.status
     waits = isinstance(status, Parked) or (isinstance(status, Running) and status.asleep)
     return f"{seen.wait.gave_up}; `gremlins rescue` goes on" if waits and seen.wait and seen.wait.gave_up else None

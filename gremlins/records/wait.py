@@ -51,7 +51,7 @@ class WaitPlan(Record, frozen=True):
     descriptors: tuple[str, ...] = ()
     """Variables that hold descriptors, which a fork inherits."""
     gave_up: str = ""
-    """Why the waiter ended although nothing had ended that it waited for."""
+    """The reason the waiter ended although nothing had ended that it waited for."""
 
 
 _DECODER = msgspec.json.Decoder(WaitPlan)

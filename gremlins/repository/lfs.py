@@ -26,7 +26,7 @@ def _place(oid: str) -> str:
 
 
 def _named(git: Git, tips: list[str], known: Iterable[str]) -> list[str]:
-    """What the pointers of these commits name."""
+    """The objects that the pointers of these commits name."""
     if not any(git.answer("grep", "-q", "filter=lfs", tip, "--", "*.gitattributes") is not None for tip in tips):
         return []
     small = git.raw(

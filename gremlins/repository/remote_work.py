@@ -184,7 +184,7 @@ def push_work(git: Git, names: GremlinRefs, fence: int, known: RemoteWork | None
 
 
 def _push_files(git: Git, tips: Iterable[str], known: Iterable[str]) -> None:
-    """What Git LFS keeps of these commits, before the commits. Raises RemoteTrouble."""
+    """The objects of Git LFS for these commits, before the commits. Raises RemoteTrouble."""
     address = address_of(git)
     try:
         done = push_files(git, address, tips, known)

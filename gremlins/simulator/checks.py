@@ -100,7 +100,7 @@ def _request(place: int, item: Any) -> Request:
 
 
 def check_params(params: Json, *, version: str, catalogue: Catalogue, batch: bool) -> ModelError | None:
-    """Why the Messages API refuses these params, or None."""
+    """The reason the Messages API refuses these params, or None."""
     wrong = next(_wrong(params, version, batch), None)
     if wrong is not None:
         return ModelError("invalid_request_error", wrong)

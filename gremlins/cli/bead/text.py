@@ -46,7 +46,7 @@ def _in_two(rows: Sequence[Sequence[str]], width: int) -> list[str]:
 
 
 def next_words(where: Standing, now: float) -> str:
-    """Why it is where it is and what comes, in one line."""
+    """The reason of its place and what comes, in one line."""
     if where.bucket == "closed":
         return ""
     when = f" (in {span(where.until - now)})" if where.until is not None and where.until > now + 1 else ""

@@ -235,7 +235,7 @@ class Reconciler:
     # ── another key ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _doubt(self, record: BatchCall) -> str | None:
-        """Why this key may see another workspace than the POST's, or None. Raises ApiFailure if that cannot be told.
+        """The reason this key may see another workspace than the POST's, or None. Raises ApiFailure if nothing tells.
 
         With another key only a batch from before, seen with this one too, proves that they share a workspace.
         """

@@ -64,7 +64,7 @@ def _give_up(session: Session, calls: Iterable[BatchCall], why: str) -> None:
 
 
 def _silence(session: Session, make_client: MakeClient, record: BatchCall) -> str:
-    """Why the API does not answer now; empty if it does."""
+    """The reason the API does not answer now; empty if it does."""
     client = make_client(record.client, session)
     try:
         if isinstance(client, BatchCapable):

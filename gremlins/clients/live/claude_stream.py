@@ -224,7 +224,7 @@ def _error_text(result: Mapping[str, Any]) -> str:
 
 
 def _limit_ends(info: Mapping[str, Any] | None, text: str) -> datetime | None:
-    """When a used-up limit is renewed: the event says it as an epoch; older versions, in the text after a bar."""
+    """The end of a used-up limit: the event says it as an epoch; older versions, in the text after a bar."""
     if info is not None and info.get("status") == "rejected" and isinstance(info.get("resetsAt"), int | float):
         seconds = float(info["resetsAt"])
     elif _LIMIT.search(text) and (found := _EPOCH.search(text)):

@@ -158,7 +158,7 @@ class LiveRecords:
         return RawFile(path, Redactor(self.session.env).message)
 
     def _retry_at(self, record: LiveCall, asked: datetime | None) -> datetime | None:
-        """When a try that failed now comes next, not before the server's own time; None once the list of waits is
+        """The next time for a try that failed now, not before the server's own time; None once the list of waits is
         used up."""
         waits, now = self.session.settings.live.resume_backoff, self.session.clock.now()
         earlier = [r for r in self.of_turn(record.key.turn) if r.key != record.key]

@@ -35,7 +35,7 @@ LONGEST_HOLD = 31 * 86400.0
 
 @dataclass(frozen=True)
 class Ending:
-    """Why and when the loop asked an attempt's process to end."""
+    """The reason and time of the loop's request that an attempt's process ends."""
 
     reason: str
     at: float
@@ -129,7 +129,7 @@ class Work:
 
     @property
     def done_and(self) -> Literal["to_land", "edited"] | None:
-        """Why its finished work does not close it."""
+        """The reason its finished work does not close it."""
         kind = self.hold.kind if self.hold is not None and self.unsettled is not None else None
         return kind if kind == "to_land" or kind == "edited" else None
 

@@ -121,7 +121,7 @@ text was changed after its gremlin had got it.
 
 @dataclass(frozen=True)
 class Hold:
-    """Why a bead is held until a person releases it. `status`: an imported status that we do not have."""
+    """The reason a bead is held until a person releases it. `status`: an imported status that we do not have."""
 
     kind: HoldKind
     reason: str
@@ -176,7 +176,7 @@ NOT_WORK = frozenset({"agent", "role", "rig", "message", "gate", "molecule", "me
 
 
 def not_work(issue: Issue) -> str | None:
-    """Why a record is no work to dispatch; None if it is work."""
+    """The reason a record is no work to dispatch; None if it is work."""
     for flag in ("ephemeral", "pinned"):
         if (issue.model_extra or {}).get(flag) is True:
             return f"not work: it is {flag}"

@@ -48,7 +48,7 @@ class Files:
         return path not in self._hidden
 
     def why_not(self, path: str) -> str:
-        """Why a tracked file is not shown as it is; empty if it is."""
+        """The reason a tracked file is not shown as it is; empty if it is."""
         return self.left_out.get(path) or self.unreadable.get(path, "")
 
     def _read(self, path: str) -> SourceFile | None:

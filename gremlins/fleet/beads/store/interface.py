@@ -134,7 +134,7 @@ class View:
     bad: tuple[str, ...] = ()
     """A line for each row that cannot be read."""
     next_deferred: float | None = None
-    """When the next deferred bead is due."""
+    """The time at which the next deferred bead is due."""
 
 
 @dataclass(frozen=True)
