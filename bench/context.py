@@ -7,8 +7,9 @@ commit is checked out, the pack built for the issue's text, and judged by the re
 - `file`: every source file that the fix edits is shown, whole or in part;
 - `b`: every line that it removes, and the context lines of all its hunks, are visible.
 
-`named` appends the paths of those files to the issue: what a model reaches that asked for the right ones. `bm25` shows
-whole code files by plain BM25, as a floor. What is in --out is not done again; `--table` prints it.
+`named` appends the paths of those files to the issue, as a plan does that names them. `asked` is what a model has seen
+that was shown the pack of the issue alone and then asked for those files. `bm25` shows whole code files by plain BM25, as
+a floor. What is in --out is not done again; `--table` prints it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from gremlins.stages.context.kinds import is_code
 from gremlins.stages.context.pack import Subject, build_pack
 from gremlins.stages.context.reading import Files
 from gremlins.stages.context.showing import whole
+from gremlins.stages.context.supply import supply
+from gremlins.stages.wants import Need, Want
 
 _HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 _FILE = re.compile(r'^<file(-[0-9a-f]{8})? path=("[^"\n]*"|\'[^\'\n]*\')(?: lines="([^"]*)")?[^>\n]*>\n', re.M)
@@ -93,7 +96,9 @@ def visible(text: str) -> dict[str, set[int] | None]:
         if found[3]:
             spans = (part.split("-") for part in found[3].split(" of ")[0].split(", "))
             lines = {number for span in spans for number in range(int(span[0]), int(span[-1]) + 1)}
-        shown[unescape(found[2][1:-1], {"&quot;": '"'})] = lines
+        path = unescape(found[2][1:-1], {"&quot;": '"'})
+        before = shown.get(path, set[int]())
+        shown[path] = None if lines is None or before is None else before | lines
     return shown
 
 
@@ -134,7 +139,10 @@ def pack(root: Path, instance: dict[str, Any], what: str, budget: int) -> str:
         return bm25(root, task, budget)
     if what == "named":
         task += "\n\nFiles to change:\n" + "".join(f"- `{path}`\n" for path in instance["gold"])
-    return build_pack(root, Subject(task), budget=budget).text
+    shown = build_pack(root, Subject(task), budget=budget).text
+    if what == "asked":
+        shown += supply(root, Need(tuple(map(Want, instance["gold"]))), shown, budget=budget).text
+    return shown
 
 
 def measured(root: Path, instance: dict[str, Any], what: str, budget: int) -> dict[str, Any]:
@@ -171,7 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.context", description="The context pack on real issues.")
     for option in ("instances", "mirrors", "trees", "out"):
         parser.add_argument(f"--{option}", type=Path, required=option == "out")
-    parser.add_argument("--what", default="pack,named,bm25")
+    parser.add_argument("--what", default="pack,named,asked,bm25")
     parser.add_argument("--budget", type=int, default=60_000)
     parser.add_argument("--table", action="store_true", help="print what --out holds")
     options = parser.parse_args()

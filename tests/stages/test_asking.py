@@ -13,6 +13,9 @@ from gremlins.fleet.history import history
 from gremlins.processes.limited import run_limited
 from gremlins.records.gremlin import Bailed, FailedGremlin, Finished
 from gremlins.stages.context.briefing import plan_needs
+from gremlins.stages.context.reading import Files
+from gremlins.stages.context.showing import whole
+from gremlins.stages.context.supply import supply
 from gremlins.stages.wants import Need, Want, read_need
 from tests.conftest import Repo
 from tests.stages.conftest import MakeScripted
@@ -155,6 +158,12 @@ def test_what_cannot_be_given_is_said(far: Repo, scripted: MakeScripted) -> None
     ):  # fmt: skip
         assert words in said
     assert "hunter2" not in said
+
+
+def test_what_is_asked_for_gets_the_whole_budget(far: Repo) -> None:
+    cost = whole(Files(far.path).corpus.sources["lib/f1.py"], "").tokens
+    given = supply(far.path, Need((Want("lib/f1.py"),)), "", budget=int(cost / 0.95))
+    assert [(entry.path, entry.form) for entry in given.entries] == [("lib/f1.py", "whole")]
 
 
 @pytest.mark.parametrize(

@@ -59,9 +59,9 @@ class Subject:
     needs: tuple[str, ...] = ()
 
 
-NAMED_SHARE = 0.93
-"""Of the budget: files that are named, together."""
 TREE_SHARE, DIFF_SHARE, PROSE_SHARE = 0.2, 0.55, 0.1
+LEAST_TREE = 0.04
+"""Of the budget: the list of the repository's files, where named files need all else."""
 
 
 def build_pack(root: Path, subject: Subject, *, budget: int) -> Pack:
@@ -81,15 +81,17 @@ class _Builder:
 
     def build(self) -> Pack:
         ranking = self._ranking()
-        self.left -= 40 + int(NOTES_SHARE * self.budget)  # what joins the parts, and what is said at the end
-        tree = self._tree([file.path for file in ranking.files[:40]])
+        self.left -= 40  # what joins the parts
         diff = self._diff()
-        named = self._named(ranking)
+        named = self._named(ranking)  # all that is guessed makes room for it
         done = {section.entry.path for section in named if section.entry}
+        tree = self._tree([*done, *(file.path for file in ranking.files[:40])])
+        notes_room = min(self.left, int(NOTES_SHARE * self.budget))
+        self.left -= notes_room  # what is said at the end
         guides = self._guides(ranking, done)
         done |= {section.entry.path for section in guides if section.entry}
         guessed = self._guessed(ranking, done)
-        self.left += int(NOTES_SHARE * self.budget)
+        self.left += notes_room
         notes = self._notes([*named, *guessed])
         sections = [*tree, *guides, *diff, *named, *guessed, *notes]
         text, tokens = _joined(sections)
@@ -141,7 +143,7 @@ class _Builder:
         paths = [path for path in named if self.files.may_be_shown(path)][:MOST_NAMED]
         ranked = {file.path: file for file in ranking.files}
         sections = {path: whole(self.corpus.sources[path], ranked.get(path, _NAMED).why or "named") for path in paths}
-        room = int(min(NAMED_SHARE * self.budget, self.left))
+        room = self.left - int(LEAST_TREE * self.budget)
         limits = _limits({path: section.tokens for path, section in sections.items()}, named, room)
         fitting = [path for path in paths if sections[path].tokens <= limits[path]]
         for path in paths:

@@ -17,6 +17,8 @@ FEW = 4
 """Lines of a gap that is closed."""
 MOST_OF_ONE = 0.8
 """Of the room, for one definition that is meant: a longer one, such as a class, is shown in parts."""
+BLANK = 1
+"""Tokens of a blank line."""
 CONTEXT = 3
 """Lines before and after a block: what is put before or after it is put between the two."""
 
@@ -127,6 +129,7 @@ class _Blocks:
         self, definitions: Sequence[Definition], size: Sequence[int], named: frozenset[int], budget: int
     ) -> None:
         self.count = len(size)
+        self.size = size
         self.budget = budget
         self.costs = [0, *accumulate(size)]
         self.named = named
@@ -150,8 +153,18 @@ class _Blocks:
             meant = inner.at == line and line in self.named
             if (meant and self.fits(inner)) or inner.last - inner.first < LONGEST_BLOCK:
                 around = range(max(0, inner.first - 1 - CONTEXT), min(inner.last + CONTEXT, self.count))
+        around = self._with_blanks(around)
         openings = sorted({one.at - 1 for one in inside} - set(around))
         return [*openings, *around]
+
+    def _with_blanks(self, lines: range) -> range:
+        """The lines, and the blank ones beside them: next to nothing, and the context of a change at their edge."""
+        first, end = lines.start, lines.stop
+        while first > 0 and self.size[first - 1] <= BLANK:
+            first -= 1
+        while end < self.count and self.size[end] <= BLANK:
+            end += 1
+        return range(first, end)
 
 
 def _joined_to(shown: set[int], new: Sequence[int], count: int) -> list[int]:

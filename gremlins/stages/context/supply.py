@@ -21,8 +21,6 @@ from gremlins.stages.context.showing import (
 from gremlins.stages.tags import tagged
 from gremlins.stages.wants import Need, Want
 
-SHARE = 0.87
-"""Of the budget of a pack: all that is given to one request."""
 MOST_FOUND, MOST_FILES = 60, 12
 """Places that a search lists; files it shows parts of."""
 
@@ -46,7 +44,7 @@ def supply(root: Path, need: Need, shown: str, *, budget: int) -> Pack:
             notes.append(_search(files, want.search, asked))
         else:
             notes += _file(files, want, asked, shown)
-    room = int(SHARE * budget) - sum(map(estimate_tokens, notes)) - 200
+    room = budget - sum(map(estimate_tokens, notes)) - 200
     sections = _sections(files, asked, room)
     said = "".join(f"- {note}\n" for note in notes)
     text = "\n".join(
@@ -59,7 +57,7 @@ def supply(root: Path, need: Need, shown: str, *, budget: int) -> Pack:
     )
     left_out = tuple(LeftOut(path, why) for path, why in sorted(files.left_out.items()) if path in asked)
     entries = tuple(section.entry for section in sections if section.entry)
-    return Pack(text, entries, estimate_tokens(text), int(SHARE * budget), left_out)
+    return Pack(text, entries, estimate_tokens(text), budget, left_out)
 
 
 def _file(files: Files, want: Want, asked: dict[str, _Asked], shown: str) -> list[str]:

@@ -63,6 +63,8 @@ def read_syntax(path: str, text: str, *, cpu: Callable[[], float] = time.process
     lines = lines_of(text)
     grammar = _grammar_for(path, text)
     loaded = _load(grammar) if grammar else None
+    if grammar in ("c", "cpp"):
+        text = _MACRO.sub(lambda found: " " * len(found[0]), text)
     found = _parse(loaded, text, lines, cpu) if loaded else None
     if found is None:
         return Syntax(_by_patterns(lines, ()), (), parsed=False)
@@ -173,6 +175,10 @@ _SUFFIXES: Mapping[str, str] = {
     }.items()
     for suffix in suffixes.split()
 }
+_MACRO = re.compile(
+    r"^[ \t]*[A-Z][A-Z0-9_]{2,100}(?:\((?:[^()\n]|\([^()\n]{0,200}\)){0,300}\))?[ \t]*$(?!\n[ \t]*\{)", re.MULTILINE
+)
+"""A line that holds a macro and no body. A grammar of C knows no macros, and loses its way for a class or for ever."""
 _OF_CPP = re.compile(r"^[ \t]*(?:class|namespace|template|using|public:|private:)\b|std::", re.MULTILINE)
 
 

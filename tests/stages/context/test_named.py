@@ -13,7 +13,7 @@ from gremlins.stages.context.kinds import factor_of, is_prose, kind_factor
 from gremlins.stages.context.pack import Subject, build_pack
 from gremlins.stages.context.ranking import find_mentions
 from gremlins.stages.context.reading import Files
-from gremlins.stages.context.showing import share_out
+from gremlins.stages.context.showing import estimate_tokens, share_out
 from tests.conftest import Repo
 from tests.time_limit import DEADLINE
 
@@ -40,6 +40,23 @@ def test_more_named_files_than_have_room_get_fair_shares(repo: Repo) -> None:
     found = shown(repo, "Change src/big0.py, src/big1.py, src/big2.py and src/small.py")
     assert [found[f"src/big{n}.py"] for n in range(3)] == ["slice"] * 3
     assert found["src/small.py"] == "whole"
+
+
+def test_all_that_is_guessed_makes_room_for_a_named_file(repo: Repo) -> None:
+    unit = "def f():\n    return 'needle'\n\n\n"
+    large = unit * (18_900 // estimate_tokens(unit))
+    repo.commit({**NOISE, "README.md": "words of the project\n" * 400, "src/big.py": large})
+    assert shown(repo, "`needle` in src/big.py is wrong, as other_3 is")["src/big.py"] == "whole"
+
+
+def test_blank_lines_beside_what_is_shown_are_shown(repo: Repo) -> None:
+    many = "".join(f"def f{n}():\n    return {n}\n" for n in range(4_000))
+    repo.commit({**NOISE, "src/big.py": f"{many}{BLANKS}def needle():\n    return 1\n{BLANKS}{many}"})
+    lines = lines_of(repo, "src/big.py", "`needle` in src/big.py is wrong")
+    assert lines >= set(range(8_001, 8_001 + 2 * len(BLANKS) + 2))
+
+
+BLANKS = "\n" * 9
 
 
 def test_shares_are_fair() -> None:

@@ -332,7 +332,7 @@ def test_the_tree_keeps_to_its_limit(limit: int, names: list[str]) -> None:
 def test_a_person_can_see_what_was_sent_and_why(project: Repo) -> None:
     project.commit({".env": "x=1\n"})
     manifest = render_manifest(
-        pack(project, "`round_cents` is wrong, see part1.py part2.py part4.py", budget=4_000), stage="plan"
+        pack(project, "`round_cents` is wrong, see part1.py part2.py part4.py", budget=6_000), stage="plan"
     )
     assert manifest.startswith("# What plan was shown\n")
     assert re.search(r"\| `src/shop/money.py` \| \d+ \| whole \| .*defines round_cents", manifest)

@@ -98,6 +98,18 @@ def test_definitions_have_their_bounds_and_imports_are_found(path: str) -> None:
     assert " ".join(one.module for one in found.imports) == imports
 
 
+def test_a_macro_on_a_line_of_its_own_hides_no_definition() -> None:
+    macros = (
+        "MY_NAMESPACE_BEGIN\ntemplate <typename T>\nMY_EXPORT\nclass Foo {\n  MY_FRIENDS(a, b(c))\n  MY_NODISCARD\n"
+    )
+    found = read_syntax("a.hpp", f"{macros}  bool run(int a) const {{\n    return a;\n  }}\n}};\nTEST(A, B)\n{{\n}}\n")
+    assert [(one.name, one.first, one.last) for one in found.definitions] == [
+        ("Foo", 2, 10),
+        ("run", 7, 9),
+        ("TEST", 11, 13),
+    ]
+
+
 def test_only_a_line_feed_ends_a_line() -> None:
     text = "a = 1\n\f\ndef f():\n    return '\u2028\x85\x1c'\n"
     assert len(lines_of(text)) == 4
