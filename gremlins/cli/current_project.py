@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gremlins.clock import Clock, SystemClock
+from gremlins.cluster.ticks import Dispatching, look
 from gremlins.config import REPO_CONFIG, load_settings
 from gremlins.fleet.beads.edit import BeadEditor
 from gremlins.fleet.beads.store.opened import open_store
 from gremlins.fleet.beads.store.writes import SqlStore
-from gremlins.fleet.dispatch.cluster_observer import observer_of
+from gremlins.fleet.dispatch.cluster_observer import ClusterObserver, observer_of
 from gremlins.fleet.dispatch.locks import loop_lock, running_loop
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.observer import Observer
@@ -66,9 +67,21 @@ class Here:
 
     def policy_with(self, **options: Any) -> Policy:
         """With options of a command line that are not None."""
+        if (known := self.dispatching) is not None:
+            from gremlins.fleet.dispatch.cluster_tick import policy_of  # the launcher's modules
+
+            return policy_of(known, **options)
         loop = running_loop(loop_lock(self.home, self.project))
         given = {name: value for name, value in options.items() if value is not None}
         return Policy.of(self.settings().settings, **{**(loop.options if loop is not None else {}), **given})
+
+    @cached_property
+    def dispatching(self) -> Dispatching | None:
+        """How the cluster's workers dispatch the project, if they do."""
+        if not isinstance(self.observer, ClusterObserver):
+            return None
+        known = look(self.observer.db, self.project)
+        return known if known is not None and known.on else None
 
     @cached_property
     def store(self) -> SqlStore:

@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-STEP, POLL, TEND = "step", "poll", "tend"
+STEP, POLL, TEND, TICK = "step", "poll", "tend", "tick"
 EVERYONE = "tend"
 """The queue of what any worker can do."""
 

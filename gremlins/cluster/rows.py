@@ -39,19 +39,24 @@ class AwaitedBatch:
 
 
 def create(db: ClusterDb, gremlin_id: str, *, uid: str, remote: str, needs: str) -> Taken:
-    """Make the row of a new gremlin, which nothing wakes yet. Raises Conflict if the id is taken."""
+    """Make the row of a new gremlin, which nothing wakes yet. Raises Conflict if the id is taken.
+
+    A row whose launch did not come to its record is taken over: that launch counts no more.
+    """
     # Sent again after an answer that was lost, it finds its own row, known by its uid.
-    made = db.run(
+    fence = db.value(
         "INSERT INTO gremlin (id, uid, remote, needs) VALUES (%(id)s, %(uid)s, %(remote)s, %(needs)s) "
-        "ON CONFLICT (id) DO UPDATE SET uid = excluded.uid WHERE gremlin.uid = excluded.uid",
+        "ON CONFLICT (id) DO UPDATE SET uid = excluded.uid, remote = excluded.remote, needs = excluded.needs, "
+        "fence = gremlin.fence + 1 WHERE gremlin.uid = excluded.uid OR NOT EXISTS "
+        "(SELECT FROM document d WHERE d.gremlin = gremlin.id AND d.name = 'state.json') RETURNING fence",
         {"id": gremlin_id, "uid": uid, "remote": remote, "needs": needs},
     )
-    if not made:
+    if fence is None:
         raise Conflict(
             f"there is already a gremlin `{gremlin_id}`",
             hint=f"choose another --id, or `gremlins rm {gremlin_id}` first",
         )
-    return Taken(gremlin_id, 1, remote, needs, None)
+    return Taken(gremlin_id, fence, remote, needs, None)
 
 
 _ALIVE = (
@@ -194,6 +199,14 @@ def again(db: ClusterDb, taken: Taken, *, seconds: float, limit: int, queue: str
             return row is not None and row[0] is not None
 
     return db.again(both)
+
+
+def take_away(db: ClusterDb, gremlin_id: str) -> None:
+    """Take the gremlin from whichever worker has it, which then ends its process. It does not go on by itself."""
+    db.run(
+        "UPDATE gremlin SET fence = fence + 1, held_by = NULL, due = NULL, account = NULL WHERE id = %(id)s",
+        {"id": gremlin_id},
+    )
 
 
 def lost(db: ClusterDb, held: Sequence[Taken]) -> list[str]:

@@ -140,11 +140,30 @@ MIGRATIONS = (
     CREATE TABLE pauses (project text COLLATE "C" PRIMARY KEY, reason text NOT NULL);
     """,
     "ALTER TABLE account ADD COLUMN listed_to text;",
+    """
+    CREATE TABLE dispatching (
+        project text COLLATE "C" PRIMARY KEY,
+        remote text NOT NULL,
+        sha256 boolean NOT NULL DEFAULT false,
+        launch bytea,
+        options text NOT NULL DEFAULT '{}',
+        queue text,
+        next_tick timestamptz,
+        fence bigint NOT NULL DEFAULT 0,
+        held_by bigint,
+        host text,
+        busy_until timestamptz,
+        ticked_at timestamptz,
+        said text
+    );
+    CREATE INDEX dispatching_due ON dispatching (next_tick) WHERE next_tick IS NOT NULL;
+    """,
 )
 """`gremlin.due`: when it goes on by itself; null: not by itself. `parked`: its own process has said so, and ended.
 `held_by`: the engine's worker that runs a step of it. `fence`: one more each time that it is taken. `account`: it waits
 for batches of this one, and a poll wakes it. `crashes`: ends of its process in a row that left the record as it was.
 Beads: the tables and columns of one machine (`gremlins.fleet.beads.store.schema`), for the same statements; a project
-is named by its remote."""
+is named by its remote. `dispatching.launch`: pipeline and settings as a person has said them; `next_tick`: null where
+workers do not dispatch; `fence`: of the latest tick, which alone may write until it is over, or `busy_until`."""
 
 VERSION = len(MIGRATIONS)

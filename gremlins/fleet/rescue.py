@@ -188,6 +188,8 @@ def _with_commands_of_now(
 ) -> tuple[FrozenLaunch, str]:
     """The launch with `verify`, `worktree.*` and the pipeline's commands as they are now, and in words what that
     changes. What shaped a paid call stays as it was."""
+    if Path(record.project).is_relative_to(home.mirrors):
+        return frozen, ""  # a mirror has no files to read them from
     try:
         check_trust(record.tree, Path(record.project), home)
         now = load_settings(record.tree, home, env).settings

@@ -9,7 +9,7 @@ from pathlib import Path
 from gremlins.errors import Conflict, NotFound
 from gremlins.paths import Home
 from gremlins.records.gremlin import Gremlin, Landed, read_record
-from gremlins.repository.git import Git
+from gremlins.repository.git import Git, Sha
 from gremlins.repository.merging import merge_aside
 
 
@@ -29,9 +29,13 @@ def start_point(home: Home, gremlin_ids: Sequence[str]) -> StartPoint:
     branches = [found for gremlin_id in gremlin_ids if (found := unlanded(home, gremlin_id)) is not None]
     if not branches:
         return StartPoint()
-    names = tuple(record.id for record, _ in branches)
     git = Git(Path(branches[0][0].project))
-    commit = git.commit("HEAD")
+    return merged(git, git.commit("HEAD"), branches)
+
+
+def merged(git: Git, commit: Sha, branches: Sequence[tuple[Gremlin, str]]) -> StartPoint:
+    """The commit with these branches merged in."""
+    names = tuple(record.id for record, _ in branches)
     for record, tip in branches:
         if git.is_ancestor(commit, tip):
             commit = git.commit(tip)

@@ -23,10 +23,11 @@ from gremlins.paths import Home
 from gremlins.processes.children import Completed
 from gremlins.processes.locks import locked
 from gremlins.repository.folder import refuse_to_remove, remove
-from gremlins.repository.git import Git, HostGitError
+from gremlins.repository.git import Git, HostGitError, Sha
 from gremlins.repository.lfs import push_files
 from gremlins.repository.worktree import BRANCH_PREFIX, SIDE, Worktree, interrupted_ref, side_worktrees
 
+REMOTE_HEAD = "refs/remotes/origin/HEAD"
 TIMEOUT = 600.0
 """Seconds for one push or fetch."""
 PATIENCE = 900.0
@@ -263,7 +264,7 @@ def bring_work(worktree: Worktree, names: GremlinRefs, work: RemoteWork, *, else
         return []
     kept: list[str] = []
     if here != work.refs:
-        _fetch(git, work)
+        fetch_work(git, work)
         refuse_to_remove(worktree)
     for tree in (*side_worktrees(worktree), worktree):
         if elsewhere and (ref := remove(tree)) is not None:
@@ -300,13 +301,24 @@ def _free_name(worktree: Worktree, taken: set[str]) -> str:
     return next(free for n in range(int(number), int(number) + len(taken) + 1) if (free := f"{stem}-{n}") not in taken)
 
 
-def _fetch(git: Git, work: RemoteWork) -> None:
-    """Fetch the commits of a record. Only one process at a time fetches into a repository."""
+def fetch_work(git: Git, work: RemoteWork) -> None:
+    """Fetch the commits of a record. Raises RemoteTrouble."""
+    _fetch(git, *work.remote_refs)
+
+
+def fetch_head(git: Git) -> Sha:
+    """The commit that the remote's own branch is at, fetched. Raises RemoteTrouble."""
+    _fetch(git, f"+HEAD:{REMOTE_HEAD}")
+    return git.commit(REMOTE_HEAD)
+
+
+def _fetch(git: Git, *refs: str) -> None:
+    """Only one process at a time fetches into a repository."""
     with locked(git.common_dir() / "gremlins-fetch.lock", clock=SystemClock(), patience=PATIENCE) as mine:
         if not mine:
             raise Conflict(f"another process has been fetching into {git.path} for long", hint="is it still at work?")
         words = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--no-auto-gc")
-        done = _with_remote(git, *words, address_of(git), *work.remote_refs)
+        done = _with_remote(git, *words, address_of(git), *refs)
     if done.returncode:
         raise _away(git, done)
 

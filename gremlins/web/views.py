@@ -192,6 +192,7 @@ class BeadsPage:
     columns: dict[str, list[BeadInBucket]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     loop: int | None = None
+    by_workers: bool = False
     paused: str | None = None
     breakers: Sequence[tuple[str, str, str]] = ()
     """Of each open one: its name, its state, the reason."""
@@ -236,6 +237,7 @@ def _beads_page(here: Here, beads: Iterable[Bead], projects: Sequence[str]) -> B
             page.columns[one.where.bucket].append(one)
     page.columns = {bucket: found for bucket, found in page.columns.items() if found}
     page.loop = loop_pid(loop_lock(here.home, here.project))
+    page.by_workers = here.dispatching is not None
     page.paused = here.store.paused(here.project)
     opened = [episode for episode in here.store.episodes(here.project) if episode.open]
     page.breakers = [(title(one.scope), breaker_state([one], now), one.reason) for one in opened]

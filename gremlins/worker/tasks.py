@@ -15,10 +15,10 @@ from functools import partial
 from typing import Any, Protocol
 
 from gremlins.clock import Clock, SystemClock
-from gremlins.cluster import rows
+from gremlins.cluster import rows, ticks
 from gremlins.cluster.database import ClusterAway, check_version, options
 from gremlins.cluster.hands import host_name, open_patiently
-from gremlins.cluster.jobs import EVERYONE, POLL, STEP, TEND, account_queue, host_queue
+from gremlins.cluster.jobs import EVERYONE, POLL, STEP, TEND, TICK, account_queue, host_queue
 from gremlins.cluster.rows import Taken
 from gremlins.config import Settings
 from gremlins.errors import GremlinsError, NotReady
@@ -28,6 +28,7 @@ from gremlins.paths import GremlinPaths, Home
 from gremlins.processes.children import holders, signal_process
 from gremlins.processes.credentials import CREDENTIALS_FD_VARIABLE, hand_on, split
 from gremlins.retry import exponential
+from gremlins.worker.dispatching import Ticks
 from gremlins.worker.polling import poll_account
 from gremlins.worker.readiness import abilities, queues
 from gremlins.worker.step import CANNOT, FENCED, LATER, TRIES
@@ -64,6 +65,7 @@ class Worker:
         self.db = open_patiently(self.home)
         self.heartbeat, self.stale = self.settings.cluster.heartbeat, self.settings.cluster.stale
         self.able = abilities(self.env, self.settings)
+        self.ticks = Ticks(self.home, self.env, self.host, self.stale, self._warn)
         self.app = self._app()
 
     def _app(self) -> Any:
@@ -74,6 +76,7 @@ class Worker:
         app = procrastinate.App(connector=Connector(self.home.cluster))
         app.task(name=STEP, pass_context=True)(self.step)
         app.task(name=POLL, queue=EVERYONE)(self.poll)
+        app.task(name=TICK, pass_context=True)(self.tick)
         every = max(1, int(self.heartbeat / 4))  # with 1.5 heartbeats of silence, below two of them
         tend = app.task(name=TEND, queue=EVERYONE)(self.tend)
         app.periodic(cron=f"* * * * * */{every}", periodic_id=TEND)(tend)
@@ -94,6 +97,7 @@ class Worker:
             finally:
                 watch.cancel()
                 sweep.cancel()
+                self.ticks.close()
                 self.db.close()
 
     async def _engine(self) -> None:
@@ -201,8 +205,12 @@ class Worker:
     async def poll(self, account: str) -> None:
         await asyncio.to_thread(poll_account, self.db, account, self.env, self.settings.batch)
 
+    async def tick(self, context: Any, project: str) -> None:
+        """One tick of dispatching a project, if no other one is under way."""
+        await asyncio.to_thread(self.ticks.run, self.db, project, context.job.worker_id)
+
     async def tend(self, timestamp: int) -> None:
-        """What any one worker does for all: steps of workers that are gone, jobs that were lost, polls that are due."""
+        """What any one worker does for all: steps of workers that are gone, lost jobs, polls and ticks that are due."""
         manager = self.app.job_manager
         for job in await manager.get_stalled_jobs(seconds_since_heartbeat=self.stale):
             if job.task_name == STEP:
@@ -215,6 +223,10 @@ class Worker:
             with contextlib.suppress(_already_enqueued()):
                 deferred = self.app.configure_task(POLL, queue=account_queue(account), queueing_lock=f"poll-{account}")
                 await deferred.defer_async(account=account)
+        for project, queue in await asyncio.to_thread(ticks.due, self.db, stale=self.stale):
+            with contextlib.suppress(_already_enqueued()):
+                deferred = self.app.configure_task(TICK, queue=queue, queueing_lock=f"tick-{project}")
+                await deferred.defer_async(project=project)
 
     def _due_accounts(self) -> list[str]:
         found = self.db.rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -31,7 +32,6 @@ from gremlins.fleet.dispatch.tick import Dispatcher, LoopEvent, TickReport
 from gremlins.fleet.dispatch.view import blocked_by, breaker_json, explained, status_json, tick_json
 from gremlins.fleet.dispatch.world import world_now
 from gremlins.fleet.times import span, text_of
-from gremlins.paths import Home
 from gremlins.processes.interrupt import Interrupt
 from gremlins.processes.notify import notify
 
@@ -65,19 +65,33 @@ def dispatch(
     if mode not in (None, "live", "batch"):
         raise typer.BadParameter("is live or batch", param_hint="--mode")
     here = Here.find()
-    if Home.from_env().cluster:
-        raise NotReady(
-            "the cluster has the beads, and nothing dispatches them yet: launch them, and close them by hand",
-            hint="`GREMLINS_CLUSTER__URL= gremlins dispatch` works with the beads and gremlins of this host alone",
-        )
     asked: dict[str, Any] = {"pipeline": pipeline, "mode": mode, "land": land or None}
     asked |= {"max_running": max_running, "retry_cap": retry_cap}
     options = {name: value for name, value in asked.items() if value is not None}
     if explain is not None:
         return _explain(here, here.policy_with(**options), explain, json)
+    if here.home.cluster:
+        return _in_cluster(here, options, once=once, until_idle=until_idle, json=json)
     crew = _assemble(here, lambda: Policy.of(here.settings().settings, **options))
     crew.fleet.readiness.pipeline(crew.policy().pipeline)  # an unknown or wrong one ends the command
     return _once(crew, json) if once else _loop(crew, options, until_idle=until_idle)
+
+
+def _in_cluster(here: Here, options: dict[str, Any], *, once: bool, until_idle: bool, json: bool) -> int:
+    """One tick here, or let the workers run them from now on."""
+    from gremlins.cli.dispatch import cluster  # the driver of the database
+
+    if until_idle:
+        raise typer.BadParameter("is for a loop of this host alone: in a cluster the workers run it", param_hint="")
+    if not once:
+        policy = cluster.switch_on(here, options)
+        say(f"the cluster's workers dispatch {here.project} with `{policy.pipeline}`")
+        note("`gremlins dispatch status` shows it, `gremlins dispatch stop` ends it")
+        return 0
+    shown: Callable[[LoopEvent], None] = (lambda event: None) if json else LineView(reader_gone=lambda: None)
+    with cluster.ticked(here, options, shown, everything=json) as (project, report):
+        _say_report(here, report, project.readiness.scopes(), json)
+    return _end_of(report)
 
 
 # --- the loop and the single tick
@@ -135,15 +149,23 @@ def _once(crew: Crew, json: bool) -> int:
     lock = locks.loop_lock(here.home, here.project)
     with closing(here.store), locks.beside_no_loop(lock, here.clock):
         report = crew.dispatcher.tick(everything=json)
-        if json:
-            known = here.store.all_blockers(here.project)
-            blocked = {i: deny for i, deny in report.denied.items() if deny.bucket == "blocked"}
-            report.denied |= {i: blocked_by(i, deny, known.get(i, ())) for i, deny in blocked.items()}
-            dump(tick_json(report, crew.fleet.scopes()))
+        _say_report(here, report, crew.fleet.scopes(), json)
+    return _end_of(report)
+
+
+def _say_report(here: Here, report: TickReport, scopes: tuple[str, ...], json: bool) -> None:
+    if json:
+        known = here.store.all_blockers(here.project)
+        blocked = {i: deny for i, deny in report.denied.items() if deny.bucket == "blocked"}
+        report.denied |= {i: blocked_by(i, deny, known.get(i, ())) for i, deny in blocked.items()}
+        dump(tick_json(report, scopes))
     for line in report.bad:
         note(f"warning: cannot be read, and is left alone: {line}")
     if not json and not (report.spawned or report.settled or report.moved or report.missing):
         say("nothing to do" + (f" before {text_of(report.next_due)}" if report.next_due else ""))
+
+
+def _end_of(report: TickReport) -> int:
     if report.missing is not None:
         raise _not_ready(report.missing)
     return 0
@@ -296,15 +318,43 @@ def status(json: bool = JSON) -> int:
         here.project, pid, world, [standing(work, world) for work in works], here.store.count(here.project)
     )
     if json:
+        if (known := here.dispatching) is not None:
+            ticked = rfc3339(known.ticked_at) if known.ticked_at else None
+            shown["loop"] = {"pid": None, "host": known.host, "last_tick_at": ticked}
         dump(shown)
         return 0
-    say(f"loop: {f'runs, pid {pid}' if pid else 'none runs'}" + (f"; paused: {world.paused}" if world.paused else ""))
+    say(_loop_words(here, pid) + (f"; paused: {world.paused}" if world.paused else ""))
     say(f"gremlins: {shown['running']} of {shown['max_running']} at work, {shown['parked']} parked")
     say("beads: " + (", ".join(f"{n} {name.replace('_', ' ')}" for name, n in shown["buckets"].items()) or "none open"))
     spend = shown["spend"]
     cap = f"; spend.per_day is ${spend['per_day']:g}" if spend["per_day"] is not None else ""
     say(f"{today(world.day)}{cap}")
     _say_breakers(here, now)
+    return 0
+
+
+def _loop_words(here: Here, pid: int | None) -> str:
+    if here.home.cluster:
+        from gremlins.cli.dispatch.cluster import loop_words
+
+        return loop_words(here)
+    return f"loop: {f'runs, pid {pid}' if pid else 'none runs'}"
+
+
+@app.command()
+def stop() -> int:
+    """Let the loop end: nothing more is started or booked. What runs goes on by itself."""
+    here = Here.find()
+    if here.home.cluster:
+        from gremlins.cli.dispatch.cluster import switch_off
+
+        stopped = switch_off(here)
+    else:
+        pid = locks.loop_pid(locks.loop_lock(here.home, here.project))
+        stopped = pid is not None
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
+    say("the loop ends; `gremlins dispatch` starts it again" if stopped else "no loop runs")
     return 0
 
 

@@ -51,6 +51,10 @@ class ClusterObserver(Observer):
     def db(self) -> ClusterDb:
         return open_patiently(self.home)
 
+    def close(self) -> None:
+        if "db" in vars(self):
+            self.db.close()
+
     def observe(self, gremlin_id: str) -> Observation | None:
         try:
             seen = observe_one(self.home, self.db, gremlin_id)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
+from gremlins import __version__
 from gremlins.clients.account import find_account
 from gremlins.clients.registry import known_providers
 from gremlins.clock import Clock
@@ -19,6 +20,7 @@ from gremlins.fleet.dispatch.policy import Policy, file_mark
 from gremlins.launcher import ANTHROPIC, LaunchRequest, Prepared, prepare, prove_key
 from gremlins.paths import Home
 from gremlins.pipeline.file import Pipeline, find_pipeline, freeze, load_pipeline
+from gremlins.pipeline.freezing import FrozenLaunch
 from gremlins.records.gremlin import Mode
 from gremlins.records.prices import worst_case
 from gremlins.stages.spec import AgentStage, walk
@@ -79,6 +81,12 @@ class Readiness:
             builds_on=order.start.unlanded,
         )
         return replace(found, request=request)
+
+    def launch(self) -> FrozenLaunch:
+        """Pipeline and settings as they are now, for hosts that have no working tree. Raises as `prepare` does."""
+        policy = self.policy()
+        found = self._prepare(policy.pipeline, policy.mode)
+        return FrozenLaunch(program=__version__, pipeline=found.pipeline, settings=found.loaded.settings)
 
     def pipeline(self, name: str) -> Pipeline:
         """The pipeline, parsed again only if its file has changed. Raises NotFound, ConfigError."""

@@ -8,5 +8,7 @@ from gremlins.fleet.beads.store.writes import SqlStore
 
 
 class PostgresStore(SqlStore):
+    db: PostgresDatabase
+
     def __init__(self, db: ClusterDb) -> None:
         super().__init__(PostgresDatabase(db))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ class PostgresDatabase(Database):
     def __init__(self, db: ClusterDb) -> None:
         self.db = db
         self.path = Path("beads")
+        self.guard: Callable[[Any], None] = lambda _connection: None
+        """Asked before each change; it may refuse by an error."""
 
     def rows(self, sql: str, values: Values = ()) -> list[StoredRow]:
         return list(self._execute(sql, values).fetchall())
@@ -40,6 +42,7 @@ class PostgresDatabase(Database):
         import psycopg
 
         with self._between(f"BEGIN; {_LIMITS}; SELECT pg_advisory_xact_lock({LOCK})"):
+            self.guard(self.db.connection())
             try:
                 yield
             except psycopg.IntegrityError as error:
