@@ -108,7 +108,7 @@ def _settle_in_its_place(home: Home, gremlin_id: str, clock: Clock, env: Mapping
     try:
         lock = GremlinLock.acquire(paths.lock, "runner", clock=clock, patience=LOCK_PATIENCE)
     except Conflict:
-        return  # another process holds it now, and reads the request
+        return  # a runner holds it now, and reads the request; or a rescue, and `await_stop` sees how that ends
     try:
         end_worktree_processes(paths, clock)
         spawn_runner(paths, lock, env)
@@ -130,7 +130,8 @@ def await_stop(
     and a new one settles the stop, within START_PATIENCE seconds.
 
     `renew` asks once more: a rescue at the same moment may have taken the wish for one of long ago, settled it, and
-    gone on; or its waiter has ended without settling it, because its program is gone.
+    gone on; or no process is left to settle it, because the one that had the lock was a rescue that was refused, or a
+    waiter whose program is gone.
     """
     if home.cluster:
         return _await_elsewhere(home, gremlin_id, clock, wait)
@@ -139,13 +140,12 @@ def await_stop(
         row = look(home, gremlin_id, clock)
         if row.record.over() and row.seen.holder is None:
             return StopResult(gremlin_id, "stopped" if row.life.state == "stopped" else "over", row)
-        wish, wait_plan = read_stop(row.seen.paths), row.seen.wait
-        left_undone = row.seen.holder is None and wait_plan is not None and wait_plan.gave_up
-        if renew is not None and (wish is None or wish.then_resume or left_undone):
+        wish, is_alone = read_stop(row.seen.paths), row.seen.holder is None
+        is_late = clock.monotonic() >= deadline
+        if renew is not None and not is_late and (wish is None or wish.then_resume or is_alone):
             renew()
-            renew = None
-            continue
-        if clock.monotonic() >= deadline or row.seen.holder is None:  # no process, no use in waiting
+            renew = None if is_alone else renew  # one more process, and no third
+        elif is_late or is_alone:  # no process, no use in waiting
             if killed or not _hangs(row):
                 return StopResult(gremlin_id, "pending", row)
             signal_process(row.life.pid or 0, signal.SIGKILL)
