@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gremlins.records.prices import price
 from gremlins.simulator import Simulator
 from gremlins.simulator.model import ScriptedModel
 from tests.acceptance.dispatch_project import bead, create, let_end, loop, once, settle_in, statuses
@@ -128,20 +129,26 @@ def test_ctrl_c_drains_and_gremlins_at_work_go_on(project: Sandbox) -> None:
 
 def test_a_refused_landing_holds_its_bead_until_the_tree_allows_it(project: Sandbox) -> None:
     """A dirty tree bought one finished change four times."""
-    bead_id = create(project, "Waits to land")
-    gremlin = once(project, "--pipeline", "changes")["spawned"][0]["gremlin"]
+    project.pipeline("fixes", "name: fixes\nstages:\n  - {type: implement, mode: batch}\n")
+    project.repo.commit({}, "a pipeline that is paid for")
+    bead_id = create(project, "Fix the average")
+    land = ("--pipeline", "fixes", "--land")
+    gremlin = once(project, *land)["spawned"][0]["gremlin"]
     project.until(gremlin, "finished")
     project.repo.write({"README.md": "half written\n"})
-    report = once(project, "--pipeline", "changes", "--land")
-    assert [row["bead"] for row in report["held"]] == [bead_id]
-    assert once(project, "--pipeline", "changes", "--land")["spawned"] == []
+    assert [row["bead"] for row in once(project, *land)["held"]] == [bead_id]
+    assert [once(project, *land)["spawned"] for _ in range(3)] == [[], [], []]
     failure = ours(project, bead_id)["failure"]
     assert failure["class"] == "landing"
     assert "README.md" in failure["reason"]
     assert (ours(project, bead_id)["attempts"], ours(project, bead_id)["spawns"]) == (0, 1)
     project.repo.commit({}, "written")
-    assert [row["bead"] for row in once(project, "--pipeline", "changes", "--land")["closed"]] == [bead_id]
+    assert [row["bead"] for row in once(project, *land)["closed"]] == [bead_id]
     assert project.life(gremlin) == "landed"
+    [billed] = project.simulator.billed
+    due = price(billed.model, billed.usage, batch=True, at=billed.at)
+    assert due is not None
+    assert project.run("cost", "--json").json()["total_usd"] == pytest.approx(due.usd)
 
 
 def test_a_conflict_waits_for_a_person_and_lands_once_it_is_resolved(project: Sandbox) -> None:
