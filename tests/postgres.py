@@ -20,6 +20,7 @@ from tests.time_limit import DEADLINE, wait_until
 MISSING = "no PostgreSQL here: `apt install postgresql` (Debian, Ubuntu), or put `initdb` and `postgres` on PATH"
 FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 SMALL = ("shared_buffers=16MB", "jit=off", "dynamic_shared_memory_type=mmap", "timezone=UTC")
+TLS = "ssl=on"
 ROLE = "gremlins"
 PR_SET_PDEATHSIG = 1
 
@@ -52,20 +53,24 @@ def free_port() -> int:
 
 
 class PostgresServer:
-    """One server. It loses what it had in memory at `kill`; with `durable` it writes to disk before it answers."""
+    """One server. It loses what it had in memory at `kill`; with `durable` it writes to disk before it answers, with
+    `tls` it has a certificate of its own."""
 
-    def __init__(self, binaries: Path, *, durable: bool = False) -> None:
+    def __init__(self, binaries: Path, *, durable: bool = False, tls: bool = False) -> None:
         self._binaries = binaries
         self._user = _other_user()
-        self._settings = SMALL if durable else (*SMALL, *FAST)
+        self._settings = (*SMALL, *(() if durable else FAST), *((TLS,) if tls else ()))
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
         self.password = secrets.token_hex(16)
         self.port = 0
         # Not below pytest's own folder, which the other user cannot enter; short, because a socket's path must be.
         self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
+        self.certificate = self.folder / "data" / "server.crt"
         try:
             self._initialize()
+            if tls:
+                self._make_certificate()
             self.start()
         except BaseException:
             self.end()
@@ -85,6 +90,15 @@ class PostgresServer:
             capture_output=True, text=True, check=False, timeout=DEADLINE,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
+
+    def _make_certificate(self) -> None:
+        """With the key beside it, where the server looks for both."""
+        key = self.certificate.with_suffix(".key")
+        make_certificate(self.certificate, key)
+        if self._user:
+            owner = pwd.getpwnam(self._user)
+            for path in (key, self.certificate):
+                os.chown(path, owner.pw_uid, owner.pw_gid)
 
     @property
     def _group(self) -> int | None:
@@ -179,7 +193,16 @@ class PostgresServer:
             self._process = None
 
 
-def server(*, durable: bool = False) -> PostgresServer | None:
+def make_certificate(certificate: Path, key: Path) -> None:
+    """A certificate of 127.0.0.1 that only itself vouches for."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True, timeout=DEADLINE,
+    )  # fmt: skip
+
+
+def server(*, durable: bool = False, tls: bool = False) -> PostgresServer | None:
     """A running server; None where PostgreSQL is not installed."""
     binaries = find_binaries()
-    return PostgresServer(binaries, durable=durable) if binaries else None
+    return PostgresServer(binaries, durable=durable, tls=tls) if binaries else None
