@@ -151,7 +151,10 @@ def land_pr(
     """
     _refuse_unless_finished(home, gremlin_id, clock)
     store, paths = RunStore(home, clock), home.gremlin(gremlin_id)
-    with GremlinLock.acquire(paths.lock, "keeper", clock=clock) as lock:
+    with (
+        at_hand(home, gremlin_id, clock, in_clone=True),
+        GremlinLock.acquire(paths.lock, "keeper", clock=clock) as lock,
+    ):
         record = _finished(store, gremlin_id)
         hub = GitHub(Path(record.project), env)
         pull = _mergeable(hub, record, paths)
@@ -163,6 +166,7 @@ def land_pr(
 def try_to_land_pr(home: Home, gremlin_id: str, *, clock: Clock, env: Mapping[str, str]) -> Landing:
     """The landing that `land_pr` would ask GitHub for, with nothing changed. Raises what `land_pr` raises."""
     _refuse_unless_finished(home, gremlin_id, clock)
+    bring_here(home, gremlin_id, clock, commits=True)
     record = _finished(RunStore(home, clock), gremlin_id)
     pull = _mergeable(GitHub(Path(record.project), env), record, home.gremlin(gremlin_id))
     return changed(_landing_of(record, pull), by_hand=pull.state == "MERGED")
