@@ -82,13 +82,18 @@ def options_from_json(value: Mapping[str, Any], base: Options | None = None) -> 
 
 
 def options_from_file(path: Path, base: Options | None = None) -> Options:
+    return options_from_json(object_in(path), base)
+
+
+def object_in(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises ConfigError."""
     try:
         value = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot be read: {error}", file=path) from error
     if not isinstance(value, dict):
         raise ConfigError("is not a JSON object", file=path)
-    return options_from_json(value, base)
+    return value
 
 
 def _typed(key: str, value: Any) -> Any:

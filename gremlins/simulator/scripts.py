@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from gremlins.simulator.api import ModelError
 from gremlins.simulator.example import ExampleModel
 from gremlins.simulator.messages import ModelReply
 from gremlins.simulator.model import Model, ScriptedModel
+from gremlins.simulator.options import object_in
 from gremlins.simulator.rules import EditRule, RulesModel
 
 
@@ -81,12 +81,7 @@ def model_from_json(value: Mapping[str, Any]) -> Model:
 
 def read_script(path: Path) -> Mapping[str, Any]:
     """The object of a script file, once a model can be made of it. Raises ConfigError."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot be read: {error}", file=path) from error
-    if not isinstance(value, dict):
-        raise ConfigError("is not a JSON object", file=path)
+    value = object_in(path)
     try:
         model_from_json(value)
     except GremlinsError as error:
