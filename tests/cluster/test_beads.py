@@ -9,11 +9,14 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
+from gremlins.clock import SystemClock
 from gremlins.cluster import rows
 from gremlins.cluster.books import ClusterBooks
 from gremlins.cluster.database import ClusterDb, migrate
 from gremlins.config import SpendSettings
+from gremlins.fleet.status import look
 from gremlins.outcome import Failed
+from gremlins.paths import Home
 from gremlins.records.caps import Granted, Occupied
 from gremlins.records.gremlin import DiffCount, Gremlin, Queued
 from gremlins.records.spend import SpendLine
@@ -98,3 +101,27 @@ def test_caps_count_what_every_host_has_spent_and_reserved(database: str) -> Non
             assert isinstance(own, Granted)
         with there.room(b, SpendSettings(per_attempt=0.4, per_day=None), 0.3, NOW) as other:
             assert isinstance(other, Granted), "another gremlin's calls are not this one's"
+
+
+def test_beads_go_over_with_the_fleet_and_back_and_wait_for_their_gremlin(cluster: Cluster) -> None:
+    settings = {".gremlins/config.toml": '[dispatch]\npipeline = "ask"\n'}
+    cluster.found({"a.txt": "a\n", **settings}, ask=ASK)
+    desk, alone = cluster.machine("desk"), {"GREMLINS_CLUSTER__URL": ""}
+    desk.ok("bead", "create", "Say it", "--id", "b1", env=alone)
+    [started] = json.loads(desk.ok("dispatch", "--once", "--json", env=alone))["spawned"]
+    local = Home.from_env({**desk.env, **alone})
+    cluster.until(lambda: look(local, started["gremlin"], SystemClock()).life.state == "parked", "it parked here")
+    said = desk.ok("cluster", "adopt", "--all")
+    assert f"{started['gremlin']}: in the cluster" in said
+    assert "1 beads of this project: in the cluster" in said
+    assert json.loads(desk.ok("bead", "list", "--json", env=alone)) == []
+    assert (
+        json.loads(desk.ok("bead", "show", "b1", "--json"))["gremlins"]["history"][0]["gremlin_id"]
+        == started["gremlin"]
+    )
+    report = json.loads(desk.ok("dispatch", "--once", "--json"))
+    assert (report["spawned"], report["settled"], report["closed"]) == ([], [], [])
+    assert "1 beads of this project: back on this host" in desk.ok("cluster", "adopt", "--all", "--back")
+    assert json.loads(desk.ok("bead", "list", "--json")) == []
+    assert len(cluster.simulator.batches) == 1
+    desk.ok("rm", "--force", started["gremlin"], env=alone)

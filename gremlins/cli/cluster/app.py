@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -72,16 +73,17 @@ def _lines(found: dict[str, Any]) -> list[str]:
 @app.command()
 def adopt(
     gremlin_id: list[str] = typer.Argument(None, metavar="ID…", help="Unique beginnings of ids."),
-    everything: bool = typer.Option(False, "--all", help="Every one that is parked or over."),
+    everything: bool = typer.Option(False, "--all", help="Every one that is parked or over, and this project's beads."),
     back: bool = typer.Option(False, "--back", help="From the cluster to this host alone, in your clone."),
 ) -> int:
-    """Take gremlins of this host over to the cluster, or back. Nothing is paid again."""
+    """Take gremlins and beads of this host over to the cluster, or back. Nothing is paid again."""
     from gremlins.cli.named import named
     from gremlins.fleet.adopt import adopt as take
     from gremlins.fleet.adopt import give_back
+    from gremlins.fleet.dispatch.handing_over import hand_beads_over
     from gremlins.fleet.observe import ids
 
-    home, clock = _home(), SystemClock()
+    home, clock, where = _home(), SystemClock(), "back on this host" if back else "in the cluster"
     source = home if back else home._replace(cluster="")
     names = named(source, gremlin_id, everything)
     names = sorted(ids(source)) if everything else names
@@ -92,7 +94,13 @@ def adopt(
         except GremlinsError as error:
             left.append(error)
             continue
-        say(f"{name}: {'back on this host' if back else 'in the cluster'}{', going on' if goes_on else ''}")
+        say(f"{name}: {where}{', going on' if goes_on else ''}")
+    if everything:
+        try:
+            if count := hand_beads_over(home, Path.cwd(), back=back):
+                say(f"{count} beads of this project: {where}")
+        except GremlinsError as error:
+            left.append(error)
     for other in left[:-1]:
         note(f"error: {other.message}")
     if left:

@@ -35,6 +35,7 @@ from gremlins.fleet.beads.store.interface import (
 )
 from gremlins.fleet.beads.store.postgres import PostgresStore
 from gremlins.fleet.beads.store.sqlite import SqliteStore
+from gremlins.fleet.beads.store.transfer import hand_over
 from gremlins.fleet.beads.store.writes import SqlStore
 from tests.fleet.project import PROJECT, issue
 from tests.postgres import PostgresServer
@@ -227,6 +228,52 @@ def test_a_project_that_was_moved_takes_everything_along_after_what_is_there_alr
     assert [found.bead_id for found in store.recent("/new", 0.0)] == ["b-1", "a-1"]
     assert (store.last_seq("/new"), store.paused("/new")) == (2, "lunch")
     assert len(store.events("/new", "a-1")) == 1
+
+
+@pytest.fixture
+def other(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[SqlStore]:
+    """A store of the other kind."""
+    if request.node.callspec.params["opened"] == "postgres":
+        with SqliteStore(tmp_path / "other.db") as made:
+            yield made
+        return
+    url = request.getfixturevalue("database")
+    emptied(url)
+    with PostgresStore(ClusterDb(url)) as made:
+        yield made
+
+
+def test_a_project_goes_to_the_other_store_and_back_with_all_that_it_has(store: SqlStore, other: SqlStore) -> None:
+    put(store, "a-1", labels=("x",))
+    put(store, "a-2", needs=("a-1",), description="50 %")
+    mine, again = attempt("a-1", probe=True), attempt("a-1", 2)
+    assert store.commit(AddAttempt(mine), SetPaused(PROJECT, "lunch"), Event(PROJECT, "a-1", NOW, "made", "by me"))
+    assert store.commit(SettleAttempt(mine, end()), Notice(PROJECT, NOW, "held", {"bead": "a-1"}))
+    assert store.commit(AddAttempt(again), PutEpisode(Episode(PROJECT, "fleet", 1, "start", "why", 1, NOW, 0, NOW, 9)))
+    before = (store.works(PROJECT), list(store.beads(PROJECT, Query())), store.episodes(PROJECT))
+    assert hand_over(store, PROJECT, other, "/new") == 2
+    assert (store.ids(PROJECT), store.events(PROJECT, "a-1"), store.last_seq(PROJECT)) == ([], (), 0)
+    assert [work.id for work in other.under_way("/new").works] == ["a-1"]
+    assert (other.paused("/new"), other.last_seq("/new"), len(other.events("/new", "a-1"))) == ("lunch", 1, 1)
+    assert hand_over(other, "/new", store, PROJECT) == 2
+    after = (store.works(PROJECT), list(store.beads(PROJECT, Query())), store.episodes(PROJECT))
+    assert [replace(work, n=0) for work in after[0].works] == [replace(work, n=0) for work in before[0].works]
+    assert after[1:] == before[1:]
+    assert [notice.kind for notice in store.take_notices(PROJECT)] == ["held"]
+
+
+def test_a_handing_over_that_was_cut_short_is_finished_and_takes_no_other_bead_for_its_own(
+    store: SqlStore, other: SqlStore
+) -> None:
+    put(store, "a-1")
+    put(other, "a-1", project="/new")
+    assert hand_over(store, PROJECT, other, "/new") == 1  # the same bead: it was written, and not deleted here
+    assert other.count("/new") == {"open": 1}
+    put(store, "a-1")
+    put(store, "a-2")
+    with pytest.raises(Conflict, match="a-1"):
+        hand_over(store, PROJECT, other, "/new")
+    assert (store.count(PROJECT), other.count("/new")) == ({"open": 2}, {"open": 1})
 
 
 def test_a_project_is_not_moved_over_beads_of_the_same_ids(store: SqlStore) -> None:
