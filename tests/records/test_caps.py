@@ -28,6 +28,7 @@ stages:
   - {type: agent, name: one, prompt: .gremlins/ask.md}
   - {type: agent, name: two, prompt: .gremlins/ask.md}
 """
+ONE = TWO.rpartition("  - ")[0]
 BRANCHES = "".join(f"\n      b{n}: [{{type: agent, name: s{n}, prompt: .gremlins/ask.md}}]" for n in range(6))
 SIX = f"""
 mode: batch
@@ -69,6 +70,20 @@ def test_branches_side_by_side_stay_below_the_cap_together(sandbox: InProcessSan
     assert status.cap == SpendingCap("spend.per_attempt", 0.12)
     assert len(sandbox.simulator.batches) == 2
     assert spent(sandbox) <= 0.12
+
+
+def test_gremlins_that_start_together_stay_below_the_cap_of_the_day_together(sandbox: InProcessSandbox) -> None:
+    """Eight beads cost $6.00 under `per_day = 4.2`."""
+    cap = {"GREMLINS_SPEND__PER_DAY": "0.22"}
+    sandbox.simulator.change(latency=3600.0)
+    gremlins = [sandbox.make(ONE, env=DEAR) for _ in range(8)]
+    for gremlin in gremlins:
+        sandbox.run(gremlin, env=cap, waits=1)
+    assert len(sandbox.simulator.batches) == 4
+    ends = [sandbox.run(gremlin, env=cap).status for gremlin in gremlins]
+    assert {end.cap for end in ends if isinstance(end, FailedGremlin)} == {SpendingCap("spend.per_day", 0.22)}
+    assert len(sandbox.simulator.batches) == 4
+    assert spent(sandbox) == pytest.approx(0.2, abs=0.004)
 
 
 def test_what_outstanding_calls_do_not_use_goes_to_those_that_wait(sandbox: InProcessSandbox) -> None:
