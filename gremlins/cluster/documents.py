@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
@@ -121,9 +123,17 @@ class PostgresDocuments:
             raise FileNotFoundError(name)
         return bytes(found)
 
-    def all(self) -> dict[str, bytes]:
-        rows = self.db.rows("SELECT name, content FROM document WHERE gremlin = %(id)s", {"id": self.gremlin_id})
-        return dict(sorted({**{name: bytes(content) for name, content in rows}, **self._lines()}.items()))
+    def all(self, here: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
+        """Every document, by its name. Those that are the same here are not sent."""
+        here = here or {}
+        rows = self.db.rows(
+            "SELECT d.name, CASE WHEN sha256(d.content) IS DISTINCT FROM h.digest THEN d.content END FROM document d "
+            "LEFT JOIN unnest(%(names)s::text[], %(digests)s::bytea[]) h(name, digest) ON h.name = d.name "
+            "WHERE d.gremlin = %(id)s",
+            {"id": self.gremlin_id, "names": [*here], "digests": [sha256(each).digest() for each in here.values()]},
+        )
+        found = {name: here[name] if content is None else bytes(content) for name, content in rows}
+        return dict(sorted({**found, **self._lines()}.items()))
 
     def _lines(self) -> dict[str, bytes]:
         rows = self.db.rows(

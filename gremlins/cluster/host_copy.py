@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -15,7 +15,7 @@ from gremlins.cluster.documents import NOT_DOCUMENTS, FencedOut, FolderDocuments
 from gremlins.cluster.rows import Taken
 from gremlins.errors import CorruptRecord, GremlinsError, NotFound
 from gremlins.files import kept_by, make_private_dir
-from gremlins.paths import LOG, STATE, GremlinPaths, Home
+from gremlins.paths import LOG, STATE, Home
 from gremlins.records.calls import BatchCall, CallRecord
 from gremlins.records.format import encoded
 from gremlins.records.gremlin import Gremlin
@@ -175,7 +175,9 @@ def lay_out(db: ClusterDb, home: Home, gremlin_id: str, *, project: Path, checko
     paths = home.gremlin(gremlin_id)
     for folder in (paths.calls, paths.artifacts):
         make_private_dir(folder)
-    documents = PostgresDocuments(db, gremlin_id, 0).all()
+    copy = FolderDocuments(paths.root)
+    here = copy.all()
+    documents = PostgresDocuments(db, gremlin_id, 0).all(here)
     if STATE not in documents:
         raise NotFound(f"no gremlin `{gremlin_id}`")
     record = replace(
@@ -184,18 +186,12 @@ def lay_out(db: ClusterDb, home: Home, gremlin_id: str, *, project: Path, checko
         checkout="" if checkout is None or checkout == project else str(checkout),
         worktree=str(home.worktree(gremlin_id)),
     )
-    _copy({**documents, STATE: encoded(record)}, paths)
-    return record
-
-
-def _copy(documents: Mapping[str, bytes], paths: GremlinPaths) -> None:
-    copy = FolderDocuments(paths.root)
-    here = copy.all()
-    for name, content in documents.items():
+    for name, content in {**documents, STATE: encoded(record)}.items():
         if name != WORK and here.get(name) != content:
             copy.write(name, content)
     for name in here.keys() - documents.keys():
         copy.remove(name)
+    return record
 
 
 def bring(copy: HostCopy, record: Gremlin, worktree: Path, *, elsewhere: bool, say: Callable[[str], None]) -> None:

@@ -7,11 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gremlins.cluster import rows
-from gremlins.cluster.database import ClusterAway, ClusterDb, check_version, migrate
+from gremlins.cluster.database import ClusterAway, ClusterDb, Values, check_version, migrate
 from gremlins.cluster.documents import Documents, FencedOut, FolderDocuments, PostgresDocuments
 from gremlins.cluster.schema import MIGRATIONS
 from gremlins.errors import Conflict, NotReady
@@ -205,3 +206,22 @@ def test_a_worker_takes_nothing_from_tables_of_another_version(postgres: Postgre
     assert rows.take_step(db, "g", worker=1, host="here", stale=15) is None
     db.run("UPDATE version SET version = version - 1")
     assert rows.take_step(db, "g", worker=1, host="here", stale=15) is not None
+
+
+def test_what_is_the_same_here_is_not_sent_again(database: str) -> None:
+    theirs = in_rows(database, "sent")
+    for name in ("same", "other", "gone"):
+        theirs.write(name, name.encode() * 100_000)
+    sent = 0
+
+    class Counting(ClusterDb):
+        def rows(self, sql: str, values: Values | None = None) -> list[tuple[Any, ...]]:
+            nonlocal sent
+            found = super().rows(sql, values)
+            sent += sum(len(each) for row in found for each in row if isinstance(each, bytes))
+            return found
+
+    mine = PostgresDocuments(Counting(database), "sent", theirs.fence)
+    here = {"same": b"same" * 100_000, "other": b"else", "only here": b"x"}
+    assert mine.all(here) == theirs.all()
+    assert sent == len(b"other" + b"gone") * 100_000
