@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from gremlins.clock import SystemClock
+from gremlins.clock import Clock, SystemClock
 from gremlins.cluster import ticks
 from gremlins.cluster.database import ClusterDb
 from gremlins.cluster.documents import FencedOut
@@ -29,6 +29,7 @@ class Ticks:
     host: str
     stale: float
     warn: Callable[[str], None]
+    clock: Clock = field(default_factory=SystemClock)
     _made: dict[str, tuple[Dispatching, ProjectTicks]] = field(default_factory=dict)
 
     def run(self, db: ClusterDb, project: str, worker: int) -> None:
@@ -62,6 +63,6 @@ class Ticks:
         assert known.launch is not None
         place = mirror(self.home, known.remote, sha256_objects=known.sha256)
         launch = FrozenLaunch.model_validate_json(known.launch)
-        made = ProjectTicks(self.home, known.project, place, launch, policy_of(known), self.env, SystemClock())
+        made = ProjectTicks(self.home, known.project, place, launch, policy_of(known), self.env, self.clock)
         self._made[known.project] = (known, made)
         return made

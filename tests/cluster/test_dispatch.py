@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 
+from gremlins.clock import FakeClock
 from gremlins.cluster import ticks
 from gremlins.cluster.database import ClusterDb, migrate
 from gremlins.cluster.documents import FencedOut, PostgresDocuments
@@ -23,6 +24,8 @@ from tests.postgres import PostgresServer
 
 CHANGE = "stages:\n  - {type: implement, mode: batch}\n"
 WORK = ASK.replace("name: summary", "name: ask")
+SLOW = FakeClock()
+"""The clock of every host here is long behind."""
 SETTINGS = {".gremlins/config.toml": '[dispatch]\npipeline = "work"\ninterval = 0.5\n'}
 
 
@@ -82,7 +85,7 @@ def tick_on(machine: Machine, db: ClusterDb, **env: str) -> list[str]:
     home, said = Home.from_env(machine.env), list[str]()
     db.run("UPDATE dispatching SET next_tick = now()")
     [(project,)] = db.rows("SELECT project FROM dispatching")
-    with closing(Ticks(home, {**machine.env, **env}, machine.name, 60.0, said.append)) as of_host:
+    with closing(Ticks(home, {**machine.env, **env}, machine.name, 60.0, said.append, SLOW)) as of_host:
         of_host.run(db, project, 1)
     return said
 
@@ -99,6 +102,9 @@ def test_ticks_of_two_hosts_start_a_bead_once_and_say_what_is_missing(cluster: C
         assert "nothing is started: " in one.ok("dispatch", "status")
         assert tick_on(two, db) == tick_on(one, db) == tick_on(two, db) == []
         assert db.value("SELECT count(*) FROM attempts WHERE spawned_at IS NOT NULL") == 1
+        assert db.value("SELECT abs(claimed_at - extract(epoch FROM now())) < 3600 FROM attempts"), (
+            "the database's time"
+        )
         assert db.rows("SELECT held_by, due <= now() FROM gremlin") == [(None, True)]
     assert "the loop ends" in two.ok("dispatch", "stop")
     assert "no loop runs" in one.ok("dispatch", "stop")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,26 @@ from gremlins.processes.notify import notify
 
 
 @dataclass
+class DatabaseClock:
+    """The clock of this host, set by the database's: ticks of several hosts have one time."""
+
+    host: Clock
+    ahead: timedelta = timedelta()
+
+    def set_by(self, there: datetime) -> None:
+        self.ahead = there - self.host.now()
+
+    def now(self) -> datetime:
+        return self.host.now() + self.ahead
+
+    def monotonic(self) -> float:
+        return self.host.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        self.host.sleep(seconds)
+
+
+@dataclass
 class ProjectTicks:
     """The ticks of one project that one process runs, of one launch. For one thread at a time."""
 
@@ -36,13 +57,14 @@ class ProjectTicks:
     launch: FrozenLaunch
     policy: Policy
     env: Mapping[str, str]
-    clock: Clock
+    host_clock: Clock
     say: Callable[[LoopEvent], None] = lambda event: None
     store: PostgresStore = field(init=False)
     readiness: FrozenReadiness = field(init=False)
     dispatcher: Dispatcher = field(init=False)
 
     def __post_init__(self) -> None:
+        self.clock = DatabaseClock(self.host_clock)
         self.store = PostgresStore(open_patiently(self.home))
         loaded = LoadedSettings(self.launch.settings, {})
         self.readiness = FrozenReadiness(
@@ -64,6 +86,7 @@ class ProjectTicks:
     def tick(self, taken: TakenTick, *, everything: bool = False) -> TickReport:
         """Raises FencedOut where another tick was taken meanwhile; then this one has changed nothing since."""
         self.store.db.guard = partial(ticks.keep, tick=taken)
+        self.clock.set_by(self.store.db.value("SELECT now()").astimezone(UTC))
         self.dispatcher.fleet = self._fleet()
         return self.dispatcher.tick(everything=everything)
 
