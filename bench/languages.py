@@ -53,6 +53,8 @@ def drawn(folders: Sequence[Path], most: int) -> Iterator[tuple[str, Path, Defin
     for language, paths in sorted(long.items()):
         chance, count = random.Random(SEED), 0
         for path in chance.sample(paths, len(paths)):
+            if count == most:
+                break
             found = _functions(path)
             for one in chance.sample(found, min(OF_ONE_FILE, len(found), most - count)):
                 yield language, path, one

@@ -123,6 +123,7 @@ _OWN_RULES: tuple[Mapping[str, Any], ...] = (
     {"regex": r"(?<!\w)(gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{50,}|glpat-[\w-]{20,})", "keywords": ["gh", "glpat"]},
     {"regex": r"(?<!\w)((?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{35})(?!\w)", "keywords": ["akia", "asia", "aiza"]},
     {"regex": r"(?<!\w)(xox[abeprs]-[A-Za-z0-9-]{20,}|[sr]k_live_[A-Za-z0-9]{20,})", "keywords": ["xox", "k_live_"]},
+    {"regex": r"""://[^/\s:@'"]{0,100}:([^/\s@'"${}<>*]{6,200})@[\w.\[-]""", "keywords": ["://"], "entropy": 3.0},
     {"regex": r"""(?i)aws_?secret_?access_?key['"]?\s{0,5}[=:]\s{0,5}['"]?([a-z0-9/+]{40})""", "keywords": ["secret"]},
 )
 """Forms that the data lacks, or knows more strictly than is safe to send. Its exceptions do not hold for them."""

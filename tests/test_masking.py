@@ -33,6 +33,28 @@ def test_a_key_is_masked_and_what_is_around_it_stays(key: str, frame: str) -> No
     assert {secret.kind for secret in find_secrets(key)} == {API_KEY}
 
 
+@pytest.mark.parametrize("user", ["shop", ""])
+def test_a_password_in_an_address_is_masked(user: str) -> None:
+    assert (
+        mask(f"DB: postgres://{user}:Zx81kkQp2vLwT5r@db.internal/x\n")
+        == f"DB: postgres://{user}:{MASK}@db.internal/x\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgres://user:password@localhost/x",
+        "redis://:{password_of_it}@{host_of_it}/0",
+        "https://$USER_NAME:$PASS_WORD_9@host/x",
+        "http://host:8443/a1b2c3d4@e5f6",
+        "git+ssh://git@host.org:Owner9/Project-Name@v1.25",
+    ],
+)
+def test_an_address_without_a_password_stays(address: str) -> None:
+    assert mask(address) == address
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
