@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from gremlins.clock import SystemClock
 from gremlins.cluster import rows
 from gremlins.cluster.books import ClusterBooks
 from gremlins.cluster.database import ClusterDb, migrate
-from gremlins.config import SpendSettings
+from gremlins.config import Settings, SpendSettings
+from gremlins.fleet.rescue import _with_commands_of_now
 from gremlins.fleet.status import look
 from gremlins.outcome import Failed
 from gremlins.paths import Home
+from gremlins.pipeline.freezing import FrozenLaunch
 from gremlins.records.caps import Granted, Occupied
 from gremlins.records.gremlin import DiffCount, Gremlin, Queued
 from gremlins.records.spend import SpendLine
@@ -125,3 +129,10 @@ def test_beads_go_over_with_the_fleet_and_back_and_wait_for_their_gremlin(cluste
     assert json.loads(desk.ok("bead", "list", "--json")) == []
     assert len(cluster.simulator.batches) == 1
     desk.ok("rm", "--force", started["gremlin"], env=alone)
+
+
+def test_a_rescue_without_a_clone_leaves_commands_and_settings_as_they_were_launched(tmp_path: Path) -> None:
+    home = Home(tmp_path, "postgresql://elsewhere/x")
+    frozen = FrozenLaunch.model_construct(settings=Settings(verify=["make test"]), pipeline=None)
+    record = replace(gremlin("g"), project=str(home.mirrors / "r.git"))
+    assert _with_commands_of_now(frozen, record, home, {}) == (frozen, "")
