@@ -24,7 +24,7 @@ from gremlins.fleet.dispatch.breaker import HalfOpen, Open
 from gremlins.fleet.dispatch.judge import Judgement, Reattach, Respawn, Watch, judge, worked_seconds
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.spending import room_to_start
-from gremlins.fleet.dispatch.world import World, waits_for_round
+from gremlins.fleet.dispatch.world import World
 from gremlins.fleet.times import text_of
 
 Bucket = Literal[
@@ -81,9 +81,7 @@ def _under_way(work: Work, attempt: Attempt, world: World) -> Admit | Standing:
         return _terminal(work, world) or _at_work(work, attempt, judgement, world)
     how: How = "respawn" if isinstance(judgement, Respawn) else "reattach"
     # An outstanding batch is paid for, so a blocker no longer matters.
-    checks = [_held, _blocked if how == "respawn" else _spawn_cap, _breaker, _paused]
-    if waits_for_round(world.seen.get(attempt.gremlin_id)):
-        checks.append(_slots)
+    checks = (_held, _blocked, _breaker, _paused) if how == "respawn" else (_held, _spawn_cap, _breaker, _paused)
     for check in checks:
         denied = check(work, world)
         if denied is not None:
@@ -253,9 +251,8 @@ def _slots(work: Work, world: World) -> Standing | None:
 
 def _would_start(work: Work, world: World, why: str) -> Standing:
     """The bead is ready; only the loop's own limits are in its way."""
-    if (attempt := work.unsettled) is not None:
-        starts = attempt.spawned_at is None or waits_for_round(world.seen.get(attempt.gremlin_id))
-        return Standing("starting" if starts else "parked", why, "its gremlin is started")
+    if work.unsettled is not None:
+        return Standing("starting" if work.unsettled.spawned_at is None else "parked", why, "its gremlin is started")
     return Standing("ready", why, "a gremlin is started for it")
 
 

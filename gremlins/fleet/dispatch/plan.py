@@ -32,7 +32,7 @@ from gremlins.fleet.dispatch.admit import Admit, Standing, admit, start_words, w
 from gremlins.fleet.dispatch.judge import End, Judgement, Kill, Land, Reattach, Respawn, Settle, Watch, never_started
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.policy import Policy
-from gremlins.fleet.dispatch.world import World, waits_for_round
+from gremlins.fleet.dispatch.world import World
 from gremlins.fleet.times import span, text_of
 
 LOOP = "dispatch"
@@ -288,8 +288,7 @@ def spawns(works: Iterable[Work], world: World) -> tuple[list[Spawn], dict[str, 
 def _after(world: World, spawn: Spawn) -> World:
     """The world after a claim."""
     if spawn.admitted.how in ("respawn", "reattach"):
-        takes_slot = waits_for_round(world.seen.get(spawn.attempt.gremlin_id))  # the others are counted already
-        return replace(world, working=world.working + takes_slot)
+        return world  # already counted
     day = replace(world.day, reserved_usd=world.day.reserved_usd + spawn.attempt.expected_usd)
     return replace(world, working=world.working + 1, day=day)
 

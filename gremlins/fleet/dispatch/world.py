@@ -65,7 +65,6 @@ def world_of(
     }
     under_way = [a for w in works if (a := w.unsettled) is not None]
     parked = sum(_is_parked(seen.get(a.gremlin_id)) for a in under_way)
-    rounds = sum(waits_for_round(seen.get(a.gremlin_id)) for a in under_way)
     over = {a.gremlin_id for a in under_way if _is_over(seen.get(a.gremlin_id))}
     average = store.average_usd(policy.pipeline)
     first_call = fleet.first_call_usd() if average is None else 0.0
@@ -77,7 +76,7 @@ def world_of(
         episodes=store.episodes(project, since_seq),
         scopes=fleet.scopes(),
         paused=store.paused(project),
-        working=len(under_way) - parked - rounds - len(over),
+        working=len(under_way) - parked - len(over),
         parked=parked,
         day=day_ledger(fleet.spending(), store.unsettled_attempts(), over),
         expected_usd=expected_usd(policy, average, first_call),
@@ -115,11 +114,6 @@ def _starts(
 
 def _is_parked(seen: Observation | None) -> bool:
     return seen is not None and seen.state in ("parked", "detached")
-
-
-def waits_for_round(seen: Observation | None) -> bool:
-    """True if it has finished, and its round that resolves a conflict has no process yet."""
-    return seen is not None and seen.state == "unborn" and seen.caught_up > 0
 
 
 def _is_over(seen: Observation | None) -> bool:

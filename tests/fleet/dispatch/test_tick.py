@@ -424,26 +424,6 @@ def test_a_conflict_that_cannot_be_resolved_is_a_persons_and_buys_nothing_again(
     assert len(project.fleet.table) == 1
 
 
-def test_rounds_that_resolve_conflicts_take_slots_as_other_work_does(project: Project) -> None:
-    project.policy = replace(project.policy, land=True, max_running=2)
-    for bead in ("a-1", "a-2"):
-        project.add(bead)
-    loop = project.dispatcher()
-    loop.tick()
-    for bead in ("a-1", "a-2"):
-        project.fleet.of(bead).conflicts = 1
-        project.fleet.finish(project.fleet.of(bead))
-    project.policy = replace(project.policy, max_running=1)
-    assert loop.tick().spawned == [("a-1", project.fleet.of("a-1").id)]
-    waiting = loop.tick(everything=True).denied["a-2"]
-    assert (waiting.bucket, waiting.reason) == ("starting", "all slots are taken: 1 of 1 at work")
-    project.fleet.finish(project.fleet.of("a-1"))
-    report = loop.tick()
-    assert (moved(report, "closed"), report.spawned) == (["a-1"], [("a-2", project.fleet.of("a-2").id)])
-    project.fleet.finish(project.fleet.of("a-2"))
-    assert moved(loop.tick(), "closed") == ["a-2"]
-
-
 def test_a_loop_that_dies_before_a_conflict_is_resolved_is_followed_by_another(project: Project) -> None:
     finished_on_a_dirty_tree(project)
     gremlin = project.fleet.of("a-1")
