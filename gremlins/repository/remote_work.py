@@ -32,6 +32,8 @@ TIMEOUT = 600.0
 """Seconds for one push or fetch."""
 PATIENCE = 900.0
 """Seconds to wait for another process that fetches into the same mirror."""
+FETCHES = 20
+"""Fetches beside others that are adding a worktree."""
 COMMANDS = "/commands"
 """Ends the name of the snapshot around running commands. It concerns one worktree, so it stays on its host."""
 DEFAULT_PORTS = {"ssh": 22, "git+ssh": 22, "http": 80, "https": 443, "git": 9418}
@@ -313,12 +315,18 @@ def fetch_head(git: Git) -> Sha:
 
 
 def _fetch(git: Git, *refs: str) -> None:
-    """Only one process at a time fetches into a repository."""
-    with locked(git.common_dir() / "gremlins-fetch.lock", clock=SystemClock(), patience=PATIENCE) as mine:
+    """Only one process at a time fetches into a repository. git refuses while it is adding a worktree there, whose HEAD
+    is no object for a moment."""
+    clock = SystemClock()
+    with locked(git.common_dir() / "gremlins-fetch.lock", clock=clock, patience=PATIENCE) as mine:
         if not mine:
             raise Conflict(f"another process has been fetching into {git.path} for long", hint="is it still at work?")
         words = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--no-auto-gc")
-        done = _with_remote(git, *words, address_of(git), *refs)
+        for _ in range(FETCHES):
+            done = _with_remote(git, *words, address_of(git), *refs)
+            if "bad object worktrees/" not in done.stderr:
+                break
+            clock.sleep(0.1)
     if done.returncode:
         raise _away(git, done)
 
