@@ -77,7 +77,7 @@ class Here:
 
     @cached_property
     def dispatching(self) -> Dispatching | None:
-        """How the cluster's workers dispatch the project, if they do."""
+        """The way the cluster's workers dispatch the project; None if they do not."""
         if not isinstance(self.observer, ClusterObserver):
             return None
         known = look(self.observer.db, self.project)

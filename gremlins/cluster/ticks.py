@@ -15,7 +15,7 @@ LEASE = 300.0
 
 @dataclass(frozen=True)
 class Dispatching:
-    """How a project is dispatched. `launch`: pipeline and settings, as JSON; None: only single ticks were run."""
+    """The way a project is dispatched. `launch`: pipeline and settings, as JSON; None: only single ticks were run."""
 
     project: str
     remote: str
@@ -28,7 +28,7 @@ class Dispatching:
     """Where the latest tick ran."""
     ticked_at: datetime | None
     said: str | None
-    """What kept the latest tick from starting anything."""
+    """The reason the latest tick could start nothing."""
 
 
 @dataclass(frozen=True)

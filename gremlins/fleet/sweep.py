@@ -20,8 +20,12 @@ from gremlins.repository.remote_work import GremlinRefs
 
 
 def sweep(home: Home, db: ClusterDb, clock: Clock, tell: Callable[[str], None]) -> None:
-    """Remove folder, worktree and branch of each gremlin that the cluster has no more. Files in no commit, and what was
-    kept of interrupted work, stay as refs of the mirror."""
+    """Remove folder, worktree and branch of each gremlin that the cluster had and has no more. Files in no commit, and
+    what was kept of interrupted work, stay as refs of the mirror.
+
+    The spending of a gremlin outlives it. A database that knows no spending of it, such as an older one that was
+    restored, or another cluster's, does not tell that it was removed: its copy may be all there is, and stays.
+    """
     here = [path.name for path in home.gremlins.iterdir()] if home.gremlins.is_dir() else []
     there = set(ids(db))  # after the folders: a row is made before them
     for name in sorted(set(here) - there):
@@ -30,19 +34,23 @@ def sweep(home: Home, db: ClusterDb, clock: Clock, tell: Callable[[str], None]) 
                 kept = _sweep(home, db, name, clock)
             except GremlinsError as error:
                 tell(f"warning: the copy of {name}, which was removed, stays here: {error}")
-            else:
+                continue
+            if kept is not None:
                 tell(f"{name} was removed elsewhere, and is here too{''.join(f'; {ref} is kept' for ref in kept)}")
 
 
-def _sweep(home: Home, db: ClusterDb, gremlin_id: str, clock: Clock) -> tuple[str, ...]:
+def _sweep(home: Home, db: ClusterDb, gremlin_id: str, clock: Clock) -> tuple[str, ...] | None:
+    """Returns the refs that are kept; None where the copy stays."""
     paths = home.gremlin(gremlin_id)
     with GremlinLock.acquire(paths.lock, "keeper", clock=clock):
-        end_worktree_processes(paths, clock)
         try:
             record = RunStore(home, clock).read(gremlin_id)
         except NotFound:
             bury(home, gremlin_id)
             return ()
+        if not db.value("SELECT EXISTS (SELECT FROM spending WHERE uid = %(uid)s)", {"uid": record.uid}):
+            return None
+        end_worktree_processes(paths, clock)
         return remove_copy(home, _of_mirror(home, record))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections import deque
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 
 from gremlins.cli.fleet_table import group_of
 from gremlins.clock import Clock
-from gremlins.errors import CorruptRecord, NotFound
+from gremlins.errors import CorruptRecord, GremlinsError, NotFound
 from gremlins.fleet.observe import ids
 from gremlins.fleet.status import Row, look, survey
 from gremlins.paths import LOCK, LOG, STATE, STOP, Home
@@ -181,7 +182,8 @@ class Feed:
         while self._open:
             await asyncio.sleep(self.every)
             before = self.watch.changes
-            await asyncio.to_thread(self.watch.look)
+            with contextlib.suppress(GremlinsError, OSError):  # the database is away, for example: it is looked again
+                await asyncio.to_thread(self.watch.look)
             if self.watch.changes > before:
                 async with self._news:
                     self._news.notify_all()

@@ -22,7 +22,7 @@ AGAIN = 30.0
 
 @dataclass
 class Ticks:
-    """What is kept from one tick to the next belongs to a project as it is dispatched now."""
+    """Runs ticks. Between two of them a project's connections are kept, while its launch stays the same."""
 
     home: Home
     env: Mapping[str, str]

@@ -15,7 +15,7 @@ from procrastinate.exceptions import ConnectorException
 from gremlins.cluster.database import PATIENCE, ClusterAway, options
 
 AWAY = (ConnectorException, psycopg.OperationalError, ClusterAway)
-"""What ends a worker that can begin anew."""
+"""Errors that end a worker which can begin anew."""
 PAUSE = 0.5
 
 T = TypeVar("T")

@@ -210,7 +210,7 @@ class Worker:
         await asyncio.to_thread(self.ticks.run, self.db, project, context.job.worker_id)
 
     async def tend(self, timestamp: int) -> None:
-        """What any one worker does for all: steps of workers that are gone, lost jobs, polls and ticks that are due."""
+        """For all workers, by one: steps of those that are gone, lost jobs, polls and ticks that are due."""
         manager = self.app.job_manager
         for job in await manager.get_stalled_jobs(seconds_since_heartbeat=self.stale):
             if job.task_name == STEP:

@@ -34,6 +34,7 @@ class Host:
         """The copy of a gremlin that was stopped, with a commit, and with files in no commit."""
         tree = Repo(self.home.worktree(gremlin_id))
         branch = f"gremlins/{gremlin_id}"
+        self.paid(gremlin_id)
         self.mirror.git("worktree", "add", "--quiet", "-b", branch, str(tree.path), self.base)
         tree.commit({"done.txt": "done\n"})
         tree.write(files)
@@ -42,6 +43,13 @@ class Host:
             record(gremlin_id, status, base=self.base, project=str(self.mirror.path), worktree=str(tree.path))
         )
         return tree
+
+    def paid(self, gremlin_id: str) -> None:
+        """Its spending in the database, which outlives it."""
+        self.db.run(
+            "INSERT INTO spending (uid, call, gremlin, lines) VALUES (%(uid)s, 'a', %(id)s, '')",
+            {"uid": f"uid-{gremlin_id}", "id": gremlin_id},
+        )
 
     def sweep(self) -> list[str]:
         said: list[str] = []
@@ -76,6 +84,14 @@ def test_the_copy_of_a_removed_gremlin_goes_and_others_stay(host: Host) -> None:
     assert host.sweep() == []
 
 
+def test_what_the_database_never_knew_stays(host: Host) -> None:
+    tree = host.copy("newer", {})
+    host.db.run("DELETE FROM spending")  # an older database was restored, or it is another one
+    assert host.sweep() == []
+    assert host.home.gremlin("newer").state.exists()
+    assert tree.path.exists()
+
+
 def test_files_in_no_commit_are_kept_as_a_ref(host: Host) -> None:
     host.copy("gone", {"mine.txt": "a person's\n"})
     (said,) = host.sweep()
@@ -101,6 +117,7 @@ def test_a_persons_own_clone_keeps_its_branch(host: Host, tmp_path: Path) -> Non
     Root(host.home).put(
         record("gone", Stopped(since=ago(60), by="a person", reason="stop"), base=base, project=str(clone.path))
     )
+    host.paid("gone")
     host.sweep()
     assert list(host.home.gremlins.iterdir()) == []
     assert clone.git("branch", "--list", "gremlins/gone").strip() == "gremlins/gone"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -316,6 +317,28 @@ def test_many_gremlins_come_to_one_host_at_once(project: Project, tmp_path: Path
         pushed = list(pool.map(lambda pair: one.push(pair[0], 1, pair[1]), launched))
     assert len({work.tips for work in pushed}) == 6
     assert len(list(one.home.mirrors.iterdir())) == 1
+
+
+def test_a_fetch_is_tried_again_beside_a_worktree_that_is_being_added(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first, its), (names, work) = project.launch("one"), project.launch("two")
+    (host,) = project.hosts(tmp_path, 1)
+    host.bring(first, its)
+    head = next(host.mirror(first.base).glob("worktrees/*/HEAD"))
+    added, asked, shim = head.read_text().strip(), tmp_path / "asked", tmp_path / "bin" / "git"
+    head.write_text("1" * 40 + "\n")  # git writes one that is no object first
+    shim.parent.mkdir()
+    shim.write_text(
+        '#!/bin/sh\ncase "$*" in *"fetch --quiet"*)\n'
+        f"if [ -e '{asked}' ]; then echo '{added}' > '{head}'; fi; touch '{asked}';;\nesac\n"
+        f'exec {shutil.which("git")} "$@"\n'
+    )
+    shim.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{shim.parent}:{os.environ['PATH']}")
+    host.bring(names, work)
+    assert head.read_text().strip() == added
+    assert host.worktree(names).path.exists()
 
 
 def test_a_branch_that_a_person_has_checked_out_is_left_alone(project: Project, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sys
@@ -13,11 +14,12 @@ import pytest
 pytest.importorskip("jinja2", reason="needs the extra: pip install -e '.[web]'")
 
 from gremlins.cli.cost import Sum
+from gremlins.errors import GremlinsError
 from gremlins.fleet.history import history
 from gremlins.records.gremlin import Bailed, StageRun
 from gremlins.web.change import MOST_LINES, parsed
 from gremlins.web.pictures import WIDTH, bars, lanes
-from gremlins.web.watch import FleetWatch
+from gremlins.web.watch import Feed, FleetWatch, Groups
 from tests.fleet.records import Root, ago, record, state_root
 from tests.time_limit import DEADLINE
 
@@ -102,6 +104,26 @@ def test_a_look_finds_what_came_changed_and_went(root: Root) -> None:
     watch.look()
     assert watch.since(seen) == {"one": "needs you", "two": None}
     assert [row.record.id for row in watch.in_order()] == ["two", "one"]
+
+
+def test_pages_hear_of_changes_again_after_a_look_that_failed(root: Root) -> None:
+    class Away(FleetWatch):
+        def look(self) -> None:
+            if not seen:
+                seen.append("away")
+                raise GremlinsError("the database is away")
+            super().look()
+
+    async def first_change() -> Groups:
+        async for _, found in Feed(watch, every=0.0).changes(0):
+            return found
+        raise AssertionError("no change")
+
+    seen: list[str] = []
+    watch = Away(root.home, root.clock)
+    root.put(record("one", status=Bailed(since=ago(60), stage="plan", kind="x", detail="y")))
+    assert asyncio.run(asyncio.wait_for(first_change(), DEADLINE)) == {"one": None}
+    assert seen == ["away"]
 
 
 def test_pages_look_at_once_from_threads_of_their_own(root: Root) -> None:

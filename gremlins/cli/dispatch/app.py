@@ -6,7 +6,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -353,7 +353,8 @@ def stop() -> int:
         pid = locks.loop_pid(locks.loop_lock(here.home, here.project))
         stopped = pid is not None
         if pid is not None:
-            os.kill(pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it ends by itself at this moment
+                os.kill(pid, signal.SIGTERM)
     say("the loop ends; `gremlins dispatch` starts it again" if stopped else "no loop runs")
     return 0
 

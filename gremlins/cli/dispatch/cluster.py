@@ -97,7 +97,7 @@ def _sha256(here: Here) -> bool:
 
 
 def loop_words(here: Here) -> str:
-    """Who dispatches the project, and when that was done last."""
+    """The dispatcher of the project in words, and the time of its latest tick."""
     known = here.dispatching
     if known is None:
         return "loop: none runs; `gremlins dispatch` lets the cluster's workers do it"

@@ -105,7 +105,7 @@ class ProjectTicks:
 
 
 def policy_of(known: Dispatching, **options: object) -> Policy:
-    """How the workers dispatch a project, overridden by options that are not None."""
+    """The policy that the workers dispatch a project by, overridden by options that are not None."""
     assert known.launch is not None
     settings = FrozenLaunch.model_validate_json(known.launch).settings
     given = {name: value for name, value in options.items() if value is not None}
@@ -122,5 +122,5 @@ def refuse_landing(policy: Policy) -> None:
 
 
 def said_of(report: TickReport) -> str | None:
-    """What kept a tick from starting anything."""
+    """The reason a tick could start nothing."""
     return None if report.missing is None else report.missing.reason
