@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,8 +98,9 @@ class Parked:
         found = []
         for folder in self.home.gremlins.iterdir():
             holder = holder_of(folder / "lock")
-            if holder and holder.pid and b"waiter.py" in Path(f"/proc/{holder.pid}/cmdline").read_bytes():
-                found.append(holder.pid)
+            with suppress(FileNotFoundError, ProcessLookupError):  # it ended at this moment
+                if holder and holder.pid and b"waiter.py" in Path(f"/proc/{holder.pid}/cmdline").read_bytes():
+                    found.append(holder.pid)
         return found
 
     def processor(self) -> float:
