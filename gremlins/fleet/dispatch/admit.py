@@ -166,7 +166,7 @@ def waits_for_code(work: Work, world: World) -> Standing | None:
     if start.unlanded and world.policy.start_from == "landed":
         names = ", ".join(start.unlanded)
         then = f"ready when landed: `gremlins land {start.unlanded[0]}`"
-        return Standing("blocked", f"needs the work of {names}, which has not landed (dispatch.start_from)", then)
+        return Standing("blocked", f"needs the work of {names}, which HEAD does not have (dispatch.start_from)", then)
     return None
 
 

@@ -22,6 +22,7 @@ from gremlins.pipeline.freezing import FrozenLaunch
 from gremlins.processes.locks import GremlinLock
 from gremlins.records.gremlin import Landed, Mode
 from gremlins.repository.git import Git, Sha
+from gremlins.repository.merging import holds
 from gremlins.repository.remote_work import RemoteTrouble, fetch_head, fetch_work
 from gremlins.stages.spec import AgentStage, walk
 
@@ -75,7 +76,7 @@ class ClusterFleet(LocalFleet):
                     return StartPoint(None, (each.record.id,), f"{why}: `git push`")
                 continue
             fetch_work(git, each.work)
-            if not git.is_ancestor(each.tip, head):
+            if not holds(git, head, git.commit(each.tip), git.commit(each.record.base)):
                 branches.append((each.record, each.tip))
         done = merged(git, head, branches)
         return done if branches else StartPoint(head)
