@@ -80,14 +80,25 @@ def _under_way(work: Work, attempt: Attempt, world: World) -> Admit | Standing:
     if work.terminal or not isinstance(judgement, Respawn | Reattach):
         return _terminal(work, world) or _at_work(work, attempt, judgement, world)
     how: How = "respawn" if isinstance(judgement, Respawn) else "reattach"
-    # An outstanding batch is paid for, so a blocker no longer matters.
-    checks = (_held, _blocked, _breaker, _paused) if how == "respawn" else (_held, _spawn_cap, _breaker, _paused)
+    seen = world.seen.get(attempt.gremlin_id)
+    checks = [_held, _breaker, _paused]
+    if how == "reattach":  # a claimed start is counted already
+        checks.append(_spawn_cap)
+    if seen is None or not (seen.state == "detached" or seen.caught_up):  # else it is paid for, so it goes on
+        checks.append(_blocked)
+    if takes_slot(seen):
+        checks.append(_slots)
     for check in checks:
         denied = check(work, world)
         if denied is not None:
             return denied
     probe_for = tuple(e for e in _probe_for(world) if e.probe != attempt.key)
     return Admit(how, attempt.gremlin_id, probe_for)
+
+
+def takes_slot(seen: Observation | None) -> bool:
+    """True if its process works once it is started: it has no batch to wait for."""
+    return seen is None or seen.state != "detached"
 
 
 def _at_work(work: Work, attempt: Attempt, judgement: Judgement, world: World) -> Standing:
@@ -252,7 +263,8 @@ def _slots(work: Work, world: World) -> Standing | None:
 def _would_start(work: Work, world: World, why: str) -> Standing:
     """The bead is ready; only the loop's own limits are in its way."""
     if work.unsettled is not None:
-        return Standing("starting" if work.unsettled.spawned_at is None else "parked", why, "its gremlin is started")
+        starting = takes_slot(world.seen.get(work.unsettled.gremlin_id))
+        return Standing("starting" if starting else "parked", why, "its gremlin is started")
     return Standing("ready", why, "a gremlin is started for it")
 
 
@@ -279,14 +291,16 @@ def standing(work: Work, world: World) -> Standing:
     match decision:
         case Standing():
             return decision
-        case Admit("respawn"):
-            return Standing("starting", "claimed; its gremlin is not there yet", "the next tick starts it", world.now)
-        case Admit("reattach"):
-            seen = world.seen.get(decision.gremlin_id or "")
-            brings_up = seen is not None and seen.state == "unborn"
-            what = "its finished change is brought up to date" if brings_up else "a batch is outstanding"
-            reason = f"gremlin {decision.gremlin_id}: {what} and no process is there"
-            return Standing("parked", reason, "the next tick re-attaches it", world.now)
+        case Admit("respawn" | "reattach", gremlin_id):
+            seen = world.seen.get(gremlin_id or "")
+            if not takes_slot(seen):
+                reason = f"gremlin {gremlin_id}: a batch is outstanding and no process is there"
+                return Standing("parked", reason, "the next tick re-attaches it", world.now)
+            if seen is not None and seen.caught_up:
+                reason = f"gremlin {gremlin_id}: its finished change is to be brought up to date"
+            else:
+                reason = "claimed; its gremlin is not there yet"
+            return Standing("starting", reason, "the next tick starts it", world.now)
         case Admit("rescue"):
             return Standing("ready", "nothing is in the way", f"gremlin {decision.gremlin_id} is rescued")
         case Admit("fresh"):

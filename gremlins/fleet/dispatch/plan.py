@@ -28,7 +28,7 @@ from gremlins.fleet.beads.store.interface import (
     StoreChange,
 )
 from gremlins.fleet.dispatch import breaker
-from gremlins.fleet.dispatch.admit import Admit, Standing, admit, start_words, was_rescued
+from gremlins.fleet.dispatch.admit import Admit, Standing, admit, start_words, takes_slot, was_rescued
 from gremlins.fleet.dispatch.judge import End, Judgement, Kill, Land, Reattach, Respawn, Settle, Watch, never_started
 from gremlins.fleet.dispatch.observation import Observation
 from gremlins.fleet.dispatch.policy import Policy
@@ -287,10 +287,10 @@ def spawns(works: Iterable[Work], world: World) -> tuple[list[Spawn], dict[str, 
 
 def _after(world: World, spawn: Spawn) -> World:
     """The world after a claim."""
-    if spawn.admitted.how in ("respawn", "reattach"):
-        return world  # already counted
-    day = replace(world.day, reserved_usd=world.day.reserved_usd + spawn.attempt.expected_usd)
-    return replace(world, working=world.working + 1, day=day)
+    day = world.day
+    if spawn.work.unsettled is None:
+        day = replace(day, reserved_usd=day.reserved_usd + spawn.attempt.expected_usd)
+    return replace(world, working=world.working + takes_slot(world.seen.get(spawn.attempt.gremlin_id)), day=day)
 
 
 def plan_spawn(work: Work, admitted: Admit, world: World) -> Spawn:

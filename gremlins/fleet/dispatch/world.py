@@ -64,7 +64,6 @@ def world_of(
         and (attempt.settled is None or (attempt.settled.failed and not work.terminal))
     }
     under_way = [a for w in works if (a := w.unsettled) is not None]
-    parked = sum(_is_parked(seen.get(a.gremlin_id)) for a in under_way)
     over = {a.gremlin_id for a in under_way if _is_over(seen.get(a.gremlin_id))}
     average = store.average_usd(policy.pipeline)
     first_call = fleet.first_call_usd() if average is None else 0.0
@@ -76,8 +75,8 @@ def world_of(
         episodes=store.episodes(project, since_seq),
         scopes=fleet.scopes(),
         paused=store.paused(project),
-        working=len(under_way) - parked - len(over),
-        parked=parked,
+        working=sum(_is_working(seen.get(a.gremlin_id)) for a in under_way),
+        parked=sum(_is_parked(seen.get(a.gremlin_id)) for a in under_way),
         day=day_ledger(fleet.spending(), store.unsettled_attempts(), over),
         expected_usd=expected_usd(policy, average, first_call),
         outdated=outdated,
@@ -110,6 +109,10 @@ def _starts(
     """Where the beads start that may begin with a new gremlin."""
     fresh = [w.id for w in works if _may_start(w) and (w.id in outdated or not gremlin_to_rescue(w))]
     return {bead_id: fleet.start_point(found) for bead_id, found in store.done_by(project, fresh).items()}
+
+
+def _is_working(seen: Observation | None) -> bool:
+    return seen is not None and seen.alive and seen.state != "parked"
 
 
 def _is_parked(seen: Observation | None) -> bool:

@@ -127,7 +127,9 @@ class Dispatching(RuleBasedStateMachine):
             return None
 
     def _guard_spawns(self) -> None:
-        """At every real start: no second process, and no unclosed blocker unless a paid batch is re-attached."""
+        """At every real start: no second process, and no unclosed blocker unless what is paid for goes on; a slot
+        unless it only waits for its batch.
+        """
         fleet = self.project.fleet
         begin = fleet._begin
 
@@ -137,7 +139,9 @@ class Dispatching(RuleBasedStateMachine):
             assert order is None or order.start.conflict is None, "started from branches that cannot be merged"
             assert not fleet.living(gremlin.bead) or fleet.living(gremlin.bead) == [gremlin], "a second process"
             if not gremlin.outstanding and not self.person_acts:
-                assert not self._unclosed_blockers(gremlin.bead), "started though blocked"
+                assert gremlin.caught_up or not self._unclosed_blockers(gremlin.bead), "started though blocked"
+                others = [g for g in fleet.table.values() if g.alive and g.state != "parked" and g is not gremlin]
+                assert len(others) < self.project.policy.max_running, "more at work than there are slots"
             begin(gremlin)
 
         fleet._begin = guarded  # type: ignore[method-assign]
@@ -176,8 +180,9 @@ class Dispatching(RuleBasedStateMachine):
         found = sorted(g.id for g in self.project.fleet.table.values() if alive is None or g.alive == alive)
         return self.project.fleet.table[data.draw(st.sampled_from(found))] if found else None
 
-    @initialize(count=st.integers(1, 3))
-    def begin(self, count: int) -> None:
+    @initialize(count=st.integers(1, 3), slots=st.integers(1, 2))
+    def begin(self, count: int, slots: int) -> None:
+        self.project.policy = replace(CAPS, max_running=slots)
         self.project.add(*(f"b-{n}" for n in range(count)))
         self.count = count
 
@@ -224,7 +229,8 @@ class Dispatching(RuleBasedStateMachine):
 
     @rule(capped=st.booleans())
     def a_person_caps_spending(self, capped: bool) -> None:
-        self.project.policy = replace(CAPS, per_bead=2.2, per_day=2.5) if capped else CAPS
+        caps = {"per_bead": 2.2, "per_day": 2.5} if capped else {"per_bead": None, "per_day": None}
+        self.project.policy = replace(self.project.policy, **caps)
 
     @rule(data=st.data(), times=st.integers(1, 3))
     def finished_work_conflicts_with_the_project(self, data: st.DataObject, times: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 
 import pytest
@@ -14,6 +13,14 @@ from gremlins.fleet.dispatch.observation import Missing, SpawnFailed
 from gremlins.fleet.dispatch.tick import Dispatcher
 from tests.fleet.dispatch.fake_fleet import FakeGremlin
 from tests.fleet.project import PROJECT, Project, moved
+from tests.kill_points import Killed, raise_killed
+
+
+def the_loop_dies_at_the_start_of_a_process(project: Project) -> None:
+    project.fleet.watch = lambda verb, who: raise_killed(verb)
+    with pytest.raises(Killed):
+        project.tick()
+    project.fleet.watch = lambda verb, who: None
 
 
 def test_a_ready_bead_is_given_a_gremlin_and_closes_when_it_finishes(project: Project) -> None:
@@ -424,6 +431,58 @@ def test_a_conflict_that_cannot_be_resolved_is_a_persons_and_buys_nothing_again(
     assert len(project.fleet.table) == 1
 
 
+def test_rounds_that_resolve_conflicts_take_slots_as_other_work_does(project: Project) -> None:
+    project.policy = replace(project.policy, land=True, max_running=2)
+    for bead in ("a-1", "a-2"):
+        project.add(bead)
+    loop = project.dispatcher()
+    loop.tick()
+    for bead in ("a-1", "a-2"):
+        project.fleet.of(bead).conflicts = 1
+        project.fleet.finish(project.fleet.of(bead))
+    project.policy = replace(project.policy, max_running=1)
+    assert loop.tick().spawned == [("a-1", project.fleet.of("a-1").id)]
+    waiting = loop.tick(everything=True).denied["a-2"]
+    assert (waiting.bucket, waiting.reason) == ("starting", "all slots are taken: 1 of 1 at work")
+    project.fleet.finish(project.fleet.of("a-1"))
+    report = loop.tick()
+    assert (moved(report, "closed"), report.spawned) == (["a-1"], [("a-2", project.fleet.of("a-2").id)])
+    project.fleet.finish(project.fleet.of("a-2"))
+    assert moved(loop.tick(), "closed") == ["a-2"]
+
+
+@pytest.mark.parametrize("kept", ["blocked", "held"])
+def test_what_was_claimed_and_may_not_start_takes_no_slot(project: Project, kept: str) -> None:
+    """Or it and what it waits for would wait for each other."""
+    project.policy = replace(project.policy, max_running=1)
+    project.add("a-1")
+    the_loop_dies_at_the_start_of_a_process(project)
+    project.add("a-2")
+    if kept == "blocked":
+        project.editor().depend("a-1", "a-2", "blocks")
+    else:
+        project.editor().hold("a-1", "wait")
+    assert project.tick().spawned == [("a-2", project.fleet.of("a-2").id)]
+    if kept == "held":
+        project.editor().release("a-1")
+        assert project.tick(everything=True).denied["a-1"].reason == "all slots are taken: 1 of 1 at work"
+    project.fleet.finish(project.fleet.of("a-2"))
+    assert [bead for bead, _ in project.tick().spawned] == ["a-1"]
+
+
+def test_an_outstanding_batch_is_taken_up_again_though_its_loop_died_and_all_places_are_taken(project: Project) -> None:
+    project.policy = replace(project.policy, max_running=1, max_parked=1)
+    project.add("a-1")
+    project.tick()
+    gremlin = project.fleet.of("a-1")
+    project.fleet.park(gremlin)
+    project.fleet.end(gremlin, "detached")
+    the_loop_dies_at_the_start_of_a_process(project)
+    project.add("a-2")
+    project.editor().depend("a-1", "a-2", "blocks")
+    assert project.tick().spawned == [("a-1", gremlin.id)]
+
+
 def test_a_loop_that_dies_before_a_conflict_is_resolved_is_followed_by_another(project: Project) -> None:
     finished_on_a_dirty_tree(project)
     gremlin = project.fleet.of("a-1")
@@ -648,10 +707,7 @@ def test_a_text_that_cannot_be_read_takes_no_others_place(project: Project, ever
 
 def test_a_claimed_bead_whose_text_cannot_be_read_stops_nothing(project: Project) -> None:
     project.add("a-1")
-    project.fleet.watch = lambda verb, who: sys.exit(9) if verb == "spawn" else None
-    with pytest.raises(SystemExit):
-        project.tick()
-    project.fleet.watch = lambda verb, who: None
+    the_loop_dies_at_the_start_of_a_process(project)
     project.add("a-2")
     project.store.db.run("UPDATE beads SET doc = '{half' WHERE id = 'a-1'")
     loop = project.dispatcher()
