@@ -75,6 +75,7 @@ class Parked:
             ANTHROPIC_BASE_URL=simulator.url,
             ANTHROPIC_API_KEY=simulator.key,
             GREMLINS_BATCH__POLL_INITIAL=str(interval),
+            GREMLINS_SPEND__PER_DAY="none",  # a thousand calls are more than a day's cap has room for
         )
         self.pids: list[int] = []
 
