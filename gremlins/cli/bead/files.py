@@ -78,6 +78,6 @@ def _tell_import(done: Imported, json: bool) -> None:
         f"{len(done.unchanged)} unchanged",
         f"{len(done.older)} older than ours" if done.older else "",
         f"{done.skipped} skipped" if done.skipped else "",
-        f"{len(done.held)} held, for their status is not one of ours" if done.held else "",
+        f"{len(done.held)} held: `gremlins bead list -b held` says why" if done.held else "",
     ]
     say(", ".join(part for part in parts if part))

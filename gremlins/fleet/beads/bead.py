@@ -171,15 +171,20 @@ class Bead:
         return replace(self, issue=issue, status=status, hold=hold)
 
 
-NOT_WORK = frozenset({"agent", "role", "rig", "message", "gate", "molecule", "merge-request"})
+NOT_WORK = frozenset({
+    "agent", "role", "rig", "message", "gate", "molecule", "merge-request", "convoy", "event", "milestone", "queue",
+    "slot", "wisp",
+})  # fmt: skip
 """Issue types of records that beads keeps beside its work."""
+NOT_WORK_FLAGS = {"ephemeral": "ephemeral", "wisp": "ephemeral", "pinned": "pinned", "is_template": "a template"}
+"""Keys of such records, and their meaning. An export has true, a backup 1; older files say `wisp`."""
 
 
 def not_work(issue: Issue) -> str | None:
     """The reason a record is no work to dispatch; None if it is work."""
-    for flag in ("ephemeral", "pinned"):
-        if (issue.model_extra or {}).get(flag) is True:
-            return f"not work: it is {flag}"
+    for flag, meaning in NOT_WORK_FLAGS.items():
+        if (issue.model_extra or {}).get(flag) in (True, 1):
+            return f"not work: it is {meaning}"
     kind = issue.issue_type.lower().replace("_", "-")
     return f"not work: a record of type {kind}" if kind in NOT_WORK else None
 

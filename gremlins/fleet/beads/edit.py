@@ -188,7 +188,9 @@ class BeadEditor:
         def change(bead: Bead) -> Bead:
             busy = self.work(bead.id).unsettled is not None
             if (why := not_work(bead.issue)) is not None:
-                raise self._refuse(bead, why, f"`gremlins bead update {bead.id} -t task` makes it work")
+                is_typed = not_work(bead.issue.model_copy(update={"issue_type": "task"})) is None
+                typed = f"`gremlins bead update {bead.id} -t task` makes it work"
+                raise self._refuse(bead, why, typed if is_typed else "`gremlins bead create` makes one of the work")
             if bead.hold is None and (bead.status != "in_progress" or busy):
                 raise self._refuse(bead, "it is not held", f"`gremlins bead show {bead.id}` shows its state")
             if bead.status == "in_progress" and not busy:

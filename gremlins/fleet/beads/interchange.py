@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,13 +11,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from gremlins.clock import parse_time
-from gremlins.errors import GremlinsError
+from gremlins.errors import Conflict, GremlinsError
 from gremlins.fleet.beads.bead import Bead, BeadStatus, Hold, Issue, kept_apart
 from gremlins.fleet.beads.store.interface import BeadStore, DependencyCircle, PutBead, Query
 
 FAILED_LABEL = "gremlins:failed"
 """Marks a failed bead. It is exported as `blocked`, because `closed` would release its dependents."""
 TOMBSTONE = "tombstone"
+TRIES = 10
+"""Imports of a file before beads that other processes keep changing are a conflict."""
 SHARED: frozenset[str] = frozenset({"open", "closed", "deferred"})
 """Statuses with the same meaning in both."""
 ALWAYS = ("id", "title", "status", "priority", "issue_type", "created_at", "updated_at")
@@ -39,9 +42,9 @@ class Imported:
     older: list[str] = field(default_factory=list)
     """Ignored, because our row is newer."""
     held: list[str] = field(default_factory=list)
-    """Created or updated, and held because we do not have their status."""
+    """Created or updated, and held: no work, or a status we do not have."""
     skipped: int = 0
-    """Number of tombstones and of lines that are not issues."""
+    """Number of lines that are not issues, and of tombstones of issues that are not open here."""
 
 
 def exported(beads: Iterable[Bead]) -> Iterator[str]:
@@ -58,7 +61,7 @@ def _row(bead: Bead) -> dict[str, Any]:
     elif bead.hold is not None and bead.hold.status is not None:
         status = bead.hold.status
     row = issue.model_dump(mode="json", exclude_unset=True)
-    row = {key: value for key, value in row.items() if value is not None and key != "_type"}
+    row = {key: value for key, value in row.items() if _says(key, value) and key != "_type"}
     row |= {key: getattr(issue, key) for key in ALWAYS}
     row["status"] = status
     if labels:
@@ -70,13 +73,18 @@ def _row(bead: Bead) -> dict[str, Any]:
     return dict(sorted(row.items(), key=lambda item: order.get(item[0], len(order))))
 
 
+def _says(key: str, value: object) -> bool:
+    """True unless null means the same as absence: of a key we do not know, null is kept."""
+    return value is not None or key not in Issue.model_fields
+
+
 def read_lines(text: str, file: str, now: str) -> Iterator[tuple[int, Issue | None]]:
     """(line number, issue) of each line; None for a line to skip. Raises BadLine."""
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, parse_constant=_number, parse_float=_number)
         except ValueError as error:
             raise BadLine(file, number, f"not JSON: {error}") from None
         except RecursionError:
@@ -89,12 +97,21 @@ def read_lines(text: str, file: str, now: str) -> Iterator[tuple[int, Issue | No
             raise BadLine(file, number, "nested too deeply") from None
 
 
+def _number(text: str) -> float:
+    """Raises ValueError for one that no JSON can hold: it would be lost in an export."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no number")
+    return number
+
+
 def _issue(row: dict[str, Any], file: str, number: int, now: str) -> Issue | None:
     if row.get("_type", "issue") != "issue" or ("_schema" in row and "id" not in row):
         return None
     if row.get("status") == TOMBSTONE:
-        return None
+        row = {key: row.get(key) for key in ("id", "status", "created_at", "updated_at")} | {"title": TOMBSTONE}
     row.pop("_type", None)
+    row["status"] = row.get("status") or "open"
     row["created_at"] = row.get("created_at") or row.get("updated_at") or now
     row["updated_at"] = row.get("updated_at") or row["created_at"]
     if row.get("status") == "closed":  # older files do not always have closed_at
@@ -102,7 +119,7 @@ def _issue(row: dict[str, Any], file: str, number: int, now: str) -> Issue | Non
     else:
         row["closed_at"] = None
     try:
-        return Issue.model_validate({key: value for key, value in row.items() if value is not None})
+        return Issue.model_validate({key: value for key, value in row.items() if _says(key, value)})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -110,22 +127,28 @@ def _issue(row: dict[str, Any], file: str, number: int, now: str) -> Issue | Non
 
 
 def import_text(store: BeadStore, project: str, text: str, *, file: str, now: str, at: float) -> Imported:
-    """Import a whole file or nothing. Raises BadLine, or Conflict if beads were changed meanwhile."""
+    """Import a whole file or nothing. Raises BadLine, or Conflict if other processes keep changing the beads."""
     lines: dict[str, int] = {}
     issues: dict[str, Issue] = {}
-    done = Imported()
+    others = 0
     for number, issue in read_lines(text, file, now):
         if issue is None:
-            done.skipped += 1
+            others += 1
         elif issue.id not in issues or _moment(issue) >= _moment(issues[issue.id]):
             issues[issue.id], lines[issue.id] = issue, number
-    ours = {bead.id: bead for bead in store.beads(project, Query())} if issues else {}
-    puts = [put for issue in issues.values() if (put := _upsert(issue, ours.get(issue.id), project, at, done))]
-    try:
-        store.replace_all(project, puts)
-    except DependencyCircle as error:
-        line = next((lines[bead_id] for bead_id in error.path if bead_id in lines), 1)
-        raise BadLine(file, line, error.message) from None
+    for left in reversed(range(TRIES)):
+        ours = {bead.id: bead for bead in store.beads(project, Query())} if issues else {}
+        done = Imported(skipped=others)
+        puts = [put for issue in issues.values() if (put := _upsert(issue, ours.get(issue.id), project, at, done))]
+        try:
+            store.replace_all(project, puts)
+            break
+        except DependencyCircle as error:
+            line = next((lines[bead_id] for bead_id in error.path if bead_id in lines), 1)
+            raise BadLine(file, line, error.message) from None
+        except Conflict:
+            if not left:
+                raise
     return done
 
 
@@ -134,6 +157,11 @@ def _moment(issue: Issue) -> float:
 
 
 def _upsert(issue: Issue, ours: Bead | None, project: str, at: float, done: Imported) -> PutBead | None:
+    if issue.status == TOMBSTONE:
+        if ours is None or ours.terminal:
+            done.skipped += 1
+            return None
+        issue = ours.issue.model_copy(update={"status": TOMBSTONE, "updated_at": issue.updated_at})
     status, hold, issue = _as_ours(issue, at)
     if ours is None:
         bead = kept_apart(Bead(project, issue, status, hold=hold), at)
