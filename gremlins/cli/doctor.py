@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from gremlins.cli.out import Styled, columns, dump, fitted, printable, say
+from gremlins.errors import GremlinsError, NotReady
 from gremlins.paths import Home
 
 if TYPE_CHECKING:
@@ -35,19 +36,22 @@ def doctor(
         dump(as_json(health))
     else:
         _tell(health, every_setting=settings)
-    return health.exit_code
+    if health.worst is None:
+        return 0
+    kind = NotReady if health.worst.verdict == "not_ready" else GremlinsError
+    raise kind(f"{health.worst.name}: {health.worst.detail}", hint=health.worst.hint)
 
 
 def as_json(health: Health) -> dict[str, object]:
     return {
-        "ok": health.exit_code == 0,
+        "ok": health.worst is None,
         "checks": [{"name": c.name, "verdict": c.verdict, "detail": c.detail, "hint": c.hint} for c in health.checks],
         "settings": [{"key": s.key, "value": s.value, "source": s.source} for s in health.settings],
     }
 
 
 def _tell(health: Health, *, every_setting: bool) -> None:
-    """Print good news first, then the settings, then the problems, and the verdict."""
+    """Print good news first, then the settings, then the problems."""
     width = max(len(check.name) for check in health.checks)
     checks = sorted(health.checks, key=lambda check: ORDER.index(check.verdict))
     well = [check for check in checks if check.verdict in ("ok", "info")]
@@ -63,11 +67,8 @@ def _tell(health: Health, *, every_setting: bool) -> None:
     say()
     for check in checks[len(well) :]:
         _tell_check(check, width)
-    say(
-        {0: "all is well", 1: "there are problems, see above", 5: "not ready: nothing can be launched, see above"}[
-            health.exit_code
-        ]
-    )
+    if health.worst is None:
+        say("all is well")
 
 
 def _tell_check(check: Check, width: int) -> None:

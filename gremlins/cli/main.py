@@ -19,6 +19,7 @@ WRONG_USAGE = 2
 
 def run(argv: Sequence[str]) -> int:
     """Carry out a command line. Returns the exit code."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a locale that has no `…` must not be a crash
             stream.reconfigure(errors="backslashreplace")
@@ -45,6 +46,13 @@ def run(argv: Sequence[str]) -> int:
         return _crash()
 
 
+def _open_closed_streams() -> None:
+    """Lead standard streams that were closed (`>&-`) nowhere. Else the next file opened, a lock perhaps, is one."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 # for as long as the process lives
+
+
 def _folder_is_gone() -> bool:
     try:
         os.getcwd()
@@ -63,9 +71,13 @@ def _readable(word: str) -> str:
 
 
 def _reader_gone() -> int:
-    """The reader of a pipe is gone: nothing more is written, not even by the interpreter's last flush."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    _drop_output()
     return 0
+
+
+def _drop_output() -> None:
+    """Write no more data, not even by the interpreter's last flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _dispatch(argv: Sequence[str]) -> int:
@@ -101,6 +113,9 @@ def _tell(message: str, hint: str | None, code: int) -> int:
     lines = [f"error: {' '.join(message.split())}", *([f"hint: {' '.join(hint.split())}"] if hint else [])]
     try:
         sys.stdout.flush()
+    except OSError:
+        _drop_output()  # a full disk, or the reader is gone
+    try:
         for line in lines:
             note(line)
     except OSError:

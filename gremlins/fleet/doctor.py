@@ -89,10 +89,10 @@ class Health:
     settings: tuple[SettingShown, ...]
 
     @property
-    def exit_code(self) -> int:
-        """0 if all is well, 5 when nothing can be launched, else 1."""
-        verdicts = {check.verdict for check in self.checks}
-        return 5 if "not_ready" in verdicts else 1 if "problem" in verdicts else 0
+    def worst(self) -> Check | None:
+        """The first check because of which nothing can be launched, else the first problem. None if all is well."""
+        grave = [check for verdict in ("not_ready", "problem") for check in self.checks if check.verdict == verdict]
+        return grave[0] if grave else None
 
 
 def examine(home: Home, cwd: Path, env: Mapping[str, str]) -> Health:

@@ -137,6 +137,24 @@ def test_a_watch_into_a_pipe_ends_when_its_reader_goes(root: Root) -> None:
     watch.stderr.close()
 
 
+@pytest.mark.parametrize(
+    ("words", "streams", "code", "said"),
+    [
+        (["status"], ">&-", 0, ""),
+        (["nope"], "2>&-", 6, ""),
+        (["status"], "<&- >&- 2>&-", 0, ""),
+        (["status", "--json"], ">/dev/full", 1, "error: No space left on device\n"),
+        (["cost", "--json"], ">/dev/full", 1, "error: No space left on device\n"),
+    ],
+)
+def test_output_that_cannot_be_written(root: Root, words: list[str], streams: str, code: int, said: str) -> None:
+    command = ["sh", "-c", f'exec "$@" {streams}', "sh", sys.executable, "-m", "gremlins", *words]
+    env = {"PATH": os.environ["PATH"], "GREMLINS_HOME": str(root.home.root)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr[: len(said) or None] == said
+
+
 def test_without_a_text_the_editor_opens_with_the_question_quoted(root: Root, tmp_path: Path) -> None:
     """The editor writes nothing below the question: an empty answer is wrong usage, and nothing changes."""
     editor = tmp_path / "editor"

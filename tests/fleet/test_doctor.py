@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gremlins.cli.doctor import MARKS, as_json, doctor
+from gremlins.cli.main import run
 from gremlins.fleet.doctor import Check, Health, examine
 from gremlins.pipeline.freezing import FrozenLaunch
 from gremlins.simulator import Options, Simulator
@@ -49,7 +50,7 @@ def check(health: Health, name: str) -> Check:
 def test_all_is_well(root: Root, repo: Repo, env: dict[str, str]) -> None:
     health = examine(root.home, repo.path, env)
     assert [c for c in health.checks if c.verdict in ("problem", "not_ready")] == []
-    assert health.exit_code == 0
+    assert health.worst is None
     assert check(health, "credentials").verdict == "ok"
     assert "Test Person" in check(health, "identity").detail
 
@@ -58,7 +59,8 @@ def test_no_key_is_not_ready(root: Root, repo: Repo, env: dict[str, str]) -> Non
     del env["ANTHROPIC_API_KEY"]
     health = examine(root.home, repo.path, env)
     assert check(health, "credentials").verdict == "not_ready"
-    assert health.exit_code == 5
+    assert health.worst is not None
+    assert health.worst.verdict == "not_ready"
 
 
 @pytest.mark.parametrize("options", [Options(keys={}), Options(forbidden_keys=frozenset({"sk-ant-wrong-key"}))])
@@ -75,7 +77,8 @@ def test_a_key_that_is_refused_is_not_ready_and_never_shown(
 def test_an_api_that_does_not_answer_is_a_problem_of_today(root: Root, repo: Repo, env: dict[str, str]) -> None:
     health = examine(root.home, repo.path, {**env, "ANTHROPIC_BASE_URL": "http://127.0.0.1:9"})
     assert check(health, "credentials").verdict == "problem"
-    assert health.exit_code == 1
+    assert health.worst is not None
+    assert health.worst.verdict == "problem"
 
 
 def test_a_missing_binary_leaves_batch_stages(root: Root, repo: Repo, env: dict[str, str]) -> None:
@@ -124,7 +127,8 @@ def test_records_that_cannot_be_read_are_named_one_by_one(root: Root, repo: Repo
     assert len(found) == 3
     for name in ("one/state.json", "two/calls/plan.a1.t1.r1.json", "spend.jsonl: line 1"):
         assert any(name in line for line in found), name
-    assert health.exit_code == 1
+    assert health.worst is not None
+    assert health.worst.verdict == "problem"
 
 
 def write_frozen(path: Path) -> None:
@@ -154,7 +158,7 @@ def test_a_state_root_open_to_others_is_a_warning(root: Root, repo: Repo, env: d
     root.home.root.chmod(0o755)
     health = examine(root.home, repo.path, env)
     assert check(health, "privacy").hint == f"chmod 700 {root.home.root}"
-    assert health.exit_code == 0
+    assert health.worst is None
 
 
 def test_a_worktree_of_no_gremlin_is_a_warning(root: Root, repo: Repo, env: dict[str, str]) -> None:
@@ -165,14 +169,14 @@ def test_a_worktree_of_no_gremlin_is_a_warning(root: Root, repo: Repo, env: dict
 def test_outside_of_a_repository_it_looks_at_the_rest(root: Root, tmp_path: Path, env: dict[str, str]) -> None:
     health = examine(root.home, tmp_path, env)
     assert check(health, "repository").verdict == "info"
-    assert health.exit_code == 0
+    assert health.worst is None
 
 
 def test_looking_makes_nothing(tmp_path: Path, repo: Repo, env: dict[str, str]) -> None:
     home = state_root(tmp_path).home
     home.gremlins.rmdir()
     home.root.rmdir()
-    assert examine(home, repo.path, env).exit_code == 0
+    assert examine(home, repo.path, env).worst is None
     assert not home.root.exists()
 
 
@@ -198,11 +202,16 @@ def test_problems_come_last(
 ) -> None:
     monkeypatch.setenv("GREMLINS_HOME", str(root.home.root))
     monkeypatch.chdir(repo.path)
-    assert doctor(json=False, settings=False) == 5
-    lines = capsys.readouterr().out.splitlines()
+    assert run(["doctor"]) == 5
+    shown = capsys.readouterr()
+    assert shown.err.startswith("error: credentials: "), "as any other error, on stderr"
+    lines = shown.out.splitlines()
     marks = [line[:9].strip() for line in lines if line[:9].strip() in MARKS.values()]
     assert marks == sorted(marks, key=list(MARKS.values()).index)
-    assert "not ready" in lines[-1]
+    assert run(["doctor", "--json"]) == 5
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["ok"] is False
+    assert shown.err.startswith("error: ")
 
 
 def test_an_editable_install_of_this_project_is_warned_of(root: Root, repo: Repo, env: dict[str, str]) -> None:
