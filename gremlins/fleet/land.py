@@ -99,6 +99,7 @@ def try_to_land(
     _refuse_unless_finished(home, gremlin_id, clock)
     bring_here(home, gremlin_id, clock, commits=True)
     record = _finished(RunStore(home, clock), gremlin_id)
+    refuse_before(home, record)
     place = landing_place(record, into)
     return _landing(record, try_landing(place, record.branch, record.base, token=_token(record), mode=mode, into=into))
 

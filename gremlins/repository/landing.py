@@ -60,7 +60,12 @@ def land(
     landing = _Landing(git, branch, git.commit(base), target, message, token, mode)
     if place is None:
         return landing.done() or landing.move_ref()
-    with PersonsTree.locked(Git(place), clock or SystemClock()) as tree:
+    own = Git(place)
+    if not PersonsTree(own, own.git_dir(), -1, inherited=False).is_busy():
+        if (done := landing.done()) is not None:
+            return done
+        _refuse_unclean(own)  # a person at work there does not meet our lock
+    with PersonsTree.locked(own, clock or SystemClock()) as tree:
         tree.repair()
         return landing.done() or landing.move_in(tree)
 
@@ -90,6 +95,12 @@ def _objects_aside(git: Git) -> Iterator[Git]:
         theirs = str(git.common_dir() / "objects").replace("\\", "\\\\").replace('"', '\\"')
         told = {"GIT_OBJECT_DIRECTORY": folder, "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{theirs}"'}
         yield Git(git.path, told=told)
+
+
+def _refuse_unclean(git: Git) -> None:
+    refuse_operation(git)
+    if dirty := git.dirty_paths():
+        raise Conflict(f"{git.path} has uncommitted changes: {some_of(dirty)}", hint="commit or stash them first")
 
 
 def _checked_out(git: Git, target: str) -> Path | None:
@@ -182,12 +193,7 @@ class _Landing:
 
     def check(self, tree: PersonsTree) -> LandedCommit:
         """The landing that the tree allows. Raises Conflict."""
-        refuse_operation(tree.git)
-        dirty = tree.git.dirty_paths()
-        if dirty:
-            raise Conflict(
-                f"{tree.git.path} has uncommitted changes: {some_of(dirty)}", hint="commit or stash them first"
-            )
+        _refuse_unclean(tree.git)
         old = self.old
         found = self.prepare(old)
         if not found.by_hand:

@@ -155,6 +155,10 @@ class PersonsTree:
 
     # --- back
 
+    def is_busy(self) -> bool:
+        """True if another git or a landing is at work here, or a landing has died."""
+        return self.index.with_name("index.lock").exists() or self.git.try_commit(self.before) is not None
+
     def repair(self) -> None:
         """Repair the tree after an interrupted landing.
 

@@ -140,7 +140,9 @@ def test_a_refused_landing_holds_its_bead_until_the_tree_allows_it(project: Sand
     assert [once(project, *land)["spawned"] for _ in range(3)] == [[], [], []]
     failure = ours(project, bead_id)["failure"]
     assert failure["class"] == "landing"
-    assert "README.md" in failure["reason"]
+    assert "README.md (commit or stash them first)" in failure["reason"]
+    assert f"{gremlin}  to land" in project.ok("bead", "show", bead_id)
+    assert project.ok("dispatch", "--until-idle", *land).endswith("drained; 0 gremlins go on by themselves\n")
     assert (ours(project, bead_id)["attempts"], ours(project, bead_id)["spawns"]) == (0, 1)
     project.repo.commit({}, "written")
     assert [row["bead"] for row in once(project, *land)["closed"]] == [bead_id]

@@ -345,6 +345,14 @@ def test_an_unknown_target_offers_the_nearest(repo: Repo, base: str) -> None:
     assert caught.value.hint == "did you mean `main`?"
 
 
+def test_a_refusal_takes_no_lock_that_a_person_at_work_would_meet(repo: Repo, base: str) -> None:
+    repo.write({"README.md": "half written\n"})
+    before = (repo.path / ".git").stat().st_mtime_ns
+    with pytest.raises(Conflict, match="uncommitted changes"):
+        do_land(repo, base)
+    assert (repo.path / ".git").stat().st_mtime_ns == before
+
+
 def test_another_gits_lock_is_waited_for_and_then_respected(repo: Repo, base: str) -> None:
     (repo.path / ".git/index.lock").touch()
     refused(repo, base, "another git is at work")

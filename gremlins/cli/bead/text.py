@@ -92,14 +92,15 @@ def _bucket_line(where: Standing, words: str) -> str:
 
 
 def _attempts(bucketed: BeadInBucket) -> list[str]:
-    rows = []
+    rows, waits_for = [], bucketed.work.done_and
     for attempt in bucketed.work.attempts:
         settled = attempt.settled
-        outcome = "under way" if settled is None else "done" if not settled.failed else str(settled.failure)
+        outcome = (waits_for or "under way") if settled is None else settled.failure or "done"
         charge = "charged" if is_charged(bucketed.work, attempt, bucketed.world.episodes) else ""
         cost = dollars(settled.cost_usd) if settled else ""
         reason = printable(settled.reason) if settled else ""
-        rows.append((f"{attempt.epoch}.{attempt.number}", attempt.gremlin_id, outcome, charge, cost, reason))
+        name = f"{attempt.epoch}.{attempt.number}"
+        rows.append((name, attempt.gremlin_id, outcome.replace("_", " "), charge, cost, reason))
     return ["", *columns(rows, ("ATTEMPT", "GREMLIN", "OUTCOME", "", "COST", "WHY"))] if rows else []
 
 

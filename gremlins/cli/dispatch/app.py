@@ -231,7 +231,7 @@ def _is_idle(report: TickReport, policy: Policy) -> bool:
 def _say_goodbye(crew: Crew, tally: Tally) -> None:
     here = crew.here
     works = here.store.view(here.project, here.clock.now().timestamp(), fresh=0).works
-    left = [attempt.gremlin_id for work in works if (attempt := work.unsettled) is not None]
+    left = [attempt.gremlin_id for work in works if (attempt := work.unsettled) and work.done_and is None]
     names = f": {', '.join(left[:8])}{' …' if len(left) > 8 else ''}" if left else ""
     say(f"{_stamp(here.clock)}  {tally}")
     say(f"{_stamp(here.clock)}  drained; {len(left)} gremlins go on by themselves{names}")

@@ -132,7 +132,7 @@ class LocalFleet:
         git, now = Git(self.project), self.clock.monotonic()
         try:
             if self._tree is None or now - self._tree[0] > TREE_KEPT:
-                self._tree = (now, (git.branch(), git.try_commit("HEAD"), tuple(git.dirty_paths())))
+                self._tree = (now, (git.branch(), git.try_commit("HEAD"), tuple(git.uncommitted())))
             return (*self._tree[1], git.try_commit(f"refs/heads/{branch_name(gremlin_id)}"))
         except (GremlinsError, OSError):
             return None
@@ -144,11 +144,12 @@ class LocalFleet:
             done = land(self.home, gremlin_id, clock=self.clock)
         except NothingToLand as error:  # already landed, by another process or by hand
             return f"done by gremlin {gremlin_id}; {error.message}"
-        except GremlinsError as error:
+        except (GremlinsError, OSError) as error:
             seen = self.observe(gremlin_id)
             if seen is not None and seen.state == "landed":
                 return f"done and landed by gremlin {gremlin_id}"
-            raise LandingRefused(_sentence(error), conflict=isinstance(error, MergeConflict)) from error
+            hint = f" ({error.hint})" if isinstance(error, GremlinsError) and error.hint else ""
+            raise LandingRefused(f"{_sentence(error)}{hint}", conflict=isinstance(error, MergeConflict)) from error
         return f"done by gremlin {gremlin_id}, landed on {done.target} as {done.sha[:12]}"
 
     def catch_up(self, gremlin_id: str) -> bool:

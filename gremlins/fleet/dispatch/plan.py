@@ -374,6 +374,6 @@ def next_due(
     """When something is due next; None if only an outside event can change anything."""
     moments = [deny.until for deny in denied.values() if deny.until is not None]
     moments += [] if deferred is None else [deferred]
-    if any(work.unsettled is not None for work in works):
+    if any(work.unsettled is not None and work.done_and is None for work in works):
         moments.append(world.now + world.policy.interval)
     return max(world.now, min(moments)) if moments else None

@@ -30,6 +30,7 @@ from gremlins.fleet.dispatch.observation import (
 )
 from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.dispatch.world import World, world_of
+from gremlins.retry import exponential
 
 PlannedStart = tuple[plan.Spawn, SpawnOrder | None]
 """A spawn, with the order for a new gremlin."""
@@ -42,6 +43,14 @@ class LoopEvent:
     kind: str
     bead: str
     text: str
+
+
+class RefusedLanding(NamedTuple):
+    """A landing that was refused: the state of branch, tree and work, how often, and when."""
+
+    state: object
+    times: int
+    at: float
 
 
 class BackingOff(NamedTuple):
@@ -66,7 +75,7 @@ class TickReport:
     missing: Missing | None = None
     bad: tuple[str, ...] = ()
     watched: tuple[str, ...] = ()
-    """Gremlins whose end starts the next tick at once."""
+    """Gremlins at work, whose end starts the next tick at once."""
     now: float = 0.0
     next_due: float | None = None
 
@@ -89,8 +98,8 @@ class Dispatcher:
     draining: Callable[[], bool] = lambda: False
     _asked: set[str] = field(default_factory=set)
     """Attempts whose process was asked to end."""
-    _refused: dict[str, object] = field(default_factory=dict)
-    """State of branch, tree and work when landing an attempt was refused."""
+    _refused: dict[str, RefusedLanding] = field(default_factory=dict)
+    """The latest refusals to land, by attempt."""
     _waiting: dict[str, BackingOff] = field(default_factory=dict)
     """Beads that back off, so that ticks read them again only when they are due or have changed."""
     _waiting_under: Policy | None = None
@@ -120,7 +129,7 @@ class Dispatcher:
             if attempt is not None:
                 seen = self.fleet.observe(attempt.gremlin_id)
                 self._note_spawned(attempt, seen, report.now)
-                self._follow(work, attempt, seen, judge(attempt, seen, report.now, policy), report)
+                self._follow(work, attempt, seen, judge(attempt, seen, report.now, policy), policy, report)
 
     def _note_spawned(self, attempt: Attempt, seen: Observation | None, now: float) -> None:
         """Record a spawn of an earlier loop that died before it recorded it."""
@@ -129,7 +138,13 @@ class Dispatcher:
             self.store.commit(ChangeAttempt(attempt, replace(attempt, spawned_at=began)))
 
     def _follow(
-        self, work: Work, attempt: Attempt, seen: Observation | None, judgement: Judgement, report: TickReport
+        self,
+        work: Work,
+        attempt: Attempt,
+        seen: Observation | None,
+        judgement: Judgement,
+        policy: Policy,
+        report: TickReport,
     ) -> None:
         """Apply the judgement on one attempt."""
         end = plan.settlement_of(work, judgement, report.now)
@@ -141,8 +156,10 @@ class Dispatcher:
             end = plan.left_to_a_person(end)
         if isinstance(judgement, Reattach) and work.done_and == "to_land":  # an earlier loop died in between
             self._commit(plan.catching_up(work, attempt, "", report.now), report)
-        if isinstance(judgement, Land) and (end := self._land(work, attempt, judgement.settlement, report)) is None:
-            return
+        if isinstance(judgement, Land):
+            end = judgement.settlement if work.terminal else self._land(work, attempt, judgement, policy, report)
+            if end is None:
+                return
         if end is not None:
             if self._commit(plan.settle_changes(work, attempt, end), report):
                 report.settled.append((attempt, end))
@@ -171,14 +188,19 @@ class Dispatcher:
         self._asked.add(attempt.key)
         self.fleet.terminate(attempt.gremlin_id, reason)
 
-    def _land(self, work: Work, attempt: Attempt, done: Settlement, report: TickReport) -> Settlement | None:
+    def _land(
+        self, work: Work, attempt: Attempt, judgement: Land, policy: Policy, report: TickReport
+    ) -> Settlement | None:
         """Land finished work. None: another process is at it, or the tree does not allow it: the bead is held.
 
-        After a refusal it is tried again once the branch, the tree or the work has changed, and by another loop.
+        After a refusal it is tried again once branch, tree or work have changed, after a backoff (a lock, a full disk,
+        an ignored file show in none of them), and by another loop.
         """
-        state = self.fleet.landing_state(attempt.gremlin_id)
-        if work.terminal or (work.done_and == "to_land" and self._refused.get(attempt.key) == state):
-            return done if work.terminal else None
+        state, before = self.fleet.landing_state(attempt.gremlin_id), self._refused.get(attempt.key)
+        times = before.times if before is not None and before.state == state else 0
+        wait = exponential(times, initial=policy.backoff_initial, maximum=policy.backoff_max) if times else 0.0
+        if before is not None and work.done_and == "to_land" and not due(before.at + wait, before.at, report.now):
+            return None
         try:
             text = self.fleet.land(attempt.gremlin_id)
         except LandingBusy:
@@ -187,12 +209,12 @@ class Dispatcher:
             if error.conflict and not self.draining() and self.fleet.catch_up(attempt.gremlin_id):
                 self._commit(plan.catching_up(work, attempt, str(error), report.now), report)
                 return None
-            self._refused[attempt.key] = state
+            self._refused[attempt.key] = RefusedLanding(state, times + 1, report.now)
             reason = plan.refused_landing(attempt, str(error))
             self._commit(plan.hold_done(work, "to_land", reason, report.now), report)
             return None
         self._refused.pop(attempt.key, None)
-        return replace(done, reason=text)
+        return replace(judgement.settlement, reason=text)
 
     def _breakers(self, policy: Policy, report: TickReport) -> None:
         episodes = self.store.episodes(self.project)
@@ -267,7 +289,8 @@ class Dispatcher:
                     self._start_all(orders, report)
         report.denied = {i: d for i, d in denied.items() if d.bucket not in ("closed", "failed")}
         report.episodes = world.episodes
-        report.watched = tuple(a.gremlin_id for w in works if (a := w.unsettled)) + tuple(g for _, g in report.spawned)
+        at_work = (a.gremlin_id for w in works if (a := w.unsettled) and _is_alive(world.seen.get(a.gremlin_id)))
+        report.watched = (*at_work, *(gremlin for _, gremlin in report.spawned))
         self._remember_waiting(works, denied, world)
         moments = [self._next_deferred, *(waiting.until for waiting in self._waiting.values())]
         later = min((moment for moment in moments if moment is not None), default=None)
@@ -362,3 +385,7 @@ class Dispatcher:
 
     def _now(self) -> float:
         return self.clock.now().timestamp()
+
+
+def _is_alive(seen: Observation | None) -> bool:
+    return seen is not None and seen.alive

@@ -174,7 +174,7 @@ class FakeFleet:
             self.end(gremlin, "detached" if gremlin.outstanding else "dead", reason="killed")
 
     def landing_state(self, gremlin_id: str) -> object:
-        return self.dirty, self.table[gremlin_id].land_refused, self.table[gremlin_id].conflicts
+        return self.dirty, self.table[gremlin_id].conflicts
 
     def land(self, gremlin_id: str) -> str:
         self.watch("land", gremlin_id)

@@ -355,8 +355,9 @@ def test_a_refused_landing_holds_the_bead_and_buys_nothing_again(project: Projec
     loop = finished_on_a_dirty_tree(project)
     before = project.store.db.connection.total_changes
     for _ in range(20):
-        project.clock.advance(3600)
-        loop.tick()
+        project.clock.advance(1)
+        report = loop.tick()
+    assert (report.watched, report.next_due) == ((), None)  # the loop waits, and may leave
     assert project.store.db.connection.total_changes == before
     gremlin = project.fleet.of("a-1")
     assert project.fleet.starts["a-1"] == 1
@@ -370,6 +371,25 @@ def test_a_refused_landing_holds_the_bead_and_buys_nothing_again(project: Projec
     assert moved(loop.tick(), "closed") == ["a-1"]
     assert gremlin.state == "landed"
     assert [notice.kind for notice in project.notices] == ["held", "closed"]
+
+
+def test_a_landing_that_a_lock_refused_is_tried_again_less_and_less_often(project: Project) -> None:
+    """The lock shows neither in the branch nor in the tree: the bead stayed held until the loop was started anew."""
+    loop = finished_on_a_dirty_tree(project)
+    gremlin = project.fleet.of("a-1")
+    project.fleet.dirty, gremlin.land_refused = False, "another git is at work"
+    loop.tick()
+    for seconds in (30, 60, 120):
+        tries = project.fleet.landings[gremlin.id]
+        project.clock.advance(seconds - 1)
+        loop.tick()
+        assert project.fleet.landings[gremlin.id] == tries
+        project.clock.advance(1)
+        loop.tick()
+        assert project.fleet.landings[gremlin.id] == tries + 1
+    gremlin.land_refused = None
+    project.clock.advance(240)
+    assert moved(loop.tick(), "closed") == ["a-1"]
 
 
 def test_what_waits_to_land_takes_no_slot_and_keeps_its_dependents_waiting(project: Project) -> None:
