@@ -57,7 +57,7 @@ class ClusterBooks:
             yield decide(self.sums(record, now), record, caps, worst_usd, now)
 
     def sums(self, record: Gremlin, now: datetime) -> ClusterSums:
-        """What counts for the caps of a gremlin: its own calls, its bead's, those of the day, and the outstanding."""
+        """The sums that a gremlin's caps compare: its own calls, its bead's, those of the day, and the outstanding."""
         return sums_of(self.db, now, uid=record.uid, bead_id=record.bead_id)
 
     @contextlib.contextmanager

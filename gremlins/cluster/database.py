@@ -31,7 +31,7 @@ class ClusterAway(GremlinsError):
 
 
 def options(url: str) -> dict[str, Any]:
-    """What every connection is made with, the engine's too."""
+    """The arguments of every connection, the engine's too."""
     return {
         "conninfo": url,
         "options": f"-c search_path={SCHEMA}",

@@ -50,7 +50,7 @@ def host_name(home: Home) -> str:
 
 
 class RefPlace(NamedTuple):
-    """Where a gremlin's branch is brought to: the person's own clone, or the mirror of this host.
+    """The repository that gets a gremlin's branch: the person's own clone, or the mirror of this host.
 
     `name` tells one place from another: what was done to the refs in one is not in the others.
     """

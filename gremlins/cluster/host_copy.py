@@ -25,7 +25,7 @@ from gremlins.repository.remote_work import GremlinRefs, RemoteTrouble, RemoteWo
 from gremlins.repository.worktree import Worktree
 
 WORK = "work.json"
-"""What of its commits is on the remote. A document without a file."""
+"""Its commits that are on the remote. A document without a file."""
 
 _CALL = msgspec.json.Decoder(CallRecord)
 _STATE = msgspec.json.Decoder(Gremlin)

@@ -1,4 +1,4 @@
-"""What is handed to the engine: steps of gremlins and polls of accounts, in the transaction that makes them due."""
+"""Jobs for the engine: steps of gremlins and polls of accounts, handed over in the transaction that makes them due."""
 
 from __future__ import annotations
 

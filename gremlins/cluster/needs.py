@@ -1,4 +1,4 @@
-"""What a gremlin needs of the host that works on it: the kinds of calls that its stages will make."""
+"""The needs of a gremlin that its host must meet: the kinds of calls that its stages will make."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def _plan(calls: tuple[ParkedCall, ...], until: float | None) -> WaitPlan | None
 
 
 def _as_booked(db: ClusterDb, record: Gremlin) -> tuple[Gremlin, tuple[ParkedCall, ...]]:
-    """What a process left that ended without a word: its calls tell more than its record."""
+    """The gremlin of a process that ended without a word: its calls tell more than its record."""
     calls = []
     for name, content in PostgresDocuments(db, record.id, 0).all().items():
         if name.startswith("calls/") and name.endswith(".json"):

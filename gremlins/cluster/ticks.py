@@ -25,7 +25,7 @@ class Dispatching:
     options: str
     on: bool
     host: str | None
-    """Where the latest tick ran."""
+    """The host of the latest tick."""
     ticked_at: datetime | None
     said: str | None
     """The reason the latest tick could start nothing."""

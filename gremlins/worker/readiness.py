@@ -1,4 +1,4 @@
-"""What this host can do: which steps and which polls a worker here may take, by its own credentials."""
+"""The readiness of this host: the steps and polls that a worker here may take, by its own credentials."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def _park(
 
 
 def _end_here(db: ClusterDb, taken: Taken, clock: Clock, paths: GremlinPaths, error: GremlinsError | OSError) -> None:
-    """What this process says counts no more, or cannot be put down: its agents end, then it ends itself."""
+    """Ends its agents, then itself: its words count no more, or cannot be put down."""
     code = FENCED if isinstance(error, FencedOut) else CANNOT if isinstance(error, OSError) else LATER
     if isinstance(error, RemoteTrouble):
         _log(db, taken, clock, _waits_for(error))

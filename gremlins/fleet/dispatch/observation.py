@@ -51,7 +51,7 @@ class Observation:
     task: str | None = None
     """The text it works on; None: unknown."""
     revised_at: float | None = None
-    """When a person last made remarks on its finished work."""
+    """Time of a person's latest remarks on its finished work."""
     caught_up: int = 0
     """Rounds in which its finished change was, or is to be, brought up to date after a conflict at landing."""
     rebooted: bool = False
@@ -76,7 +76,7 @@ class SpawnOrder:
 
 @dataclass(frozen=True)
 class Missing:
-    """Why no gremlin can start now: one line, and a hint."""
+    """The reason no gremlin can start now: one line, and a hint."""
 
     reason: str
     hint: str | None = None
@@ -114,7 +114,7 @@ class ReadOnlyFleet(Protocol):
         """Names of the credentials that the pipeline uses. Each key has its own name, from its fingerprint."""
 
     def start_point(self, gremlin_ids: tuple[str, ...]) -> StartPoint:
-        """Where a gremlin starts that needs the work of these."""
+        """The start point of a gremlin that needs the work of these."""
 
     def spending(self) -> Spending:
         """Spending of the state root now."""
@@ -127,7 +127,7 @@ class Fleet(ReadOnlyFleet, Protocol):
     """Observes and changes gremlins. Every call is idempotent."""
 
     def preflight(self, *, fresh: bool) -> Missing | None:
-        """Why no gremlin can start now, or None. Costs nothing. `fresh`: trust no earlier proof of a key."""
+        """The reason no gremlin can start now, or None. Costs nothing. `fresh`: trust no earlier proof of a key."""
 
     def spawn(self, order: SpawnOrder) -> None:
         """Make and start a gremlin. Raises SpawnFailed."""

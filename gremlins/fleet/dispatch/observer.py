@@ -48,7 +48,7 @@ class Observer:
     _totals: Totals | None = None
 
     def start_point(self, gremlin_ids: tuple[str, ...]) -> StartPoint:
-        """Where a gremlin starts that needs the work of these."""
+        """The start point of a gremlin that needs the work of these."""
         try:
             return start_point(self.home, gremlin_ids)
         except (GremlinsError, OSError) as error:
@@ -107,7 +107,7 @@ class Observer:
         return _with_last_word(seen, record)
 
     def _ended(self, row: Row, paths: GremlinPaths, alive: bool) -> float | None:
-        """When its process died: now, if it was alive a moment ago; else its last sign of life."""
+        """The time its process died: now, if it was alive a moment ago; else its last sign of life."""
         now = self.clock.now().timestamp()
         if alive:
             self._seen_alive[row.record.id] = now

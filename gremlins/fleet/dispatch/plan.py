@@ -371,7 +371,7 @@ def _probes(admitted: Admit, attempt: Attempt) -> tuple[PutEpisode, ...]:
 def next_due(
     works: Iterable[Work], denied: Mapping[str, Standing], world: World, deferred: float | None
 ) -> float | None:
-    """When something is due next; None if only an outside event can change anything."""
+    """The time something is due next; None if only an outside event can change anything."""
     moments = [deny.until for deny in denied.values() if deny.until is not None]
     moments += [] if deferred is None else [deferred]
     if any(work.unsettled is not None and work.done_and is None for work in works):

@@ -35,7 +35,7 @@ class World:
     outdated: frozenset[str] = frozenset()
     """Beads whose text was changed since the gremlin got it that would be rescued: a fresh one is started."""
     starts: Mapping[str, StartPoint] = field(default_factory=dict)
-    """Where a bead starts that had blockers; every other one starts at HEAD."""
+    """Start points of beads that had blockers; every other one starts at HEAD."""
 
 
 def world_now(
@@ -106,7 +106,7 @@ def _outdated(
 def _starts(
     store: BeadStore, fleet: ReadOnlyFleet, project: str, works: Sequence[Work], outdated: frozenset[str]
 ) -> dict[str, StartPoint]:
-    """Where the beads start that may begin with a new gremlin."""
+    """Start points of the beads that may begin with a new gremlin."""
     fresh = [w.id for w in works if _may_start(w) and (w.id in outdated or not gremlin_to_rescue(w))]
     return {bead_id: fleet.start_point(found) for bead_id, found in store.done_by(project, fresh).items()}
 
