@@ -62,9 +62,9 @@ from gremlins.records.persons_words import write_words
 from gremlins.records.prices import worst_case
 from gremlins.records.stop_request import clear_stop, read_stop
 from gremlins.redaction import Redactor
-from gremlins.repository.catching_up import merge_into, unresolved
+from gremlins.repository.catching_up import merge_into
 from gremlins.repository.folder import restore
-from gremlins.repository.git import Git, some_of
+from gremlins.repository.git import Git
 from gremlins.repository.interrupted import undo_killed_commands
 from gremlins.repository.worktree import Worktree, clear_stale_locks, quiet_env, tree_differs
 from gremlins.retry import RETRY_AFTER_CEILING, seconds_until
@@ -193,9 +193,6 @@ class Run:
             if revision.onto is not None:
                 context = self._brought_up_to(revision.onto, context)
             outcome = self.steps(again, f"{name}[{number}]/", context.inside(f"{name}-{number}"))
-            if revision.onto is not None and isinstance(outcome, Done):
-                left = unresolved(context.worktree, revision.onto)
-                outcome = Bail("conflict", f"conflict markers are left in {some_of(left)}") if left else outcome
         return outcome
 
     def _brought_up_to(self, onto: str, context: StageContext) -> StageContext:

@@ -8,8 +8,10 @@ from msgspec.structs import replace
 
 from gremlins.clock import Clock
 from gremlins.errors import Conflict
+from gremlins.fleet.advice import what_next
 from gremlins.fleet.going_on import go_on
 from gremlins.fleet.status import look
+from gremlins.outcome import CONFLICT
 from gremlins.paths import Home
 from gremlins.records.gremlin import Bailed, Gremlin
 
@@ -19,6 +21,9 @@ def acknowledge(home: Home, gremlin_id: str, *, clock: Clock, env: Mapping[str, 
     row = look(home, gremlin_id, clock)
     if not isinstance(row.record.status, Bailed):
         raise Conflict(f"{gremlin_id} is {row.life.shown}: only a bail can be accepted")
+    if row.record.status.kind == CONFLICT:
+        hint = what_next(row.life.state, row.record)
+        raise Conflict(f"{gremlin_id} cannot go on: {row.record.status.detail}", hint=hint)
     stage = row.record.status.stage or row.record.stage
     go_on(home, gremlin_id, _accepted, f"the bail of {stage} was accepted by a person", clock=clock, env=env)
     return stage

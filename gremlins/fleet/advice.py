@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gremlins.outcome import UNKNOWN_COST
+from gremlins.outcome import CONFLICT, UNKNOWN_COST
 from gremlins.records.gremlin import Bailed, Gremlin
 from gremlins.records.liveness import State
 
@@ -26,9 +26,16 @@ _OF_UNKNOWN_COST = (
 )
 
 
+_OF_CONFLICT = (
+    "`gremlins answer {id} TEXT` asks the stage again with your answer; or resolve it in its worktree, commit there, "
+    "and `gremlins rescue {id}` goes on"
+)
+_OF_BAILS = {UNKNOWN_COST: _OF_UNKNOWN_COST, CONFLICT: _OF_CONFLICT}
+
+
 def what_next(state: State, record: Gremlin) -> str | None:
     """None where there is nothing to do."""
     status = record.status
-    if isinstance(status, Bailed) and status.kind == UNKNOWN_COST:
-        return _OF_UNKNOWN_COST.format(id=record.id)
-    return _NEXT[state].format(id=record.id) if state in _NEXT else None
+    of_bail = _OF_BAILS.get(status.kind) if isinstance(status, Bailed) else None
+    sentence = of_bail or _NEXT.get(state)
+    return sentence.format(id=record.id) if sentence is not None else None

@@ -21,9 +21,9 @@ def merge_into(worktree: Worktree, onto: str) -> None:
     reset_to(worktree, merged)
 
 
-def unresolved(worktree: Worktree, onto: str) -> tuple[str, ...]:
-    """Files of the merge's conflicts that still have conflict markers."""
-    git, tip = worktree.git, worktree.tip()
+def unresolved(worktree: Worktree) -> tuple[str, ...]:
+    """Files with conflict markers that are left of a merge with its base."""
+    git, tip, onto = worktree.git, worktree.tip(), worktree.base
     for line in git.text("rev-list", "--merges", "--parents", f"{onto}..{tip}").splitlines():
         _, ours, *theirs = line.split()
         if theirs == [onto] and (found := merge_with_markers(git, Sha(ours), Sha(onto))) is not None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from gremlins.outcome import Bail, Done, Failed, Outcome
+from gremlins.outcome import CONFLICT, Bail, Done, Failed, Outcome
 from gremlins.records.persons_words import REMARKS
+from gremlins.repository.catching_up import unresolved
+from gremlins.repository.git import some_of
 from gremlins.stages.base import StageContext
 from gremlins.stages.context.briefing import Briefing, prompt_for
 from gremlins.stages.context.prompting import Kind
@@ -54,6 +56,8 @@ def _address(spec: AddressCode, context: StageContext, tag: Literal["review", "r
         context.write_artifact("addressed.md", result.text)
     if isinstance(result.verdict, Bail):
         return result.verdict
+    if left := unresolved(context.worktree):
+        return Bail(CONFLICT, f"conflict markers are left in {some_of(left)}")
     return Done(f"committed what the {tag} asked for" if result.changed else "nothing to change; see addressed.md")
 
 

@@ -172,8 +172,8 @@ NEITHER = json.dumps({"edits": [{"path": "other.txt", "content": "x\n"}], "summa
 
 @pytest.mark.parametrize("reply", [BOTH, NEITHER])
 def test_a_conflict_is_resolved_by_one_more_round_of_the_same_gremlin(sandbox: Sandbox, reply: str) -> None:
-    """One batch; where markers are left in its reply, a person decides, and nothing is bought again."""
-    with Simulator(latency=0.05, model=ScriptedModel(otherwise=reply)) as simulator:
+    """One batch; where markers are left in its reply, it asks, and nothing is bought before a person answers."""
+    with Simulator(latency=0.05, model=ScriptedModel([reply], otherwise=BOTH)) as simulator:
         sandbox.simulator = simulator
         sandbox.env |= {"ANTHROPIC_BASE_URL": simulator.url, "ANTHROPIC_API_KEY": simulator.key}
         _meets_a_conflict(settle_in(sandbox), resolved=reply == BOTH)
@@ -196,14 +196,19 @@ def _meets_a_conflict(project: Sandbox, *, resolved: bool) -> None:
     report = once(project, *land)
     assert (len(project.simulator.batches), report["spawned"]) == (1, [])
     assert (ours(project, bead_id)["attempts"], ours(project, bead_id)["spawns"]) == (0, 2)
-    if resolved:
-        assert [row["bead"] for row in report["closed"]] == [bead_id]
-        assert project.repo.read("new.txt") == "another's\nnew\n"
-        assert project.repo.git("rev-list", "--count", "--first-parent", "HEAD") == "5"
-    else:
+    if not resolved:
         assert [row["bead"] for row in report["held"]] == [bead_id]
         assert "conflict markers are left in new.txt" in report["held"][0]["reason"]
         assert project.repo.read("new.txt") == "another's\n"
+        assert "resolve it in its worktree" in project.ok("show", gremlin)
+        assert project.run("ack", gremlin).code == 4
+        project.ok("answer", gremlin, "Keep both lines.")
+        project.until(gremlin, "finished", "bailed")
+        report = once(project, *land)
+        assert len(project.simulator.batches) == 2
+    assert [row["bead"] for row in report["closed"]] == [bead_id]
+    assert project.repo.read("new.txt") == "another's\nnew\n"
+    assert project.repo.git("rev-list", "--count", "--first-parent", "HEAD") == "5"
 
 
 def test_an_edit_of_a_bead_at_work_is_said_at_once_and_can_start_it_anew(project: Sandbox) -> None:

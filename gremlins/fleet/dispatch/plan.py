@@ -74,7 +74,7 @@ def settle_changes(work: Work, attempt: Attempt, end: Settlement) -> tuple[Store
         case "permanent":
             return (*changes, *_move(work, "failed", end.at, end.reason))
         case "canceled":
-            hold = Hold("stopped", f"gremlin {attempt.gremlin_id} was stopped: {end.reason}", LOOP, end.at)
+            hold = Hold("stopped", f"gremlin {attempt.gremlin_id}: {end.reason}", LOOP, end.at)
             return (*changes, *_move(work, "open", end.at, hold.reason, hold))
         case _:
             told = (_notice(work, "held", end.at, end.reason),) if end.cap is not None else ()

@@ -367,10 +367,11 @@ class Dispatcher:
         """Commit changes and report them. False if a row has changed meanwhile; nothing is written then."""
         if not changes or not self.store.commit(*changes):
             return False
+        events = [change for change in changes if isinstance(change, Event)]
+        if events and events[-1].kind not in ("claimed", "reattached"):  # of these, the start of the process is said
+            self.say(LoopEvent(events[-1].kind, events[-1].bead_id, events[-1].text))
         for change in changes:
-            if isinstance(change, Event) and change.kind != "claimed":
-                self.say(LoopEvent(change.kind, change.bead_id, change.text))
-            elif isinstance(change, Notice) and "bead" in change.payload:
+            if isinstance(change, Notice) and "bead" in change.payload:
                 report.moved.append(change)
             elif isinstance(change, Notice):
                 self.say(LoopEvent(change.kind, "", str(change.payload["reason"])))
