@@ -215,7 +215,7 @@ class _Landing:
             refusal = Conflict(why, hint="land with --squash")
         else:
             try:
-                tree = merge_aside(self.git, old, tip, self.base)
+                tree = self._merged(old, tip)
             except Conflict as conflict:
                 steps = f"`git merge {self.branch}` on {self.target}, resolve it and commit"
                 refusal = MergeConflict(conflict.message, hint=f"{steps}; `gremlins land {self.name}` then records it")
@@ -226,6 +226,16 @@ class _Landing:
         if same is None and refusal is not None:
             raise refusal
         return self._landed(same, f"{same}^", by_hand=True) if same else self._landed(old, old, by_hand=True)
+
+    def _merged(self, old: Sha, tip: Sha) -> Sha:
+        """The tree of the merge. If a person squashed the branch as it was earlier, only what followed is merged."""
+        try:
+            return merge_aside(self.git, old, tip, self.base)
+        except MergeConflict:
+            for line in self.git.text("rev-list", "--first-parent", f"{self.base}..{tip}").split()[1:]:
+                if squashed_as(self.git, old, Sha(line), self.base) is not None:
+                    return merge_aside(self.git, old, tip, Sha(line))
+            raise
 
     def _full_message(self) -> str:
         lines = [line for line in self.message.strip().splitlines() if not line.startswith("Gremlins-")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,18 @@ def outstanding(sandbox: InProcessSandbox, *, times: int = 1) -> str:
 def ask(sandbox: InProcessSandbox, gremlin: str, caps: SpendSettings, worst: float) -> Granted | Occupied | Failed:
     with room(sandbox.home, sandbox.read(gremlin), caps, worst, sandbox.clock.now()) as found:
         return found
+
+
+def test_a_wait_for_room_asks_the_api_nothing_and_looks_less_and_less_often(sandbox: InProcessSandbox) -> None:
+    outstanding(sandbox)
+    second, before = sandbox.make(ONE, env=DEAR), sandbox.simulator.requests
+    sandbox.waits.clear()
+    began = sandbox.clock.now()
+    sandbox.run(second, env={"GREMLINS_SPEND__PER_DAY": "0.1"}, waits=40)
+    assert sandbox.simulator.requests == before
+    moments = [began, *(wait.until for wait in sandbox.waits)]
+    pauses = [(later - sooner).total_seconds() for sooner, later in pairwise(moments)]
+    assert (pauses[0], pauses[-1]) == (60.0, 600.0)
 
 
 def test_room_counts_the_worst_case_of_what_is_outstanding(sandbox: InProcessSandbox) -> None:

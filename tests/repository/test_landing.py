@@ -254,6 +254,18 @@ def test_what_a_person_merged_by_hand_has_landed(repo: Repo, base: str, how: str
     assert snapshot(repo) == before
 
 
+def test_what_followed_a_squash_by_hand_lands_alone(repo: Repo, base: str) -> None:
+    """A pull request was squashed while its fix was at work: the fix changes the same lines once more."""
+    repo.git("merge", "--quiet", "--squash", BRANCH)
+    repo.git("commit", "--quiet", "-m", "squashed by hand")
+    repo.commit({"README.md": "went on\n"})
+    repo.git("checkout", "--quiet", BRANCH)
+    repo.commit({"calc.py": "fixed again\n"}, "the fix")
+    repo.git("checkout", "--quiet", "main")
+    assert do_land(repo, base).files_changed == 1
+    assert (repo.read("calc.py"), repo.read("README.md")) == ("fixed again\n", "went on\n")
+
+
 def test_winding_forward_is_refused_where_the_target_went_on(repo: Repo, base: str) -> None:
     repo.commit({"README.md": "x\n"})
     assert "--squash" in (refused(repo, base, "cannot be fast-forwarded", mode="ff").hint or "")

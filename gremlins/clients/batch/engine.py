@@ -6,6 +6,7 @@ top and go where the last record says; there is no other recovery code.
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -252,6 +253,9 @@ class BatchEngine:
         if self._tried_for_long(record, now):
             self._give_up(record)
             return None
+        with self.session.room(record.request, record.client, batch=True) as room:  # before anything is asked
+            if isinstance(room, Wait):
+                return self._less_often(record, room)
         self.api.warm_up()
         self.session.check()
         try:
@@ -268,7 +272,7 @@ class BatchEngine:
             )
         with self.session.room(record.request, record.client, batch=True) as room:
             if isinstance(room, Wait):
-                return room
+                return self._less_often(record, room)
             record = self.books.put(
                 record,
                 account=self.api.fingerprint,
@@ -278,6 +282,13 @@ class BatchEngine:
                 status=Intent(),
             )
         return self._create(record)
+
+    def _less_often(self, record: BatchCall, wait: Wait) -> Wait:
+        """A wait for room under the caps, the longer the longer it lasts: each look starts a process."""
+        now, settings = self.session.clock.now(), self.session.settings.batch
+        initial, age = (wait.until - now).total_seconds(), (now - record.created_at).total_seconds()
+        seconds = poll_interval(age, initial=initial, maximum=settings.poll_max, jitter=self.session.jitter)
+        return dataclasses.replace(wait, until=now + timedelta(seconds=seconds))
 
     def _sent_enough(self, record: BatchCall) -> bool:
         """Fail a call whose POSTs may have made batches that cannot be found: each may be billed, so their number is
