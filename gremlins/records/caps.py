@@ -46,11 +46,13 @@ class _Scope:
     cap: CapName
     limit: float
     what: str
-    booked: float
-    unpriced: int
-    unknown: int
+    day: Day
     reserved: float
     until: datetime | None = None
+
+    @property
+    def booked(self) -> float:
+        return self.day.at_most
 
 
 @contextlib.contextmanager
@@ -98,20 +100,16 @@ def _decide(scopes: list[_Scope], worst: float, gremlin_id: str) -> Granted | Oc
     for scope in scopes:
         if scope.booked + scope.reserved + worst > scope.limit + ROUNDING:
             return Occupied(
-                f"waiting for room under {scope.cap} (${scope.limit:g}): ${scope.booked:.4f} spent, up to "
+                f"waiting for room under {scope.cap} (${scope.limit:g}): {scope.day.words} spent, up to "
                 f"${scope.reserved:.4f} more by outstanding calls, up to ${worst:.4f} by the next one"
             )
     return Granted(min(scope.limit - scope.booked - scope.reserved for scope in scopes))
 
 
 def _reason(scope: _Scope, worst: float, gremlin_id: str) -> str:
-    calls = f"{scope.unpriced} call{'' if scope.unpriced == 1 else 's'}"
-    unpriced = f", {calls} without a price counted as the dearest model's" if scope.unpriced else ""
-    sends = f"{scope.unknown} send{'' if scope.unknown == 1 else 's'}"
-    unpriced += f", {sends} of unknown cost counted at their worst" if scope.unknown else ""
     next_call = "" if scope.booked >= scope.limit else f"; the next call may cost up to ${worst:.4f}"
     return (
-        f"{scope.cap} is ${scope.limit:g}, and {scope.what} has cost ${scope.booked:.4f}{unpriced}{next_call} "
+        f"{scope.cap} is ${scope.limit:g}, and {scope.what} has cost {scope.day.words}{next_call} "
         f"({how_to_raise(scope.cap, scope.limit, f'gremlins rescue {gremlin_id}')})"
     )
 
@@ -130,18 +128,14 @@ def _scopes(totals: Sums, record: Gremlin, caps: SpendSettings, now: datetime) -
     if caps.per_attempt is not None:
         mine = _sum(day for t in everything if t.uid == record.uid for day in t.days.values())
         reserved = totals.reserved_usd(uid=record.uid)
-        yield _scope("spend.per_attempt", caps.per_attempt, "this gremlin", mine, reserved)
+        yield _Scope("spend.per_attempt", caps.per_attempt, "this gremlin", mine, reserved)
     if caps.per_bead is not None and record.bead_id is not None:
         beads = _sum(day for t in everything if t.bead_id == record.bead_id for day in t.days.values())
         reserved = totals.reserved_usd(bead_id=record.bead_id)
-        yield _scope("spend.per_bead", caps.per_bead, "this bead", beads, reserved)
+        yield _Scope("spend.per_bead", caps.per_bead, "this bead", beads, reserved)
     if caps.per_day is not None:
         day = totals.today(now)
-        yield _scope("spend.per_day", caps.per_day, "today", day, totals.reserved_usd(), midnight_after(now))
-
-
-def _scope(cap: CapName, limit: float, what: str, day: Day, reserved: float, until: datetime | None = None) -> _Scope:
-    return _Scope(cap, limit, what, day.at_most, day.unpriced_calls, day.unknown_calls, reserved, until)
+        yield _Scope("spend.per_day", caps.per_day, "today", day, totals.reserved_usd(), midnight_after(now))
 
 
 def _sum(days: Iterator[Day]) -> Day:

@@ -40,6 +40,14 @@ class Day(msgspec.Struct, omit_defaults=True):
     def at_most(self) -> float:
         return self.usd + self.unpriced_usd
 
+    @property
+    def words(self) -> str:
+        """The figure as every message has it, with the calls that it does not hold."""
+        counts = ((self.unpriced_calls, "call", "without a price"), (self.unknown_calls, "send", "of unknown cost"))
+        named = [f"{count} {what}{'' if count == 1 else 's'} {how}" for count, what, how in counts if count]
+        beside = f" and {' and '.join(named)}, counted as ${self.unpriced_usd:.4f}" if named else ""
+        return f"${self.usd:.4f}{beside}"
+
     def add(self, other: Day) -> None:
         self.usd += other.usd
         self.unpriced_calls += other.unpriced_calls

@@ -33,7 +33,7 @@ from gremlins.paths import Home
 from gremlins.pipeline.file import list_pipelines
 from gremlins.records.calls import BatchCall, CallFailed
 from gremlins.records.spend import all_spending, model_of
-from gremlins.records.totals import Totals
+from gremlins.records.totals import Day, Totals
 from gremlins.repository.git import find_root
 from gremlins.repository.project import find_project
 from gremlins.web.pictures import Bar, bars, latest_days
@@ -261,8 +261,12 @@ class Cap:
 
     name: str
     limit: float | None
-    spent: float
+    day: Day
     reserved: float
+
+    @property
+    def spent(self) -> float:
+        return self.day.at_most
 
     @property
     def share(self) -> float:
@@ -299,6 +303,6 @@ def money_page(home: Home, clock: Clock) -> MoneyPage:
     spend = load_settings(None, home, os.environ).settings.spend
     totals = Totals(home)
     totals.refresh()
-    today = Cap("per_day", spend.per_day, totals.today(clock.now()).at_most, totals.reserved_usd())
+    today = Cap("per_day", spend.per_day, totals.today(clock.now()), totals.reserved_usd())
     others = [("per_attempt", spend.per_attempt), ("per_bead", spend.per_bead)]
     return MoneyPage(total, charts, rest, today, others, len(problems))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 
+from gremlins.clock import SystemClock
+from gremlins.paths import Home
+from gremlins.web.views import money_page
 from tests.acceptance.dispatch_project import bead, create, once, settle_in, statuses
 from tests.acceptance.one_batch_call import calls, launch_one, park_one
 from tests.acceptance.sandbox import Sandbox
@@ -41,7 +44,10 @@ def test_sends_of_unknown_cost_count_against_a_cap(sandbox: Sandbox) -> None:
     launch_one(sandbox, latency=0.0, GREMLINS_SPEND__PER_ATTEMPT="0.2", GREMLINS_BATCH__MAX_TOKENS="16000")
     state = sandbox.until("g", "dead", "bailed")
     assert "spend.per_attempt" in state["liveness"]["reason"]
-    assert "of unknown cost" in state["liveness"]["reason"]
+    figure = "$0.0000 and 2 sends of unknown cost, counted as $"
+    assert f"has cost {figure}" in state["liveness"]["reason"]
+    assert figure in sandbox.ok("dispatch", "status")
+    assert money_page(Home(sandbox.home), SystemClock()).today.day.words.startswith(figure)
     assert state["cost"]["unknown_calls"] == 2
 
 

@@ -72,7 +72,7 @@ def _head(here: Here, world: World, counts: dict[str, int], report: TickReport) 
     text.append(f"{here.root.name}", style="bold")
     text.append(f"  {policy.pipeline}  {world.working}/{policy.max_running} at work, {world.parked} parked")
     text.append(f"  {counts.get('closed', 0)} closed, {counts.get('failed', 0)} failed")
-    text.append(f"  ${world.day.spent_usd:.4f} today")
+    text.append(f"  {world.day.spent.words} today")
     for episode in world.episodes:
         if episode.open:
             left = max(0.0, episode.until - world.now)

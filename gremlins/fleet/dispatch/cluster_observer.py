@@ -81,7 +81,7 @@ class ClusterObserver(Observer):
             for total in sums.all()
             if total.uid in names and (usd := total.reserved_usd + total.running_usd)
         }
-        return Spending(day.usd, day.unpriced_calls, day.unpriced_usd, cost, outstanding)
+        return Spending(day, cost, outstanding)
 
     def branch_of(self, gremlin_id: str) -> BranchOnRemote | None:
         """None: it is removed, or has committed nothing."""

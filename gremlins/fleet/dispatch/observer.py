@@ -63,7 +63,7 @@ class Observer:
         day = totals.today(self.clock.now())
         cost = {name: total.at_most() for name, total in totals.present().items()}
         outstanding = {name: usd for name in cost if (usd := totals.reserved_by(name))}
-        return Spending(day.usd, day.unpriced_calls, day.unpriced_usd, cost, outstanding)
+        return Spending(day, cost, outstanding)
 
     def observe(self, gremlin_id: str) -> Observation | None:
         """A gremlin now; None if it does not exist. A broken record is `unreadable`, not an error."""

@@ -13,6 +13,7 @@ from gremlins.fleet.dispatch.policy import Policy
 from gremlins.fleet.times import day_of
 from gremlins.outcome import CapName
 from gremlins.records.caps import how_to_raise
+from gremlins.records.totals import Day
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,7 @@ class Capped:
 class Spending:
     """Spending of the state root: booked today, and by gremlin what it has cost and may cost by outstanding calls."""
 
-    today_usd: float = 0.0
-    unpriced_calls: int = 0
-    unpriced_usd: float = 0.0
-    """The sum that caps count for today's unpriced calls."""
+    today: Day = field(default_factory=Day)
     cost: Mapping[str, float] = field(default_factory=dict)
     outstanding: Mapping[str, float] = field(default_factory=dict)
 
@@ -40,14 +38,12 @@ class Spending:
 class DayLedger:
     """Today's spending, and what is reserved by outstanding calls and unsettled attempts."""
 
-    spent_usd: float = 0.0
+    spent: Day = field(default_factory=Day)
     reserved_usd: float = 0.0
-    unpriced_calls: int = 0
-    unpriced_usd: float = 0.0
 
     @property
     def taken_usd(self) -> float:
-        return self.spent_usd + self.unpriced_usd + self.reserved_usd
+        return self.spent.at_most + self.reserved_usd
 
 
 def day_ledger(spending: Spending, unsettled: Iterable[Attempt], over: Collection[str]) -> DayLedger:
@@ -58,7 +54,7 @@ def day_ledger(spending: Spending, unsettled: Iterable[Attempt], over: Collectio
             spent = spending.cost.get(attempt.gremlin_id, 0.0) - attempt.base_cost_usd
             left = max(0.0, attempt.expected_usd - max(0.0, spent))
             reserved[attempt.gremlin_id] = max(reserved.get(attempt.gremlin_id, 0.0), left)
-    return DayLedger(spending.today_usd, sum(reserved.values()), spending.unpriced_calls, spending.unpriced_usd)
+    return DayLedger(spending.today, sum(reserved.values()))
 
 
 def expected_usd(policy: Policy, average: float | None, first_call: float) -> float:
@@ -93,10 +89,7 @@ def room_to_start(work: Work, day: DayLedger, expected: float, now: float, polic
 
 def today(day: DayLedger) -> str:
     """The figures of today, as every message has them."""
-    unpriced = ""
-    if day.unpriced_calls:
-        unpriced = f" and {day.unpriced_calls} calls without a price, counted as ${day.unpriced_usd:.4f}"
-    return f"${day.spent_usd:.4f} spent today{unpriced}, ${day.reserved_usd:.4f} reserved"
+    return f"{day.spent.words} spent today, ${day.reserved_usd:.4f} reserved"
 
 
 def _still_capped(work: Work, now: float, policy: Policy) -> Capped | None:

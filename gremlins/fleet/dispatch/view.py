@@ -264,9 +264,10 @@ def status_json(
         "beads": counts,
         "breaker": breaker_json(world.episodes, world.scopes, world.now),
         "spend": {
-            "today_usd": round(world.day.spent_usd, 10),
+            "today_usd": round(world.day.spent.usd, 10),
             "reserved_usd": round(world.day.reserved_usd, 10),
-            "unpriced_calls": world.day.unpriced_calls,
+            "unpriced_calls": world.day.spent.unpriced_calls,
+            "unknown_calls": world.day.spent.unknown_calls,
             "per_day": policy.per_day,
         },
     }

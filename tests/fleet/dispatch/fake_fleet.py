@@ -20,6 +20,7 @@ from gremlins.fleet.start_point import StartPoint
 from gremlins.fleet.times import day_of
 from gremlins.outcome import FailureClass
 from gremlins.records.gremlin import Evidence
+from gremlins.records.totals import Day
 
 COMMITS = Evidence("commits", "a" * 40, "b" * 40, holds=True)
 
@@ -122,7 +123,7 @@ class FakeFleet:
         """A gremlin's cost is of the day of its end."""
         today = day_of(self.now())
         spent = sum(g.cost_usd for g in self.table.values() if g.ended_at is None or day_of(g.ended_at) == today)
-        return Spending(spent, cost={g.id: g.cost_usd for g in self.table.values()})
+        return Spending(Day(spent), cost={g.id: g.cost_usd for g in self.table.values()})
 
     def first_call_usd(self) -> float:
         return self.first_call
