@@ -54,7 +54,7 @@ INSIDE: dict[str, list[set[str]]] = {
     "clients.batch": [{"api", "booking", "results", "waiter"}, {"lost", "shared_poll"}, {"engine", "become_waiter"},
                       {"client"}, {"stopping"}],
     "stages": [{"spec", "wants"}, {"base", "revision"}, {"asking", "secrecy", "tags", "text_files"},
-               {"commands", "edits"}, {"readiness"}, {"base_check", "branches", "context", "pull_request"},
+               {"commands", "edits"}, {"plan_tasks", "readiness"}, {"base_check", "branches", "context", "pull_request"},
                {"exec_", "handoff", "implement", "open_pr", "parallel", "plan", "review_code", "verify",
                 "wait_ci", "wait_review"}, {"address_code", "agent", "loop"}, {"table"}],
     "stages.edits": [{"answer", "indentation", "placeholders"}, {"matching"}, {"places"}, {"checking"},

@@ -12,6 +12,7 @@ from gremlins.repository.git import some_of
 from gremlins.stages.base import StageContext
 from gremlins.stages.context.briefing import Briefing, prompt_for
 from gremlins.stages.context.prompting import Kind
+from gremlins.stages.edits.answer import NothingToDo, parse_verdict
 from gremlins.stages.edits.code_change import change_code
 from gremlins.stages.review_code import diff_under_review
 from gremlins.stages.spec import AddressCode
@@ -62,7 +63,8 @@ def _address(spec: AddressCode, context: StageContext, tag: Literal["review", "r
 
 
 def is_clean(review: str) -> bool:
-    """True if every review in the text approves without a finding: then there is nothing to address."""
+    """True if every review in the text approves, or the last sees nothing to do, and none has a finding."""
     verdicts = re.findall(r"^\W*VERDICT\W*:\W*(\w+)", review, re.MULTILINE | re.IGNORECASE)
-    approved = bool(verdicts) and all(verdict.lower() == "approve" for verdict in verdicts)
+    content = bool(verdicts) or isinstance(parse_verdict(review), NothingToDo)
+    approved = content and all(verdict.lower() == "approve" for verdict in verdicts)
     return approved and not re.search(r"^#+\s*F\d+\b|^\W*F\d+\b", review, re.MULTILINE)

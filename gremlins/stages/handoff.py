@@ -7,7 +7,6 @@ Its answer is kept as artifacts: `rolling-plan.md` (what remains), `child-plan.m
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +20,7 @@ from gremlins.stages.asking import ask, corrected
 from gremlins.stages.base import StageContext, write_text
 from gremlins.stages.context.briefing import Briefing, prompt_for
 from gremlins.stages.edits.answer import Text, parse_verdict
+from gremlins.stages.plan_tasks import has_tasks
 from gremlins.stages.secrecy import screen_diff
 from gremlins.stages.spec import Handoff
 from gremlins.text import normalised_value
@@ -172,31 +172,6 @@ def decision_in(folder: Path) -> Decision | None:
         return Decision.model_validate_json(read_file(folder / DECISION))
     except (OSError, ValidationError):
         return None
-
-
-_MARKER = re.compile(r"(?:[-*+•]|\d+[.)]?|\[ ?\])\s*")
-_TICKED = re.compile(r"(?:[-*+•]|\d+[.)])?\s*\[[xX]\]")
-_REMAIN = r"(?:\s+(?:(?:are|is)\s+)?(?:remain(?:s|ing)?|left|open|to\s+do|needed|necessary|required))*"
-_NOTHING = re.compile(
-    rf"(?:none|n/?a|empty|tbd|todo|done|complete[d]?|finished|(?:nothing|none)(?:\s+(?:more|else|further))?{_REMAIN}"
-    rf"|no\s+(?:(?:more|further|other|remaining|open)\s+)*(?:tasks?|work|items?|steps?|rounds?|changes?){_REMAIN}"
-    r"|(?:everything|all(?:\s+\w+)?)\s+(?:is|are|has\s+been|have\s+been)\s+(?:done|complete[d]?|finished))\W*",
-    re.IGNORECASE,
-)
-
-
-def has_tasks(plan: str) -> bool:
-    """True if a plan asks for anything. Headings, ticked boxes, bare markers and words for nothing do not."""
-    return any(_asks(line.strip()) for line in plan.splitlines())
-
-
-def _asks(line: str) -> bool:
-    if line.startswith("#") or _TICKED.match(line):
-        return False
-    while (marker := _MARKER.match(line)) is not None:
-        line = line[marker.end() :]
-    words = line.strip("*_`~ ")
-    return re.search(r"\w", words) is not None and not _NOTHING.fullmatch(words)
 
 
 def _keep_follow_ups(folder: Path, found: tuple[str, ...]) -> None:

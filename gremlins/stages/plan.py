@@ -7,6 +7,7 @@ from gremlins.stages.asking import ask
 from gremlins.stages.base import StageContext
 from gremlins.stages.context.briefing import Briefing, prompt_for
 from gremlins.stages.edits.answer import NothingToDo, parse_verdict
+from gremlins.stages.plan_tasks import has_tasks
 from gremlins.stages.spec import Plan
 
 
@@ -24,5 +25,12 @@ def run(spec: Plan, context: StageContext) -> Outcome:
             return bail
         case NothingToDo(reason=reason):
             return Done(f"nothing to do: {reason}", nothing_to_do=reason)
+        case _ if not has_tasks(answer.text) and not _names_the_task(answer.text):
+            return Bail("empty_plan", f"the plan holds no task: {' '.join(answer.text.split())[:300]}")
         case _:
             return Done("wrote artifacts/plan.md")
+
+
+def _names_the_task(plan: str) -> bool:
+    """True if it is headings only, which may say all there is to do."""
+    return all(line.startswith("#") for line in plan.splitlines() if line.strip())

@@ -187,8 +187,15 @@ def test_an_empty_reply_is_sent_back_without_an_empty_turn(sandbox: MakeSandbox)
     assert "could not be used" in second.request["messages"][0]["content"]
 
 
-def test_an_agent_that_cannot_go_on_bails_and_changes_nothing(sandbox: MakeSandbox) -> None:
-    it = sandbox({"edits": [], "summary": "Two ways.\nBAIL: needs_human: which one?"})
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"edits": [], "summary": "Two ways.\nBAIL: needs_human: which one?"},
+        '{"edits": [], "summary": "Two ways."}\n\nBail: needs_human: which one?',
+    ],
+)
+def test_an_agent_that_cannot_go_on_bails_and_changes_nothing(sandbox: MakeSandbox, reply: object) -> None:
+    it = sandbox(reply)
     status = it.run(it.make(IMPLEMENT)).status
     assert isinstance(status, Bailed)
     assert (status.kind, status.detail, status.stage) == ("needs_human", "which one?", "implement")
@@ -296,8 +303,9 @@ def test_a_file_that_a_test_run_drops_is_not_committed(sandbox: MakeSandbox) -> 
     assert it.repo.git("diff", "--name-only", record.base, record.branch) == "calc.py"
 
 
-def test_a_review_without_findings_is_not_paid_for_twice(sandbox: MakeSandbox) -> None:
-    it = sandbox(FIX, "The change is right.\n\nVERDICT: approve: it adds now")
+@pytest.mark.parametrize("says", ["VERDICT: approve: it adds now", "NOTHING TO DO: it adds now"])
+def test_a_review_without_findings_is_not_paid_for_twice(sandbox: MakeSandbox, says: str) -> None:
+    it = sandbox(FIX, f"The change is right.\n\n{says}")
     stages = "stages: [{type: implement, mode: batch}, review_code, {type: address_code, mode: batch}]\n"
     gremlin = it.make(stages)
     assert isinstance(it.run(gremlin).status, Finished)
@@ -323,6 +331,15 @@ def test_no_text_stage_asks_for_structured_output(sandbox: MakeSandbox) -> None:
     asked = {call.key.stage: "output_config" in call.request for call in it.calls(gremlin)}
     assert asked == {"plan": False, "implement": True, "review_code": False, "s": False}
     assert it.artifact(gremlin, "plan.md") == "# Plan\n"
+
+
+@pytest.mark.parametrize("plan", ["# Plan\n\n1.", "No tasks remain.", "- [x] written"])
+def test_a_plan_without_a_task_bails_before_anything_more_is_paid(sandbox: MakeSandbox, plan: str) -> None:
+    it = sandbox(plan)
+    status = it.run(it.make("mode: batch\nstages: [plan, implement]\n")).status
+    assert isinstance(status, Bailed)
+    assert (status.stage, status.kind) == ("plan", "empty_plan")
+    assert len(it.simulator.batches) == 1
 
 
 def test_what_was_packed_can_be_seen(sandbox: MakeSandbox) -> None:

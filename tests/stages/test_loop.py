@@ -12,7 +12,8 @@ from gremlins.pipeline.freezing import read_frozen
 from gremlins.processes.locks import GremlinLock
 from gremlins.records.gremlin import Bailed, FailedGremlin, Finished, Gremlin, Queued, RunStore
 from gremlins.repository.git import Git
-from gremlins.stages.handoff import has_tasks, parse_decision
+from gremlins.stages.handoff import parse_decision
+from gremlins.stages.plan_tasks import has_tasks
 from tests.in_process import InProcessSandbox
 from tests.stages.conftest import MakeScripted
 
@@ -163,11 +164,14 @@ def test_a_handoff_with_nothing_to_do_finishes_with_its_reason(scripted: MakeScr
 EMPTY = [
     "", "# Round 2\n\n", "Nothing.", "1.", "No tasks remain.", "- [x] one\n- [X] two", "1. None", "- [ ]",
     "No further work is needed.", "**Nothing left to do.**", "All tasks are done.", "# Plan\n\n1. [x] write it\n2.",
+    "There are no tasks left.", "All tasks completed.", "Nothing remains to be done.", "- [x] a\n  - 1. [x] b",
+    "**Remaining tasks:**\n- [x] one", "NOTHING TO DO: all of it is there",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "plan", ["- [ ] write it", "1. No retries remain: add them", "Do nothing twice", "- [x] a\n- b"]
+    "plan",
+    ["- [ ] write it", "1. No retries remain: add them", "Do nothing twice", "- [x] a\n- b", "- [x] a\n  - [ ] b"],
 )
 def test_open_work_is_a_task(plan: str) -> None:
     assert has_tasks(plan)

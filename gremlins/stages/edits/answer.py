@@ -187,20 +187,20 @@ class NothingToDo:
 Verdict = Bail | NothingToDo
 
 _MARKUP = "*_` \t"
-_BAIL = re.compile(r"BAIL[*_`]*\s*:[*_`]*\s*(?P<rest>.*)", re.DOTALL)
-_NOTHING = re.compile(r"NOTHING TO DO[*_`]*\s*:[*_`]*\s*(?P<rest>.*)", re.DOTALL)
+_BAIL = re.compile(r"BAIL[*_`]*\s*:[*_`]*\s*(?P<rest>.*)", re.DOTALL | re.IGNORECASE)
+_NOTHING = re.compile(r"NOTHING TO DO[*_`]*\s*:[*_`]*\s*(?P<rest>.*)", re.DOTALL | re.IGNORECASE)
 _KIND = re.compile(r"[A-Za-z0-9_-]+(?: [A-Za-z0-9_-]+){0,3}")
 
 
 def parse_verdict(text: str) -> Verdict | None:
     """The verdict in the last line of an answer: `BAIL: class: detail`, `NOTHING TO DO: reason`, or None.
 
-    Emphasis, backticks and a code fence around it are accepted; with words after it, it is only mentioned.
+    Any case, emphasis, backticks and a code fence around it are accepted; with words after it, it is only mentioned.
     """
     lines = [line.strip(_MARKUP) for line in text.splitlines()]
     last = next((line for line in reversed(lines) if line), "")
     if found := _NOTHING.fullmatch(last):
-        return NothingToDo(found["rest"].strip(_MARKUP))
+        return NothingToDo(found["rest"].strip(_MARKUP) or "no reason given")
     if found := _BAIL.fullmatch(last):
         return _bail(found["rest"].strip(_MARKUP))
     return None

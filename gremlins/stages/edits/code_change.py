@@ -108,7 +108,7 @@ def _use(
         reply = parse_reply(answer.text)
     except UnreadableReply as error:
         return _SendBack(render_unreadable(error), error.message)
-    verdict = parse_verdict(reply.summary)
+    verdict = parse_verdict(reply.summary) or parse_verdict(answer.text)
     trailer = trailer_of(answer.trailer)
     if find_trailer(worktree, trailer) is not None:
         commit_aside(worktree, (), message=subject, trailer=trailer)
