@@ -103,7 +103,7 @@ class Run:
         self.paths = self.store.paths(self.gremlin_id)
         self.log = Journal(self.paths.log, self.clock)
         self.ledger = Ledger(self.paths)
-        self._books: FleetBooks = self.books or HomeBooks(self.home, self.gremlin_id, self.clock)
+        self._books: FleetBooks = self.books or HomeBooks(self.home, self.gremlin_id, self.ledger, self.clock)
         self.writing = threading.RLock()
         self.nap: float | None = None
         self.busy: dict[int, tuple[datetime, str]] = {}

@@ -11,6 +11,7 @@ from gremlins.clock import Clock
 from gremlins.config import SpendSettings
 from gremlins.outcome import Failed
 from gremlins.paths import Home
+from gremlins.records.calls import Ledger
 from gremlins.records.caps import Granted, Occupied, room
 from gremlins.records.gremlin import Gremlin
 
@@ -31,11 +32,12 @@ class FleetBooks(Protocol):
 
 
 class HomeBooks:
-    """Those of one state root."""
+    """Those of one state root. `ledger`: of the gremlin that asks."""
 
-    def __init__(self, home: Home, gremlin_id: str, clock: Clock) -> None:
+    def __init__(self, home: Home, gremlin_id: str, ledger: Ledger, clock: Clock) -> None:
         self.home = home
         self.gremlin_id = gremlin_id
+        self.ledger = ledger
         self.clock = clock
 
     def claimed(self, since: datetime) -> frozenset[str]:
@@ -54,5 +56,5 @@ class HomeBooks:
     def room(
         self, record: Gremlin, caps: SpendSettings, worst_usd: float | None, now: datetime
     ) -> Iterator[Granted | Occupied | Failed]:
-        with room(self.home, record, caps, worst_usd, now) as found:
+        with room(self.home, record, caps, worst_usd, now, self.ledger) as found:
             yield found

@@ -356,19 +356,35 @@ C = TypeVar("C", bound=CallBase)
 
 
 class Ledger:
-    """The call records of one gremlin. Reading needs no lock; a writer holds the gremlin's lock."""
+    """The call records of one gremlin. Reading needs no lock; a writer holds the gremlin's lock.
+
+    A record that was read is read again only once its file was replaced: a long conversation looks at all its turns
+    in each of them.
+    """
 
     def __init__(self, paths: GremlinPaths) -> None:
         self.paths = paths
+        self._read: dict[str, tuple[FileMark, CallRecord]] = {}
 
     def put(self, record: C) -> C:
         """Write a record, new or replacing its predecessor."""
         write_atomic(self.paths.calls / record.key.filename, encoded(record))
+        self._read.pop(record.key.filename, None)
+        return record
+
+    def read(self, path: Path) -> CallRecord:
+        """The record in a file of this ledger. Raises CorruptRecord."""
+        mark, known = _mark(path), self._read.get(path.name)
+        if known is not None and known[0] == mark:
+            return known[1]
+        record = read_call(path)
+        if mark is not None:
+            self._read[path.name] = (mark, record)
         return record
 
     def records(self) -> list[CallRecord]:
         """All records, oldest first. Raises CorruptRecord on the first that cannot be read."""
-        return sorted((read_call(path) for path in self.files()), key=lambda r: (r.created_at, r.key.turn, r.key.try_))
+        return sorted((self.read(path) for path in self.files()), key=lambda r: (r.created_at, r.key.turn, r.key.try_))
 
     def readable(self) -> tuple[list[CallRecord], list[CorruptRecord]]:
         """The readable records, oldest first, and the errors of the others."""
@@ -376,7 +392,7 @@ class Ledger:
         bad: list[CorruptRecord] = []
         for path in self.files():
             try:
-                good.append(read_call(path))
+                good.append(self.read(path))
             except CorruptRecord as error:
                 bad.append(error)
         return sorted(good, key=lambda r: (r.created_at, r.key.turn, r.key.try_)), bad
@@ -391,7 +407,7 @@ class Ledger:
         anything twice; files of other calls, readable or not, are none of its business."""
         first = CallKey(stage=stage, attempt=attempt).filename.removesuffix("t1.r1.json")
         beginning = first if turn is None else f"{first}t{turn}."
-        found = (read_call(path) for path in self.files() if path.name.startswith(beginning))
+        found = (self.read(path) for path in self.files() if path.name.startswith(beginning))
         mine = [r for r in found if r.key.stage == stage and r.key.attempt == attempt]
         return sorted(mine, key=lambda r: (r.key.turn, r.key.try_))
 
@@ -456,6 +472,16 @@ _DECODER = msgspec.json.Decoder(CallRecord)
 
 RAW_LIMIT = 2**28
 """Bytes of a raw result."""
+FileMark = tuple[int, int, int]
+"""Tells a file from the one that replaces it."""
+
+
+def _mark(path: Path) -> FileMark | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def read_call(path: Path) -> CallRecord:

@@ -19,6 +19,7 @@ from gremlins.files import make_private_dir
 from gremlins.outcome import CapName, Failed, SpendingCap
 from gremlins.paths import Home
 from gremlins.processes.locks import locked
+from gremlins.records.calls import Ledger
 from gremlins.records.gremlin import Gremlin
 from gremlins.records.totals import Day, Total, Totals, caps_lock, midnight_after
 
@@ -57,11 +58,17 @@ class _Scope:
 
 @contextlib.contextmanager
 def room(
-    home: Home, record: Gremlin, caps: SpendSettings, worst_usd: float | None, now: datetime
+    home: Home,
+    record: Gremlin,
+    caps: SpendSettings,
+    worst_usd: float | None,
+    now: datetime,
+    own: Ledger | None = None,
 ) -> Iterator[Granted | Occupied | Failed]:
     """Decide if a call that may cost `worst_usd` may be sent now. The block writes its reservation.
 
     Yields a failure of class credit if the cap is reached, or if what is left is less than the call may cost.
+    own: the calls of `record`, as the caller has read them.
     """
     if caps.per_attempt is None and caps.per_bead is None and caps.per_day is None:
         yield Granted()
@@ -70,7 +77,7 @@ def room(
     with locked(caps_lock(home), clock=SystemClock(), patience=PATIENCE) as held:
         if not held:
             raise Conflict("another process has been checking the spending caps for minutes")
-        totals = Totals(home)
+        totals = Totals(home, own)
         totals.refresh(keep=True)
         yield decide(totals, record, caps, worst_usd, now)
 

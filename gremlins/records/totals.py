@@ -95,6 +95,8 @@ class Totals:
     """The sums of all gremlins of a state root."""
 
     home: Home
+    own: Ledger | None = None
+    """The calls of the gremlin that asks, as its process has read them."""
     _cache: _Cache = field(default_factory=lambda: _Cache({}, {}, -1))
     _loaded: bool = False
 
@@ -181,7 +183,9 @@ class Totals:
             return None
         except CorruptRecord:  # its calls can be read all the same
             owner = Owner(name, f"?{name}")
-        calls, unreadable = Ledger(self.home.gremlin(name)).readable()
+        paths = self.home.gremlin(name)
+        ledger = self.own if self.own is not None and self.own.paths == paths else Ledger(paths)
+        calls, unreadable = ledger.readable()
         total = Total(owner.uid, owner.bead_id, changed=mark)
         for line in lines_of(calls, unreadable, owner):
             total.add(line)

@@ -217,6 +217,13 @@ def test_an_edit_of_a_bead_at_work_is_said_at_once_and_can_start_it_anew(project
     project.until(first, "running")
     ran = project.run("bead", "update", bead_id, "-d", "The new text.")
     assert f"gremlin {first} has the text from before" in ran.err
+    assert project.run("bead", "update", bead_id, "-d", "The new text.", "--add-label", "urgent").err == ""
+    row = {**json.loads(project.ok("bead", "show", bead_id, "--json")), "title": "Imported", "status": "open"}
+    row["updated_at"] = "2100-01-01T00:00:00Z"
+    (project.home.parent / "beads.jsonl").write_text(json.dumps(row))
+    ran = project.run("bead", "import", str(project.home.parent / "beads.jsonl"))
+    assert f"gremlin {first} has the text from before" in ran.err
+    assert json.loads(project.ok("bead", "show", bead_id, "--json"))["status"] == "in_progress"
     project.ok("bead", "update", bead_id, "--restart")
     assert project.life(first) == "stopped"
     let_end(project)

@@ -184,6 +184,19 @@ Store.TestCase.settings = settings(max_examples=25, stateful_step_count=15, dead
 TestStore = Store.TestCase
 
 
+def test_a_record_is_read_once_and_again_when_its_file_was_replaced(ledger: Ledger) -> None:
+    """Each turn of a long conversation read every turn before it, several times."""
+    one, other = record(CallKey(stage="one")), record(CallKey(stage="other"))
+    ledger.put(one)
+    ledger.put(other)
+    before = ledger.records()
+    assert [id(found) for found in ledger.readable()[0]] == [id(found) for found in before]
+    changed = Ledger(ledger.paths).put(msgspec.structs.replace(one, cost=Cost(usd=1.0)))
+    assert ledger.of_call("one", 1) == [changed]
+    file_of(ledger, other).write_text("{")
+    assert [len(found) for found in ledger.readable()] == [1, 1]
+
+
 # ── names ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 stages = st.text(min_size=1, max_size=200)

@@ -23,11 +23,12 @@ from gremlins.cli.bead.look import (
     ready,
     show,
     show_json,
+    tell_old_text,
 )
 from gremlins.cli.current_project import Here, person
 from gremlins.cli.out import note, say
 from gremlins.errors import Conflict, NotFound
-from gremlins.fleet.beads.bead import Bead, parse_dependency, words
+from gremlins.fleet.beads.bead import Bead, parse_dependency, task_of, words
 from gremlins.fleet.beads.edit import Relabel
 from gremlins.fleet.times import parse_when
 
@@ -37,8 +38,6 @@ ACCEPTANCE = typer.Option(None, "--acceptance", help="Conditions that hold when 
 NOTES = typer.Option(None, "--notes", help="Further notes.")
 DEFER = typer.Option(None, "--defer", metavar="WHEN", help="Not before: RFC 3339, a date, +2h, +3d, tomorrow.")
 DUE = typer.Option(None, "--due", metavar="WHEN", help="When it should be done.")
-TASK_FIELDS = frozenset({"title", "description", "design", "acceptance_criteria", "notes"})
-"""The fields of a bead that its gremlin gets."""
 EXTERNAL = typer.Option(None, "--external-ref", help="Its name in another tracker, like gh-9.")
 
 
@@ -156,25 +155,16 @@ def update(
     def change(name: str) -> Bead:
         if claim:
             here.beads.claim(name, assignee or person())
+        before = here.beads.get(name)
         bead = here.beads.update(name, fields, status, relabel)
-        attempt = here.beads.work(name).unsettled
-        if attempt is None:
-            return bead
-        if restart:
+        if restart and (attempt := here.beads.work(name).unsettled) is not None:
             return _restart(here, name, attempt.gremlin_id)
-        if fields.keys() & TASK_FIELDS:
-            note(_old_text(name, attempt.gremlin_id))
+        if task_of(bead.issue) != task_of(before.issue):
+            tell_old_text(here, name)
         return bead
 
     _each(here, bead_id, change, "claimed" if claim else "updated", json)
     return 0
-
-
-def _old_text(bead_id: str, gremlin_id: str) -> str:
-    return (
-        f"{bead_id}: gremlin {gremlin_id} has the text from before; `gremlins bead update {bead_id} --restart` begins "
-        f"anew with this one, `gremlins revise {gremlin_id} …` adds to its work once it has finished"
-    )
 
 
 def _restart(here: Here, bead_id: str, gremlin_id: str) -> Bead:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from gremlins.cli.bead.look import JSON
+from gremlins.cli.bead.look import JSON, tell_old_text
 from gremlins.cli.current_project import Here
 from gremlins.cli.out import dump, note, say
 from gremlins.clock import rfc3339
@@ -46,6 +46,8 @@ def import_(
     name, raw = "<stdin>" if file == "-" else file, _read(file)
     now = here.clock.now()
     done = import_text(here.store, here.project, _text(raw, name), file=name, now=rfc3339(now), at=now.timestamp())
+    for bead_id in done.edited:
+        tell_old_text(here, bead_id)
     _tell_import(done, json)
     return 0
 

@@ -195,3 +195,14 @@ def _listed(
 
 def _in(where: Standing, buckets: set[str]) -> bool:
     return not buckets or where.bucket in buckets
+
+
+def tell_old_text(here: Here, bead_id: str) -> None:
+    """Say that the gremlin at work on a bead has the text from before, if there is one."""
+    attempt = here.beads.work(bead_id).unsettled
+    if attempt is not None:
+        note(
+            f"{bead_id}: gremlin {attempt.gremlin_id} has the text from before; `gremlins bead update {bead_id} "
+            f"--restart` begins anew with this one, `gremlins revise {attempt.gremlin_id} …` adds to its work once it "
+            "has finished"
+        )

@@ -20,9 +20,10 @@ from gremlins.fleet.beads.bead import (
     kept_apart,
     new_id,
     not_work,
+    task_of,
     with_fields,
 )
-from gremlins.fleet.beads.store.interface import BeadStore, Event, PutBead, StoreChange
+from gremlins.fleet.beads.store.interface import EDITED, BeadStore, Event, PutBead, StoreChange
 
 TRIES = 50
 """Lost compare-and-swaps before a change gives up."""
@@ -98,7 +99,8 @@ class BeadEditor:
             changed = kept_apart(change(bead), self._now())
             if changed == bead:
                 return bead
-            if self.store.commit(PutBead(changed, bead.generation), self._event(bead_id, kind, text)):
+            told = EDITED if task_of(changed.issue) != task_of(bead.issue) else kind
+            if self.store.commit(PutBead(changed, bead.generation), self._event(bead_id, told, text)):
                 return self.get(bead_id)
         raise Conflict(f"other processes keep changing {bead_id}", hint="try again")
 

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from gremlins.clock import parse_time
 from gremlins.errors import Conflict, GremlinsError
-from gremlins.fleet.beads.bead import Bead, BeadStatus, Hold, Issue, kept_apart
-from gremlins.fleet.beads.store.interface import BeadStore, DependencyCircle, PutBead, Query
+from gremlins.fleet.beads.bead import Bead, BeadStatus, Hold, Issue, kept_apart, task_of
+from gremlins.fleet.beads.store.interface import EDITED, BeadStore, DependencyCircle, Event, PutBead, Query
 
 FAILED_LABEL = "gremlins:failed"
 """Marks a failed bead. It is exported as `blocked`, because `closed` would release its dependents."""
@@ -43,6 +43,8 @@ class Imported:
     """Ignored, because our row is newer."""
     held: list[str] = field(default_factory=list)
     """Created or updated, and held: no work, or a status we do not have."""
+    edited: list[str] = field(default_factory=list)
+    """Updated while a gremlin was at work, with another text than it has."""
     skipped: int = 0
     """Number of lines that are not issues, and of tombstones of issues that are not open here."""
 
@@ -141,7 +143,8 @@ def import_text(store: BeadStore, project: str, text: str, *, file: str, now: st
         done = Imported(skipped=others)
         puts = [put for issue in issues.values() if (put := _upsert(issue, ours.get(issue.id), project, at, done))]
         try:
-            store.replace_all(project, puts)
+            edits = [Event(project, bead_id, at, EDITED, "its text was imported") for bead_id in done.edited]
+            store.replace_all(project, [*puts, *edits])
             break
         except DependencyCircle as error:
             line = next((lines[bead_id] for bead_id in error.path if bead_id in lines), 1)
@@ -178,6 +181,8 @@ def _upsert(issue: Issue, ours: Bead | None, project: str, at: float, done: Impo
         done.unchanged.append(issue.id)
         return None
     done.updated.append(issue.id)
+    if ours.status == "in_progress" and task_of(changed.issue) != task_of(ours.issue):
+        done.edited.append(issue.id)
     done.held += [issue.id] if changed.hold else []
     return PutBead(changed, ours.generation)
 

@@ -106,10 +106,11 @@ def refused_landing(attempt: Attempt, why: str) -> str:
     return f"to land: gremlin {attempt.gremlin_id} has finished, and landing it is refused: {why}"
 
 
-def edited_meanwhile(work: Work, attempt: Attempt) -> str:
+def edited_meanwhile(work: Work, attempt: Attempt, seen: Observation) -> str:
     who = attempt.gremlin_id
+    revise = f"`gremlins revise {who} …` adds to its work, " if seen.state == "finished" else ""
     return (
-        f"gremlin {who} has done it as it was before it was edited: `gremlins revise {who} …` adds to its work, "
+        f"gremlin {who} has done it as it was before it was edited: {revise}"
         f"`gremlins bead close {work.id}` accepts it, `gremlins bead retry {work.id}` does the new text"
     )
 

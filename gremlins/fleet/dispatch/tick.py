@@ -14,7 +14,7 @@ from typing import NamedTuple
 from gremlins.clock import Clock
 from gremlins.errors import GremlinsError
 from gremlins.fleet.beads.attempts import Attempt, Ending, Episode, Settlement, Work, due
-from gremlins.fleet.beads.store.interface import BeadStore, ChangeAttempt, Event, Notice, StoreChange
+from gremlins.fleet.beads.store.interface import EDITED, BeadStore, ChangeAttempt, Event, Notice, StoreChange
 from gremlins.fleet.dispatch import plan
 from gremlins.fleet.dispatch.admit import Standing, backs_off, waits_for_code
 from gremlins.fleet.dispatch.breaker import WINDOW
@@ -149,7 +149,7 @@ class Dispatcher:
         """Apply the judgement on one attempt."""
         end = plan.settlement_of(work, judgement, report.now)
         if end is not None and not end.failed and seen is not None and self._was_edited(work, seen):
-            reason = plan.edited_meanwhile(work, attempt)
+            reason = plan.edited_meanwhile(work, attempt, seen)
             self._commit(plan.hold_done(work, "edited", reason, report.now), report)
             return
         if end is not None and end.failure in ("task", "permanent") and seen is not None and seen.caught_up:
@@ -180,7 +180,7 @@ class Dispatcher:
         with suppress(GremlinsError):
             if self.task(work.id)[1] == seen.task:
                 return False
-            edits = (e.at for e in self.store.events(self.project, work.id) if e.kind == "updated")
+            edits = (e.at for e in self.store.events(self.project, work.id) if e.kind == EDITED)
             return seen.revised_at is None or seen.revised_at < max(edits, default=0.0)
         return False  # its text cannot be read
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from gremlins.errors import Conflict
 from gremlins.fleet.beads.bead import Hold
+from gremlins.fleet.beads.interchange import import_text
 from gremlins.fleet.beads.store.interface import PutBead
 from gremlins.fleet.dispatch.observation import Missing, SpawnFailed
 from gremlins.fleet.dispatch.tick import Dispatcher
+from gremlins.fleet.times import text_of
 from tests.fleet.dispatch.fake_fleet import FakeGremlin
 from tests.fleet.project import PROJECT, Project, moved
 from tests.kill_points import Killed, raise_killed
@@ -548,12 +551,41 @@ def test_work_on_an_old_text_is_held_and_not_closed(project: Project) -> None:
     where = project.tick(everything=True).denied["a-1"]
     assert f"gremlins revise {gremlin.id}" in where.reason
     assert project.store.db.connection.total_changes == before
+    gremlin.state = "landed"
+    project.tick()
+    hold = project.bead("a-1").hold
+    assert hold is not None
+    assert "revise" not in hold.reason
 
 
 def test_a_person_who_has_revised_it_lets_it_close(project: Project) -> None:
     gremlin = edited_at_work(project)
     project.tick()
     gremlin.revised_at = project.now + 1
+    assert moved(project.tick(), "closed") == ["a-1"]
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_an_edit_after_the_remarks_is_held_again(project: Project, imported: bool) -> None:
+    gremlin = edited_at_work(project)
+    gremlin.revised_at = project.now + 1
+    project.clock.advance(2)
+    if imported:
+        bead = project.bead("a-1")
+        now = text_of(project.now)
+        row = {**bead.issue.model_dump(mode="json"), "status": "open", "title": "Another", "updated_at": now}
+        done = import_text(project.store, PROJECT, json.dumps(row), file="f", now=now, at=project.now)
+        assert done.edited == ["a-1"]
+    else:
+        project.editor().update("a-1", {"description": "A third one."})
+    assert moved(project.tick(), "held") == ["a-1"]
+
+
+def test_a_label_after_the_remarks_is_no_edit_of_the_text(project: Project) -> None:
+    gremlin = edited_at_work(project)
+    gremlin.revised_at = project.now + 1
+    project.clock.advance(2)
+    project.editor().update("a-1", {"priority": 0}, relabel=lambda labels: [*labels, "urgent"])
     assert moved(project.tick(), "closed") == ["a-1"]
 
 

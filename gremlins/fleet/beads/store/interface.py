@@ -78,6 +78,10 @@ class PutEpisode:
     episode: Episode
 
 
+EDITED = "edited"
+"""Kind of the event of a change of the text that gremlins are given."""
+
+
 @dataclass(frozen=True)
 class Event:
     """An entry in a bead's history, for people."""
@@ -225,8 +229,8 @@ class BeadStore(Protocol):
     def circles(self, project: str) -> list[list[str]]:
         """Circles of ordering dependencies. Commits refuse them, so there should be none."""
 
-    def replace_all(self, project: str, puts: Sequence[PutBead]) -> None:
-        """Many beads in one commit. Raises DependencyCircle, or Conflict if a bead was changed meanwhile."""
+    def replace_all(self, project: str, changes: Sequence[PutBead | Event]) -> None:
+        """Many beads and events in one commit. Raises DependencyCircle, or Conflict if a bead was changed meanwhile."""
 
     def take_notices(self, project: str) -> tuple[Notice, ...]:
         """Takes the waiting notices. Each is returned once."""

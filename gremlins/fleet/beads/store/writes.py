@@ -47,10 +47,14 @@ class SqlStore(Reader):
             return False
         return True
 
-    def replace_all(self, project: str, puts: Sequence[PutBead]) -> None:
+    def replace_all(self, project: str, changes: Sequence[PutBead | Event]) -> None:
+        puts = [change for change in changes if isinstance(change, PutBead)]
         try:
             with self.db.transaction():
                 ordering = [_write_bead(self.db, put) for put in puts]
+                for event in changes:
+                    if isinstance(event, Event):
+                        _apply(self.db, event, {})
                 if any(ordering) and (circles := blocking.all_circles(self.db, project)):
                     raise DependencyCircle(circles[0])
                 blocking.refresh(self.db, project, [put.bead.id for put in puts])
