@@ -167,7 +167,7 @@ def _check_clients(
         real_mode: Mode = "batch" if mode == "batch" and support == "yes" else "live"
         try:
             kind.check_ready(client.partition(":")[2], real_mode, env, loaded.settings)
-        except Exception as error:  # a plug-in may raise anything; ours is raised again
+        except (Exception, SystemExit) as error:  # a plug-in may raise anything; ours is raised again
             if elsewhere and isinstance(error, NotReady):
                 continue
             if isinstance(error, GremlinsError) or (module := plug_in_of(kind)) is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
@@ -64,25 +65,25 @@ def _registered() -> dict[str, EntryPoint]:
 
 
 def _load(entry: EntryPoint) -> type[Client]:
-    package = entry.dist.name if entry.dist else entry.value
     try:
         found = entry.load()
-    except Exception as error:  # a stranger's module may fail in any way while it is imported
-        raise NotReady(
-            f"the provider `{entry.name}` cannot be loaded: {type(error).__name__}: {error}",
-            hint=f"it comes from the package {package}",
-        ) from error
+    except (Exception, SystemExit) as error:  # a stranger's module may fail in any way while it is imported
+        raise _unusable(entry, f"cannot be loaded: {type(error).__name__}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Client)):
-        raise NotReady(
-            f"the provider `{entry.name}` is not a client: {entry.value}",
-            hint=f"it comes from the package {package}, and should be a subclass of gremlins.clients.base.Client",
-        )
+        raise _unusable(entry, f"is no subclass of gremlins.clients.base.Client: {entry.value}")
+    if not isinstance(getattr(found, "provider", None), str):
+        raise _unusable(entry, "has no `provider`, its own name")
+    if inspect.isabstract(found):
+        raise _unusable(entry, f"has no {' and no '.join(f'`{name}`' for name in sorted(found.__abstractmethods__))}")
     if found.batch_support != "no" and found.run_batch is Client.run_batch:
-        raise NotReady(
-            f"the provider `{entry.name}` claims a batch mode and has no `run_batch`",
-            hint=f"it comes from the package {package}",
-        )
+        raise _unusable(entry, "claims a batch mode and has no `run_batch`")
     return found
+
+
+def _unusable(entry: EntryPoint, why: str) -> NotReady:
+    package = entry.dist.name if entry.dist else entry.value
+    hint = f"it comes from the package {package}: update or uninstall that, or use another --client"
+    return NotReady(f"the provider `{entry.name}` {why}", hint=hint)
 
 
 def plug_in_of(kind: type[Client]) -> str | None:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Protocol
 
 from gremlins.clients.base import Answer, CallUnsuccessful, Client, PromptSource, Session
-from gremlins.clients.registry import plug_in_of
+from gremlins.clients.registry import client_class, plug_in_of
 from gremlins.clock import Clock
 from gremlins.config import Settings
 from gremlins.errors import GremlinsError
 from gremlins.files import make_private_dir, read_file, write_atomic
 from gremlins.masking import mask
-from gremlins.outcome import Failed, Outcome
+from gremlins.outcome import Failed, FailureClass, Outcome
 from gremlins.redaction import Redactor
 from gremlins.repository.worktree import Worktree
 from gremlins.stages.spec import AgentStage, Stage
@@ -94,8 +94,8 @@ class StageContext:
         """Ask the stage's model in the stage's mode. Raises what `Client.run` raises. The record keeps the reply as it
         came; the text given back is normalised.
         """
-        client = self.make_client(str(spec.settled_client), self.session)
         try:
+            client = self.make_client(str(spec.settled_client), self.session)
             answer = client.run(
                 prompt,
                 label=label or self.path,
@@ -104,12 +104,20 @@ class StageContext:
                 revision=revision,
                 edits_worktree=edits_worktree,
             )
-            return replace(answer, text=normalised(answer.text))
-        except Exception as error:
-            if isinstance(error, GremlinsError | OSError) or (module := plug_in_of(type(client))) is None:
+        except (Exception, SystemExit) as error:
+            if isinstance(error, GremlinsError) or (plug_in := self._plug_in(spec)) is None:
                 raise
-            why = f"the plug-in {module} of `{spec.settled_client}` raised {type(error).__name__}: {error}"
-            raise CallUnsuccessful(Failed("unknown", why)) from error
+            failure: FailureClass = "host" if isinstance(error, OSError) else "unknown"
+            raise CallUnsuccessful(Failed(failure, f"{plug_in} raised {type(error).__name__}: {error}")) from error
+        if not isinstance(answer, Answer) and (plug_in := self._plug_in(spec)) is not None:
+            why = f"{plug_in} returned a {type(answer).__name__} in place of an Answer"
+            raise CallUnsuccessful(Failed("unknown", why))
+        return replace(answer, text=normalised(answer.text))
+
+    def _plug_in(self, spec: AgentStage) -> str | None:
+        """The plug-in that answers for a stage, in words; None for a provider of ours."""
+        module = plug_in_of(client_class(str(spec.settled_client)))
+        return None if module is None else f"the plug-in {module} of `{spec.settled_client}`"
 
     def artifact(self, name: str) -> str | None:
         """The text of an artifact of this scope, else of the scopes around it; None while there is none."""

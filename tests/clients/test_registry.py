@@ -29,6 +29,24 @@ class OutsideClient(Client):
 class Boaster(OutsideClient):
     batch_support = "yes"
 
+class Nameless(Client):
+    run_live = OutsideClient.run_live
+
+class Speechless(Client):
+    provider = "speechless"
+
+class Unmade(OutsideClient):
+    def __init__(self, model, session):
+        raise OSError("no socket")
+
+class Quitter(OutsideClient):
+    def run_live(self, prompt, **more):
+        raise SystemExit(9)
+
+class Babbler(OutsideClient):
+    def run_live(self, prompt, **more):
+        return "an answer"
+
 not_a_client = 7
 """
 
@@ -37,12 +55,15 @@ not_a_client = 7
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another package's providers: one that works, one that is no client, one that cannot be imported."""
     (tmp_path / "outside_pkg.py").write_text(PLUGIN)
+    (tmp_path / "outside_quits.py").write_text("raise SystemExit(3)")
     info = tmp_path / "outside_pkg-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-pkg\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[gremlins.clients]\noutside = outside_pkg:OutsideClient\nseven = outside_pkg:not_a_client\n"
-        "gone = no_such_module:Client\nboaster = outside_pkg:Boaster\nclaude = outside_pkg:OutsideClient\n"
+        "gone = no_such_module:Client\nboaster = outside_pkg:Boaster\nnameless = outside_pkg:Nameless\n"
+        "speechless = outside_pkg:Speechless\nunmade = outside_pkg:Unmade\nquitter = outside_pkg:Quitter\n"
+        "babbler = outside_pkg:Babbler\nquits = outside_quits:Client\nclaude = outside_pkg:OutsideClient\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -80,23 +101,35 @@ def test_another_package_cannot_take_over_a_built_in_name() -> None:
 
 
 @pytest.mark.usefixtures("outside")
-@pytest.mark.parametrize("provider", ["seven", "gone", "boaster"])
+@pytest.mark.parametrize("provider", ["seven", "gone", "boaster", "nameless", "speechless", "quits"])
 def test_a_provider_that_cannot_be_loaded_is_one_line_that_names_its_package(provider: str) -> None:
     with pytest.raises(NotReady, match=provider) as caught:
         client_class(f"{provider}:m")
     assert "outside-pkg" in str(caught.value.hint)
+    assert "another --client" in str(caught.value.hint)
 
 
 @pytest.mark.usefixtures("outside")
-def test_an_exception_of_a_plug_in_is_called_its_own(repo: Repo, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("provider", "failure", "says"),
+    [
+        ("outside", "unknown", "raised AssertionError: not asked"),
+        ("unmade", "host", "raised OSError: no socket"),
+        ("quitter", "unknown", "raised SystemExit: 9"),
+        ("babbler", "unknown", "returned a str in place of an Answer"),
+    ],
+)
+def test_an_exception_of_a_plug_in_is_called_its_own(
+    repo: Repo, tmp_path: Path, provider: str, failure: str, says: str
+) -> None:
     repo.write({".gremlins/ask.md": "Say something.\n"})
-    one = "stages:\n  - {type: agent, name: one, prompt: .gremlins/ask.md, mode: live, client: 'outside:m'}\n"
+    one = f"stages:\n  - {{type: agent, name: one, prompt: .gremlins/ask.md, mode: live, client: '{provider}:m'}}\n"
     with Simulator() as simulator:
         it = InProcessSandbox(repo, Home(tmp_path / "state"), simulator)
         status = it.run(it.make(one)).status
     assert isinstance(status, FailedGremlin)
-    assert status.failure == "unknown"
-    assert "the plug-in outside_pkg of `outside:m` raised AssertionError: not asked" in status.reason
+    assert status.failure == failure
+    assert f"the plug-in outside_pkg of `{provider}:m` {says}" in status.reason
 
 
 def test_knowing_the_names_imports_no_provider() -> None:
