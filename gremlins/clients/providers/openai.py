@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from gremlins.clients.base import PromptSource, Session
+from gremlins.clients.base import CallUnsuccessful, PromptSource, Session
 from gremlins.clients.batch.engine import prompt_of
 from gremlins.clients.batch.results import classify_status
 from gremlins.clients.live.agents import AgentClient, live_request, reply_text, whole_text
@@ -19,7 +19,7 @@ from gremlins.clients.live.engine import Heard, Order
 from gremlins.clients.live.interruptible import patiently, run_interruptibly
 from gremlins.clients.live.process_agent import short
 from gremlins.clients.live.records import Booked
-from gremlins.clients.next_step import REFUSAL, STALLED, UNSENT
+from gremlins.clients.next_step import INTERRUPTED, REFUSAL, STALLED, UNSENT
 from gremlins.clients.providers.anthropic_tools import worktree_tools
 from gremlins.config import Settings
 from gremlins.errors import NotReady
@@ -101,6 +101,8 @@ class _Run:
                 result = self._start(client, request)
                 async for _event in patiently(result.stream_events(), patience):
                     self.session.activity()
+        except CallUnsuccessful as capped:  # the next try meets the same cap, before it asks anything
+            return CallFailed(failure="host", kind=INTERRUPTED, message=str(capped))
         except TimeoutError:
             return CallFailed(failure="task", kind=STALLED, message="the API fell silent in the middle of a reply")
         except openai.APIStatusError as error:
@@ -136,6 +138,10 @@ class _Run:
         run = self
 
         class Counting(agents.RunHooks[Any]):
+            async def on_llm_start(self, *_: Any) -> None:
+                if run.turns:
+                    run.ask_for_room()
+
             async def on_llm_end(self, context: Any, agent: Any, response: Any) -> None:
                 run.turns += 1
                 run.count(context.usage)
@@ -156,6 +162,11 @@ class _Run:
             hooks=Counting(),
             run_config=agents.RunConfig(tracing_disabled=True),  # traces would tell OpenAI the code all over again
         )
+
+    def ask_for_room(self) -> None:
+        """Raises CallUnsuccessful where a cap leaves no room for another message like the first."""
+        with self.session.room(self.order.record.request, f"openai:{self.model}", batch=False):
+            pass  # the call's own reservation goes on
 
     def count(self, usage: Any) -> None:
         """Book what the run has used so far: the SDK's sum over its turns."""

@@ -104,6 +104,26 @@ def test_an_error_has_its_class(around: SessionSetup, status: int, code: str, cl
 
 
 @with_extra
+def test_each_turn_asks_for_room_under_the_caps(around: SessionSetup) -> None:
+    """One call made as many requests as it liked."""
+    asked = 0
+
+    def leaves_no_room() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 2:
+            raise CallUnsuccessful(Failed("credit", "spend.per_attempt is $1.5"))
+
+    around.guard = leaves_no_room
+    with api(around, calls("glob", pattern="*")) as responses, pytest.raises(CallUnsuccessful, match="per_attempt"):
+        ask(around)
+    assert len(responses.asked) == 2
+    (record,) = around.records
+    assert record.cost is not None
+    assert record.cost.usd
+
+
+@with_extra
 def test_batch_is_refused(around: SessionSetup) -> None:
     with pytest.raises(NotImplementedError, match="openai"):
         ask(around, mode="batch")
