@@ -67,10 +67,10 @@ class Redactor:
 
 def has_password(address: str) -> bool:
     """True if a database address, a URL or a list of `key=value`, names a password."""
-    return bool(re.search(r"://[^/\s:@]*:[^/\s@]+@|(^|[\s?&])password\s*=", address))
+    return bool(re.search(r"://[^/\s:@]*:\S+@|(^|[\s?&])password\s*=", address))
 
 
 def without_password(address: str) -> str:
     """The same address to show."""
-    hidden = re.sub(r"(://[^/\s:@]*):[^/\s@]+@", r"\1:***@", address)
+    hidden = re.sub(r"(://[^/\s:@]*):\S+@", r"\1:***@", address)
     return re.sub(r"((?:^|[\s?&])password\s*=\s*)('[^']*'|[^\s&]*)", r"\1***", hidden)

@@ -430,7 +430,9 @@ class Run:
             detail = "every stage is done, but the branch holds no change"
             self.end(Bailed(since=now, stage=self.record.stage, kind="no_evidence", detail=detail), detail)
             return 0
-        self.end(Finished(since=now, evidence=evidence), f"finished; it has cost ${self.ledger.total().total_usd:.4f}")
+        cost = self.ledger.total()
+        more = "+?" if cost.unpriced_calls or cost.unknown_calls else ""
+        self.end(Finished(since=now, evidence=evidence), f"finished; it has cost ${cost.total_usd:.4f}{more}")
         return 0
 
     def _evidence(self, done: Done) -> Evidence:

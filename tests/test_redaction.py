@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gremlins.redaction import Redactor
+from gremlins.redaction import Redactor, has_password, without_password
 
 ENV = {
     "ANTHROPIC_API_KEY": "sk-ant-123456",
@@ -67,3 +67,11 @@ def test_a_longer_secret_goes_before_one_that_it_holds() -> None:
 def test_a_message_holds_nothing_that_looks_like_a_credential(text: str, shown: str) -> None:
     assert Redactor({}).message(text) == shown
     assert Redactor({}).text(text) == text
+
+
+@pytest.mark.parametrize("password", ["hush", "h:u/s@h", "h%40"])
+def test_a_database_address_is_shown_without_its_password(password: str) -> None:
+    address = f"postgresql://gremlins:{password}@db.example.org/gremlins?sslmode=require"
+    assert has_password(address)
+    assert without_password(address) == "postgresql://gremlins:***@db.example.org/gremlins?sslmode=require"
+    assert not has_password("postgresql://gremlins@db.example.org:5432/gremlins")

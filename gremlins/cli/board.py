@@ -14,7 +14,7 @@ from gremlins.paths import Home
 
 
 def board(
-    port: int = typer.Option(None, "--port", metavar="N", help="0 takes a free one. [default: 8797]"),
+    port: int = typer.Option(None, "--port", min=0, max=65535, metavar="N", help="0 takes a free one. [default: 8797]"),
     no_open: bool = typer.Option(False, "--no-open", help="Only print the link."),
 ) -> int:
     """Show the fleet, the beads and the money on a page of this machine, until Ctrl-C."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gremlins import __version__
 from gremlins.errors import NotReady
 from gremlins.processes.children import run
 from gremlins.text import cleaned, in_every_text, normalised
@@ -34,7 +35,7 @@ def mcp() -> int:
         raise NotReady("the Model Context Protocol needs an extra", hint="pip install 'gremlins-fleet[mcp]'") from None
     from mcp.types import ToolAnnotations
 
-    server = MCPServer("gremlins", instructions=INSTRUCTIONS, log_level="ERROR")
+    server = MCPServer("gremlins", version=__version__, instructions=INSTRUCTIONS, log_level="ERROR")
     for tool, reads, destroys in TOOLS:
         hints = ToolAnnotations(read_only_hint=reads, destructive_hint=destroys, idempotent_hint=reads)
         server.tool(annotations=hints)(tool)

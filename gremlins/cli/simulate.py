@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def simulate(
-    port: int = typer.Option(None, "--port", help="0 takes a free one. [default: 8787]", show_default=False),
+    port: int = typer.Option(
+        None, "--port", min=0, max=65535, help="0 takes a free one. [default: 8787]", show_default=False
+    ),
     latency: float = typer.Option(
         None, "--latency", metavar="S", help="Seconds a batch takes. [default: 5]", show_default=False
     ),

@@ -30,6 +30,9 @@ class ClusterAway(GremlinsError):
     """The database cannot be reached."""
 
 
+FORM = "it looks like postgresql://gremlins@db.example.org/gremlins; in a password, % is %25, @ is %40 and / is %2F"
+
+
 def options(url: str) -> dict[str, Any]:
     """The arguments of every connection, the engine's too."""
     return {
@@ -130,8 +133,8 @@ class ClusterDb:
         if self._connection is None or self._connection.closed:
             try:
                 self._connection = psycopg.connect(autocommit=True, **options(self.url))
-            except psycopg.ProgrammingError as error:
-                raise NotReady(f"cluster.url is no database address: {_line(error)}") from error
+            except psycopg.ProgrammingError:  # its words hold the address, or a part of the password
+                raise NotReady("cluster.url is no database address", hint=FORM) from None
         return self._connection
 
     def close(self) -> None:
@@ -146,7 +149,7 @@ class ClusterDb:
     def _away(self, error: Exception) -> ClusterAway:
         return ClusterAway(
             f"the cluster's database cannot be reached: {without_password(_line(error))}",
-            hint="`gremlins cluster status` looks at it; nothing is lost, what waits goes on when it is back",
+            hint="nothing is lost: once cluster.url leads to the database again, what waits goes on",
         )
 
 

@@ -190,7 +190,8 @@ def test_an_ambiguous_prefix_lists_its_matches(sandbox: Sandbox) -> None:
 
 
 def test_wrong_usage_is_2(sandbox: Sandbox) -> None:
-    for words in (["launch"], ["status", "--nope"], ["launch", "batch", "x", "--mode", "fast"], ["stop"]):
+    large = ["board", "--port", "70000"], ["simulate", "--port", "70000"], ["bead", "list", "-n", str(10**20)]
+    for words in (["launch"], ["status", "--nope"], ["launch", "batch", "x", "--mode", "fast"], ["stop"], *large):
         ran = sandbox.run(*words)
         assert ran.code == 2, words
         assert ran.err.startswith("error: ")

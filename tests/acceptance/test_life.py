@@ -66,6 +66,7 @@ def test_an_unknown_model_is_sent_as_it_is_and_unpriced_not_free(sandbox: Sandbo
     gremlin = sandbox.ok("launch", "ask", "--client", "claude:claude-unknown-9").strip()
     cost = sandbox.until(gremlin, "finished")["cost"]
     assert cost["unpriced_calls"] == 1
+    assert "finished; it has cost $0.0000+?" in sandbox.logs()
     assert sandbox.simulator.batches[0].requests[0].params["model"] == "claude-unknown-9"
 
 

@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
 from gremlins.cluster.database import ClusterAway, ClusterDb
+from gremlins.errors import NotReady
 from gremlins.worker.engine import Connector
 from tests import postgres as postgresql
 from tests.postgres import PostgresServer
@@ -50,6 +51,14 @@ async def ask_by_engine(address: str) -> object:
     found = await connector.execute_query_one_async(IS_TLS)
     await connector.close_async()
     return found
+
+
+@pytest.mark.parametrize("address", ["postgresql://u:hush%zz@h/db", "postgresql:/u:hush@h/db", "hush"])
+def test_a_wrong_address_is_said_without_its_password(address: str) -> None:
+    with pytest.raises(NotReady) as caught:
+        ClusterDb(address).value("SELECT 1")
+    assert "hush" not in caught.value.message
+    assert "postgresql://" in str(caught.value.hint)
 
 
 def test_service_password_file_and_tls(

@@ -31,7 +31,7 @@ def list_(
     label: list[str] = typer.Option(None, "-l", "--label", "--labels", help="All of these."),
     assignee: str = typer.Option(None, "-a", "--assignee"),
     bucket: list[str] = typer.Option(None, "-b", "--bucket", help="ready, blocked, held, running …"),
-    limit: int = typer.Option(None, "-n", "--limit", min=0),
+    limit: int = typer.Option(None, "-n", "--limit", min=0, max=10**9),
     everything: bool = typer.Option(False, "--all", help="Closed ones too, in the table."),
     json: bool = JSON,
 ) -> int:
@@ -56,7 +56,7 @@ def list_(
 
 
 def ready(
-    limit: int = typer.Option(None, "-n", "--limit", min=0),
+    limit: int = typer.Option(None, "-n", "--limit", min=0, max=10**9),
     assignee: str = typer.Option(None, "-a", "--assignee"),
     label: list[str] = typer.Option(None, "-l", "--label", "--labels", help="All of these."),
     json: bool = JSON,

@@ -26,7 +26,7 @@ from gremlins.clients.base import (
 )
 from gremlins.clients.batch.api import Batch, BatchApi
 from gremlins.clients.batch.booking import Books
-from gremlins.clients.batch.lost import NO_ACCESS, Reconciler, Search, SecondBatches
+from gremlins.clients.batch.lost import GONE, NO_ACCESS, Reconciler, Search, SecondBatches
 from gremlins.clients.batch.results import NotThere, Succeeded, classify, classify_status, find_result, reply_of
 from gremlins.clients.next_step import Ask, AskLive, BatchStep, Give, LookAgain, RetryPolicy, Stop, after_batch
 from gremlins.clients.transport import ApiFailure
@@ -261,6 +261,8 @@ class BatchEngine:
         try:
             page = self.api.page(limit=1)
         except ApiFailure as failure:
+            if failure.status in GONE:
+                failure.message = f"batch mode needs a list of batches, and this address has none: {failure.message}"
             return self._refused(record, failure)
         newest = page.batches[0] if page.batches else None
         if not record.was_resent:

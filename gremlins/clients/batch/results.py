@@ -102,9 +102,8 @@ def _read_error(wrapper: object) -> CallFailed:
     code = details.get("error_code") if isinstance(details, dict) else None
     message = " ".join(str(error.get("message") or "no reason given").split())
     failure = classify(error["type"], code, message)
-    if failure == "unknown":
-        message = f"{error['type']}: {message} ({json.dumps(wrapper)[:500]})"
-    return CallFailed(failure=failure, kind=error["type"], message=message)
+    whole = f" ({json.dumps(wrapper)[:500]})" if failure == "unknown" else ""
+    return CallFailed(failure=failure, kind=error["type"], message=f"{error['type']}: {message}{whole}")
 
 
 def classify(kind: str, error_code: object, message: str) -> FailureClass:

@@ -151,6 +151,15 @@ def test_a_connection_that_is_refused_is_tried_again_and_nothing_is_looked_for(g
     assert [send.outcome for send in gremlin.record.sends] == ["unsent"] * 3 + ["accepted"]
 
 
+def test_an_address_without_a_list_of_batches_is_said_before_anything_is_sent(gremlin: BatchGremlin) -> None:
+    gremlin.simulator.fault("list", "error", status=404, times=0)
+    outcome = outcome_of(gremlin)
+    assert isinstance(outcome, Failed)
+    assert outcome.failure == "config"
+    assert "list of batches" in outcome.reason
+    assert gremlin.simulator.custom_ids == []
+
+
 def test_every_fault_of_the_list_before_the_post_is_waited_out(gremlin: BatchGremlin) -> None:
     for fault in ({"do": "drop"}, {"do": "error", "status": 500}, {"do": "garbage"}, {"do": "error", "status": 429}):
         gremlin.simulator.fault("list", **fault)
@@ -720,7 +729,7 @@ def test_a_prompt_of_any_bytes_can_be_asked_and_taken_up_again(gremlin: BatchGre
 def test_an_error_with_an_empty_script_is_just_a_failure(make_gremlin: MakeGremlin) -> None:
     gremlin = make_gremlin(model=ScriptedModel([ModelError("invalid_request_error", "prompt is too long")]))
     outcome = outcome_of(gremlin)
-    assert outcome == Failed("task", "prompt is too long")
+    assert outcome == Failed("task", "invalid_request_error: prompt is too long")
 
 
 def test_intervals_of_a_fraction_of_a_second_are_honoured(make_gremlin: MakeGremlin) -> None:
