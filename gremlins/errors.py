@@ -13,11 +13,17 @@ GremlinsError                       1  one line, and a hint if there is somethin
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+MACHINE_TROUBLE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EROFS, errno.EIO}
+)
+"""Of an OSError: the machine's own trouble, which may pass."""
 
 
 class GremlinsError(Exception):

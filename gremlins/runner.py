@@ -27,7 +27,7 @@ from gremlins.clients.batch.become_waiter import BecomeWaiter, become_waiter, ke
 from gremlins.clients.batch.stopping import settle_stopped_calls
 from gremlins.clock import Clock, Jitter, SystemClock, spread
 from gremlins.config import SpendSettings, load_settings
-from gremlins.errors import GremlinsError, NotReady
+from gremlins.errors import MACHINE_TROUBLE, GremlinsError, NotReady
 from gremlins.files import make_private_dir, write_atomic
 from gremlins.outcome import Bail, Done, Failed, Outcome
 from gremlins.paths import Home
@@ -64,7 +64,7 @@ from gremlins.records.stop_request import clear_stop, read_stop
 from gremlins.redaction import Redactor
 from gremlins.repository.catching_up import merge_into
 from gremlins.repository.folder import restore
-from gremlins.repository.git import Git
+from gremlins.repository.git import Git, HostGitError
 from gremlins.repository.interrupted import undo_killed_commands
 from gremlins.repository.worktree import Worktree, clear_stale_locks, quiet_env, tree_differs
 from gremlins.retry import RETRY_AFTER_CEILING, seconds_until
@@ -79,6 +79,9 @@ JITTER_ROOM = 1.2
 INTERNAL_ERROR = 3
 LOOKS_FOR_ROOM = 3.0
 """Times `batch.poll_initial` between two looks for room under a spending cap."""
+
+HOST_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds before the tries that follow when the machine fails git or a file."""
 
 
 @dataclass
@@ -106,6 +109,7 @@ class Run:
         self._books: FleetBooks = self.books or HomeBooks(self.home, self.gremlin_id, self.ledger, self.clock)
         self.writing = threading.RLock()
         self.nap: float | None = None
+        self.host_pauses = iter(HOST_PAUSES)
         self.busy: dict[int, tuple[datetime, str]] = {}
         self.record = self.store.read(self.gremlin_id)
         self.frozen: FrozenLaunch = read_frozen(self.paths.frozen)
@@ -164,9 +168,19 @@ class Run:
         except NotReady as error:
             return self._fail(Failed("config", _sentence(error), exit_code=error.exit_code))
         except GremlinsError as error:
-            return self._fail(Failed("host", _sentence(error), exit_code=error.exit_code))
+            failed = Failed("host", _sentence(error), exit_code=error.exit_code)
+            return self._again_or_fail(failed, may_pass=isinstance(error, HostGitError))
         except OSError as error:
-            return self._fail(Failed("host", f"{error.strerror or error}: {error.filename or 'this machine'}"))
+            failed = Failed("host", f"{error.strerror or error}: {error.filename or 'this machine'}")
+            return self._again_or_fail(failed, may_pass=error.errno in MACHINE_TROUBLE)
+
+    def _again_or_fail(self, failed: Failed, *, may_pass: bool) -> int | None:
+        """None: run again after a pause, for a lock is held or the disk full for a moment."""
+        self.nap = next(self.host_pauses, None) if may_pass else None
+        if self.nap is None:
+            return self._fail(failed)
+        self.log(f"{failed.reason}; it is tried again in {self.nap:g} s")
+        return None
 
     def _go(self) -> int:
         self._wake_up()

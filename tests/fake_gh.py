@@ -1,6 +1,7 @@
 """A fake of GitHub's command `gh`. It answers the calls that gremlins makes, from a folder of JSON files, as `gh` does:
 
-- `gh auth status`: exit 0, or 1 with "You are not logged into any GitHub hosts" while `logged-out` exists.
+- `gh auth status`: exit 0, or 1 with "You are not logged into any GitHub hosts" while `logged-out` exists; everything
+  else then ends with 4.
 - `gh issue view N|URL [--repo O/R] --json …`: the object in `issue.json`, or exit 1 "Could not resolve to an Issue".
 - `gh pr create --head B --title T --body X [--base M] [--draft]`: needs the branch on the remote (a bare repository
   whose path is in `remote`), else exit 1 "No commits between"; refuses a second one for the same branch; writes
@@ -9,7 +10,8 @@
 - `gh pr view 7 --json …`: the object. `headRefOid` is always the remote's own tip of the branch. `statusCheckRollup`
   holds the checks of that commit: `checks.json` maps a commit (or `*`) to a list; a commit without any has none.
 - `gh pr merge 7 --squash --match-head-commit SHA`: exit 1 where the head is another; else state MERGED, and the
-  remote's base branch moves to a commit of the head's tree (`mergeCommit`). While `queue` exists it stays OPEN.
+  remote's base branch moves to a commit of the head's tree (`mergeCommit`). While `queue` exists it stays OPEN. While
+  `lost` exists it ends with 1 all the same.
 - `gh api repos/{owner}/{repo}/pulls/7/comments --paginate`: `remarks.json`, or `[]`.
 - `gh run view ID --log-failed`: `run-ID.log`, or exit 1.
 - Exit 1 "HTTP 502" for everything but `auth` while `down` exists. Anything else: exit 2, so that a test fails.
@@ -98,6 +100,8 @@ def merge(args: list[str]) -> None:
     remote("update-ref", base, new or "")
     pull.update(state="MERGED", mergeCommit={"oid": new})
     (HERE / "pr.json").write_text(json.dumps(pull))
+    if (HERE / "lost").exists():
+        fail("HTTP 502: Bad Gateway")
 
 
 def main(args: list[str]) -> None:
@@ -107,6 +111,8 @@ def main(args: list[str]) -> None:
         if (HERE / "logged-out").exists():
             fail("You are not logged into any GitHub hosts. To log in, run: gh auth login")
         return
+    if (HERE / "logged-out").exists():
+        fail("To get started with GitHub CLI, please run:  gh auth login", 4)
     if (HERE / "down").exists():
         fail("HTTP 502: Bad Gateway (https://api.github.example/graphql)")
     match args:

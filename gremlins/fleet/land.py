@@ -23,7 +23,7 @@ from gremlins.records.gremlin import Finished, Gremlin, Landed, RunStore
 from gremlins.records.journal import Journal
 from gremlins.repository.folder import refuse_lost, remove
 from gremlins.repository.git import Git
-from gremlins.repository.github import GitHub, PullRequest, remote_of
+from gremlins.repository.github import TIMEOUT, GhFailed, GitHub, PullRequest, remote_of
 from gremlins.repository.landing import LandedCommit, try_landing
 from gremlins.repository.landing import land as land_branch
 from gremlins.repository.project import find_project
@@ -200,17 +200,26 @@ def _mergeable(hub: GitHub, record: Gremlin, paths: GremlinPaths) -> PullRequest
 
 
 def _merge(hub: GitHub, record: Gremlin, pull: PullRequest, clock: Clock, patience: float) -> PullRequest:
-    """Have GitHub merge it, and wait until it has."""
-    hub.merge(pull.number, pull.head)
-    until = clock.monotonic() + patience
-    while (seen := hub.view(pull.number)).state != "MERGED":
+    """Have GitHub merge it, and wait until it has. An answer may be lost: only a look tells what became of it."""
+    again = f"run `gremlins land {record.id} --pr` again ({pull.url})"
+    refused: GhFailed | None = None
+    try:
+        hub.merge(pull.number, pull.head)
+    except GhFailed as error:
+        refused = error
+    until, why = clock.monotonic() + patience, f"pull request #{pull.number} is not merged yet"
+    while True:
+        try:
+            if (seen := hub.view(pull.number)).state == "MERGED":
+                return seen
+        except GhFailed as error:
+            why = error.message
+        else:
+            if refused is not None:
+                raise GremlinsError(f"{refused.message}; nothing was removed", hint=again)
         if clock.monotonic() >= until:
-            raise GremlinsError(
-                f"pull request #{pull.number} is not merged yet; nothing was removed",
-                hint=f"it may be queued: run `gremlins land {record.id} --pr` again ({pull.url})",
-            )
+            raise GremlinsError(f"{why}; nothing was removed", hint=f"it may be queued: {again}")
         clock.sleep(2.0)
-    return seen
 
 
 def _holds(worktree: Worktree, pull: PullRequest, login: Mapping[str, str]) -> bool:
@@ -220,7 +229,7 @@ def _holds(worktree: Worktree, pull: PullRequest, login: Mapping[str, str]) -> b
         return True
     if git.try_commit(pull.head) is None:
         words = ("fetch", "--quiet", "--no-write-fetch-head", remote_of(git), f"refs/pull/{pull.number}/head")
-        git.attempt(*words, env=login)
+        git.attempt(*words, env=login, timeout=TIMEOUT)
     return git.try_commit(pull.head) is not None and git.is_ancestor(tip, pull.head)
 
 

@@ -73,7 +73,9 @@ _KEPT = re.compile(r"GIT_(CONFIG_(?!PARAMETERS).*|SSH.*|ASKPASS|EXEC_PATH|SSL_.*
 
 _HOST_TROUBLE = re.compile(
     r"\.lock': File exists|unable to lock|No space left on device|Disk quota exceeded|Too many open files"
-    r"|Cannot allocate memory|Resource temporarily unavailable|Input/output error|Read-only file system",
+    r"|Cannot allocate memory|Resource temporarily unavailable|Input/output error|Read-only file system"
+    r"|Could not resolve host|unable to access '|early EOF|unexpected disconnect|RPC failed|remote end hung up"
+    r"|Connection (reset|refused|timed out|closed)|Could not read from remote repository|from promisor remote",
     re.IGNORECASE,
 )
 
@@ -89,7 +91,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2
 
 
 class HostGitError(GitError):
-    """git failed because of the machine: a lock held by another process, no space, no file handles."""
+    """git failed because of the machine: a lock held by another process, no space, no file handles, no network."""
 
 
 class UnknownRef(GremlinsError):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from gremlins.errors import GremlinsError, NotFound, NotReady
-from gremlins.processes.children import TimedOut, TooMuchOutput, command_env, run
-from gremlins.repository.git import Git
+from gremlins.processes.children import TimedOut, command_env, run
+from gremlins.redaction import Redactor
+from gremlins.repository.git import Git, HostGitError
 from gremlins.text import normalised, normalised_value
 
 TIMEOUT = 120.0
@@ -114,14 +116,15 @@ class GitHub:
             ) from None
         except TimedOut as error:
             raise GhFailed(str(error)) from None
-        except TooMuchOutput as error:
+        except OSError as error:  # it printed too much, or it is just being replaced
             raise GhFailed(f"`gh {' '.join(args[:2])}`: {error.strerror}") from None
         if done.returncode == 0:
             return done.stdout
-        said = done.stderr.strip() or done.stdout.strip() or "nothing"
+        said = done.stderr.strip() or done.stdout.strip()
         if done.returncode == AUTH_NEEDED or re.search(r"gh auth login|authentication required|HTTP 401", said):
             raise NotReady("`gh` is not logged in to GitHub", hint="run `gh auth login`")
-        raise GhFailed(f"`gh {' '.join(args[:2])}` ended with {done.returncode}: {said.splitlines()[-1][:300]}")
+        cause = _cause(said.splitlines(), self.login) or "it said nothing"
+        raise GhFailed(f"`gh {' '.join(args[:2])}` ended with {done.returncode}: {cause}")
 
     def json(self, *args: str) -> Any:
         """The JSON that gh printed. Several arrays in a row (pages) are joined."""
@@ -134,16 +137,11 @@ class GitHub:
                 at += len(text[at:]) - len(text[at:].lstrip())
         except (ValueError, RecursionError) as error:
             raise GhFailed(f"`gh {' '.join(args[:2])}` answered what is not JSON: {error}") from None
+        if not values:
+            raise GhFailed(f"`gh {' '.join(args[:2])}` answered nothing")
         if len(values) > 1 and all(isinstance(page, list) for page in values):
             return [item for page in values for item in page]
-        return values[0] if values else None
-
-    def object(self, *args: str) -> dict[str, Any]:
-        """The JSON object that gh printed."""
-        found = self.json(*args)
-        if not isinstance(found, dict):
-            raise GhFailed(f"`gh {' '.join(args[:2])}` answered nothing")
-        return found
+        return values[0]
 
     # ── before a launch ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -162,7 +160,7 @@ class GitHub:
         repo, _, number = reference.rpartition("#")
         where = [reference] if "://" in reference else [number, *(["--repo", repo] if repo else [])]
         try:
-            found = self.object("issue", "view", *where, "--json", "title,body,url")
+            found = self.json("issue", "view", *where, "--json", "title,body,url")
         except GhFailed as error:
             if re.search(r"could not resolve|not found|no issue", error.message, re.IGNORECASE):
                 raise NotFound(f"no issue {reference}: {error.message}") from None
@@ -176,10 +174,13 @@ class GitHub:
     def of_branch(self, branch: str) -> list[PullRequest]:
         """Every pull request of a branch, closed ones included, newest first."""
         found = self.json("pr", "list", "--head", branch, "--state", "all", "--limit", "20", "--json", FIELDS)
-        return [_pull_request(row) for row in found or []]
+        with _expected("gh pr list"):
+            return [_pull_request(row) for row in found]
 
     def view(self, number: int) -> PullRequest:
-        return _pull_request(self.object("pr", "view", str(number), "--json", FIELDS))
+        found = self.json("pr", "view", str(number), "--json", FIELDS)
+        with _expected("gh pr view"):
+            return _pull_request(found)
 
     def create(self, *, branch: str, title: str, body: str, base: str | None, draft: bool) -> int | None:
         """Open a pull request. Returns its number if gh prints it; a list may not contain it yet."""
@@ -195,27 +196,23 @@ class GitHub:
 
     def remarks(self, number: int) -> list[Comment]:
         """The review comments at lines of the diff."""
-        rows = self.json("api", f"repos/{{owner}}/{{repo}}/pulls/{number}/comments", "--paginate") or []
-        return [
-            Comment(
-                id=str(row.get("id") or ""),
-                author=str((row.get("user") or {}).get("login") or "unknown"),
-                path=str(row.get("path") or ""),
-                line=row.get("line") or row.get("original_line"),
-                body=str(row.get("body") or ""),
-            )
-            for row in rows
-        ]
+        rows = self.json("api", f"repos/{{owner}}/{{repo}}/pulls/{number}/comments", "--paginate")
+        with _expected("gh api"):
+            return [_comment(row) for row in rows]
 
     def failed_log(self, check: CommitCheck) -> str:
-        """The end of a failed run's log, empty if gh cannot show it."""
+        """The end of a failed run's log; empty for a check that is no run."""
         found = re.search(r"/actions/runs/(\d+)", check.url)
-        if not found:
-            return ""
-        try:
-            return normalised(self.command("run", "view", found[1], "--log-failed")[-LOG_TAIL:])
-        except GhFailed:
-            return ""
+        return normalised(self.command("run", "view", found[1], "--log-failed")[-LOG_TAIL:]) if found else ""
+
+
+@contextlib.contextmanager
+def _expected(command: str) -> Iterator[None]:
+    """GhFailed for JSON of another shape, such as the message of a rate limit."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise GhFailed(f"`{command}` answered JSON of another shape ({type(error).__name__}: {error})") from None
 
 
 def _current(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -237,6 +234,8 @@ def _current(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _pull_request(row: Mapping[str, Any]) -> PullRequest:
+    if row["state"] not in ("OPEN", "CLOSED", "MERGED"):
+        raise ValueError(f"state {row['state']}")
     return PullRequest(
         number=int(row["number"]),
         url=str(row.get("url") or ""),
@@ -268,6 +267,16 @@ def _review(row: Mapping[str, Any]) -> Review:
     )
 
 
+def _comment(row: Mapping[str, Any]) -> Comment:
+    return Comment(
+        id=str(row.get("id") or ""),
+        author=str((row.get("user") or {}).get("login") or "unknown"),
+        path=str(row["path"]),
+        line=row.get("line") or row.get("original_line"),
+        body=str(row["body"] or ""),
+    )
+
+
 ISSUE = re.compile(r"(?:[\w.-]+/[\w.-]+)?#\d+|https?://[^/\s]+/[\w.-]+/[\w.-]+/issues/\d+(?:[#?]\S*)?")
 """A reference to an issue: `#42`, `owner/repo#42`, or its address."""
 
@@ -291,13 +300,26 @@ def remote_of(git: Git) -> str:
     )
 
 
-_ADVICE = re.compile(r"hint:|Please make sure|and the repository exists|To |Done$|error: failed to push some refs")
+_ADVICE = re.compile(
+    r"hint:|[Ww]arning:|Please make sure|and the repository exists|To |Done$|error: failed to push some refs"
+)
+_MAY_PASS = re.compile(
+    r"\[remote failure\]|internal server error|unpacker error|unable to migrate|cannot lock ref|failed to update ref",
+    re.IGNORECASE,
+)
+"""The remote's own trouble, in git's line about the branch."""
 
 
-def _cause(lines: Sequence[str]) -> str:
-    """Git's own reason for a push that did not work: its last line is often only advice."""
-    said = [line for line in lines if not _ADVICE.match(line)] or list(lines)
-    return "; ".join(dict.fromkeys(said[-3:]))[:300] or "git said nothing"
+def _cause(lines: Sequence[str], login: Mapping[str, str]) -> str:
+    """The program's own reason, which comes first: its last lines are often only advice."""
+    own = [line for line in lines if line.strip() and not _ADVICE.match(line)]
+    return _said(own[:3] or lines, login)
+
+
+def _said(lines: Sequence[str], login: Mapping[str, str]) -> str:
+    """Lines from outside as one, without secrets."""
+    text = "; ".join(dict.fromkeys(" ".join(line.split()) for line in lines if line.strip()))
+    return Redactor(login).message(normalised(text))[:300]
 
 
 def push(git: Git, branch: str, login: Mapping[str, str], check: Callable[[], None]) -> None:
@@ -309,16 +331,19 @@ def push(git: Git, branch: str, login: Mapping[str, str], check: Callable[[], No
     """
     ref = f"refs/heads/{branch}"
     words = ("push", "--porcelain", remote_of(git), f"{ref}:{ref}")
-    done = git.attempt(*words, env=login, timeout=TIMEOUT * 5, check=check)
+    try:
+        done = git.attempt(*words, env=login, timeout=TIMEOUT * 5, check=check)
+    except HostGitError as error:  # it took too long
+        raise GhFailed(f"the push did not work: {error}") from None
     if done.returncode == 0:
         return
     lines = [line.strip() for line in done.output.splitlines() if line.strip()]
-    refused = next((line for line in lines if line.startswith("!") or "rejected" in line), None)
-    if refused is None:
-        raise GhFailed(f"the push did not work: {_cause(lines)}")
+    refused = next((line for line in lines if line.startswith("!")), None)
+    if refused is None or _MAY_PASS.search(refused):
+        raise GhFailed(f"the push did not work: {_cause(lines, login) or 'git said nothing'}")
     if "remote rejected" in refused:
-        said = [line.removeprefix("remote:").strip() for line in lines if line.startswith("remote:")]
-        raise PushRefused(f"the remote refuses {branch}: {' '.join(said)[:300] or refused}")
+        by_remote = [line.removeprefix("remote:") for line in lines if line.startswith("remote:")]
+        raise PushRefused(f"the remote refuses {branch}: {_said(by_remote, login) or _said([refused], login)}")
     raise PushRefused(
         f"the remote has commits on {branch} that the gremlin does not have; nothing was forced over them"
     )

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gremlins.clients.base import Park, Wait
+from gremlins.errors import NotReady
 from gremlins.files import make_private_dir, read_file, remove_file, write_json
-from gremlins.outcome import Bail, Done, Failed, Outcome
+from gremlins.outcome import Bail, Done, Failed, FailureClass, Outcome
 from gremlins.repository.github import GhFailed, GitHub, PullRequest, PushRefused, push
 from gremlins.repository.worktree import Worktree
 from gremlins.stages.base import StageContext
@@ -66,7 +67,7 @@ def bring_up(context: StageContext) -> Outcome | None:
     try:
         push(context.worktree.git, context.worktree.branch, github(context).login, context.session.check)
     except PushRefused as error:
-        return Bail("push_refused", error.message)
+        return Bail("push_refused", context.without_secrets(error.message))
     return None
 
 
@@ -111,12 +112,15 @@ class Waiting:
 
 
 def patiently(waiting: Waiting, what: Callable[[], T], *, timeout: float) -> T | Failed:
-    """Ask GitHub; where it does not answer, come back later, and give up only when the time is over."""
+    """Ask GitHub; where that does not work, or gh is not logged in, come back later until the time is over."""
+    context = waiting.context
     try:
         return what()
-    except GhFailed as error:
+    except (GhFailed, NotReady) as error:
+        said = context.without_secrets(f"{error.message} ({error.hint})" if error.hint else error.message)
         if waiting.waited >= timeout:
             waiting.forget()  # who rescues it means to wait once more
-            return Failed("host", f"GitHub did not answer until the end of the wait: {error.message}")
-        waiting.context.log(f"{waiting.context.path}: {error.message}; asking again")
-        raise waiting.park(f"GitHub does not answer: {error.message}", timeout=timeout) from None
+            kind: FailureClass = "config" if isinstance(error, NotReady) else "host"
+            return Failed(kind, f"{said}; it was tried for {timeout:g} s", exit_code=error.exit_code)
+        context.log(f"{context.path}: {said}; it is tried again")
+        raise waiting.park(f"{said}; it is tried again", timeout=timeout) from None

@@ -12,6 +12,9 @@ from gremlins.stages.edits.code_change import change_code
 from gremlins.stages.pull_request import Waiting, bring_up, github, over, own_branch, patiently, the_pull_request
 from gremlins.stages.spec import WaitCi
 
+LOG_PATIENCE = 600.0
+"""Seconds for which the log of a failed check is asked for; then the fix is asked for without it."""
+
 
 def run(spec: WaitCi, context: StageContext) -> Outcome:
     """Look; fix, push and look again. Each fix that is on record is only finished, never asked again."""
@@ -27,7 +30,7 @@ def run(spec: WaitCi, context: StageContext) -> Outcome:
         if fixes >= spec.max_attempts:
             return Failed("task", f"checks still fail after {fixes} fixes: {_names(seen)}")
         fixes += 1
-        if (outcome := _fix(spec, context, fixes, _shown(context, seen))) is not None:
+        if (outcome := _fix(spec, context, fixes, _shown(spec, context, seen))) is not None:
             return outcome
 
 
@@ -107,9 +110,15 @@ def _fix(spec: WaitCi, context: StageContext, number: int, shown: str) -> Outcom
             return None
 
 
-def _shown(context: StageContext, failed: list[CommitCheck]) -> str:
-    parts = [f"{check.name} failed ({check.url})\n{github(context).failed_log(check)}".strip() for check in failed]
+def _shown(spec: WaitCi, context: StageContext, failed: list[CommitCheck]) -> str:
+    parts = [f"{check.name} failed ({check.url})\n{_log(spec, context, check)}".strip() for check in failed]
     return Redactor(context.session.env).message("\n\n".join(parts))
+
+
+def _log(spec: WaitCi, context: StageContext, check: CommitCheck) -> str:
+    waiting = Waiting(context, f"{spec.name}.log", f"{check.url} {context.worktree.tip()}", spec.poll)
+    log = patiently(waiting, lambda: github(context).failed_log(check), timeout=LOG_PATIENCE)
+    return "" if isinstance(log, Failed) else log
 
 
 def _names(checks: list[CommitCheck]) -> str:

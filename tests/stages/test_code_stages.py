@@ -11,10 +11,15 @@ from typing import Any
 
 import pytest
 
+from gremlins.clients.base import Client, Session
+from gremlins.clients.registry import make_client
 from gremlins.fleet.land import land
 from gremlins.paths import Home
-from gremlins.records.gremlin import Bailed, FailedGremlin, Finished
+from gremlins.processes.locks import GremlinLock
+from gremlins.records.gremlin import Bailed, FailedGremlin, Finished, Parked
 from gremlins.redaction import Redactor
+from gremlins.repository.git import HostGitError
+from gremlins.runner import HOST_PAUSES
 from gremlins.simulator import ScriptedModel, Simulator
 from gremlins.stages.commands import mask_log
 from tests.conftest import Repo
@@ -46,6 +51,34 @@ def sandbox(repo: Repo, tmp_path: Path) -> Iterator[MakeSandbox]:
     yield make
     for simulator in running:
         simulator.stop()
+
+
+@pytest.mark.parametrize(("times", "ending", "batches"), [(3, Parked, 1), (99, FailedGremlin, 0)])
+def test_a_lock_that_another_git_holds_for_a_moment_passes(
+    sandbox: MakeSandbox, times: int, ending: type, batches: int
+) -> None:
+    """It ended the gremlin."""
+    it = sandbox(FIX)
+    gremlin = it.make(IMPLEMENT)
+    began, locked = it.clock.now(), [HostGitError(["git", "add"], 128, "index.lock': File exists")] * times
+
+    def client(spec: str, session: Session) -> Client:
+        if locked:
+            raise locked.pop()
+        return make_client(spec, session)
+
+    with GremlinLock.acquire(it.home.gremlin(gremlin).lock, "runner") as lock:
+        run = it.process(gremlin, lock)
+        run.make_client = client
+        run.go()
+        run.close()
+    status = it.read(gremlin).status
+    assert isinstance(status, ending), status
+    assert len(it.simulator.batches) == batches
+    assert "index.lock': File exists; it is tried again in 4 s" in it.log(gremlin)
+    if isinstance(status, FailedGremlin):
+        assert (status.failure, (it.clock.now() - began).total_seconds()) == ("host", sum(HOST_PAUSES))
+        assert "index.lock" in status.reason
 
 
 def test_edits_become_a_commit_that_names_its_call(sandbox: MakeSandbox) -> None:

@@ -19,7 +19,8 @@ from gremlins.fleet.land import land_pr
 from gremlins.processes.interrupt import Terminated
 from gremlins.processes.locks import GremlinLock
 from gremlins.records.gremlin import Bailed, FailedGremlin, Finished, Interrupted, Landed, Running
-from gremlins.repository.github import GhFailed, GitHub, _pull_request
+from gremlins.repository.git import Git
+from gremlins.repository.github import GhFailed, GitHub, PushRefused, _pull_request, push
 from gremlins.runner import Run
 from tests.conftest import Repo, put_gh
 from tests.in_process import InProcessSandbox
@@ -157,13 +158,17 @@ def test_a_remote_that_is_gone_is_waited_for(scripted: MakeScripted, hub: Hub) -
     assert len(it.simulator.batches) == 1
 
 
-def test_one_502_while_a_pull_request_is_opened_is_waited_out(scripted: MakeScripted, hub: Hub) -> None:
+@pytest.mark.parametrize(("trouble", "said"), [("down", "HTTP 502"), ("logged-out", "run `gh auth login`")])
+def test_a_fault_while_a_pull_request_is_opened_is_waited_out(
+    scripted: MakeScripted, hub: Hub, trouble: str, said: str
+) -> None:
     it = scripted(FIX)
     gremlin = it.make(OPEN, task="Make add add.", env=hub.env)
-    (hub.folder / "down").touch()
+    (hub.folder / trouble).touch()
     assert isinstance(it.run(gremlin, env=hub.env, waits=3).status, Running)
-    assert "HTTP 502" in it.log(gremlin)
-    (hub.folder / "down").unlink()
+    assert said in it.log(gremlin)
+    assert said in it.waits[-1].why
+    (hub.folder / trouble).unlink()
     assert isinstance(it.run(gremlin, env=hub.env).status, Finished)
     assert hub.calls("pr create") == 1
 
@@ -221,11 +226,12 @@ def test_checks_that_never_report_or_never_end_bail(
 
 def test_a_failing_check_goes_to_the_fixer_with_its_log(scripted: MakeScripted, hub: Hub) -> None:
     it = scripted(FIX, AGAIN)
-    (hub.folder / "run-99.log").write_text("AssertionError: 7 != 8\n")
     hub.say("checks.json", {"*": [RED]})
     gremlin = it.make(CI, task="Make add add.", env=hub.env)
     for _ in range(60):  # red until the fix has been pushed
         record = it.run(gremlin, env=hub.env, waits=1)
+        if "run not found" in it.log(gremlin):  # one fault while the log is read
+            (hub.folder / "run-99.log").write_text("AssertionError: 7 != 8\n")
         tip = it.repo.git("rev-parse", f"gremlins/{gremlin}")
         if "again.txt" in it.repo.git("ls-tree", "--name-only", tip):
             hub.say("checks.json", {tip: [GREEN]})
@@ -271,6 +277,19 @@ def test_github_being_down_is_waited_out(scripted: MakeScripted, hub: Hub) -> No
     (hub.folder / "down").unlink()
     hub.say("checks.json", {"*": [GREEN]})
     assert isinstance(it.run(gremlin, env=hub.env).status, Finished)
+
+
+def test_github_being_down_for_ever_ends_with_the_reason(scripted: MakeScripted, hub: Hub) -> None:
+    it = scripted(FIX)
+    hub.say("checks.json", {"*": [BUSY]})
+    gremlin = live(it, hub, CI, waits=4)
+    (hub.folder / "down").touch()
+    status = it.run(gremlin, env=hub.env).status
+    assert isinstance(status, FailedGremlin)
+    assert (status.failure, status.stage) == ("host", "wait_ci")
+    assert "HTTP 502" in status.reason
+    assert "tried for 60 s" in status.reason
+    assert len(it.simulator.batches) == 1
 
 
 # ── reviews ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -325,6 +344,14 @@ def test_land_has_it_merged_and_sees_that_before_anything_is_removed(scripted: M
     assert "return a + b" in hub.remote.git("show", "main:calc.py")
     assert isinstance(it.read(gremlin).status, Landed)
     assert not it.worktree(gremlin).exists()
+
+
+def test_a_merge_whose_answer_is_lost_is_seen(scripted: MakeScripted, hub: Hub) -> None:
+    it = scripted(FIX)
+    gremlin = live(it, hub, OPEN)
+    (hub.folder / "lost").touch()
+    assert land_pr(it.home, gremlin, clock=it.clock, env={**it.env, **hub.env}).target == "main"
+    assert isinstance(it.read(gremlin).status, Landed)
 
 
 @pytest.mark.parametrize("checks", [[RED], [BUSY], [GREEN, RED]])
@@ -389,6 +416,46 @@ def test_pages_of_an_answer_are_one_list(tmp_path: Path) -> None:
     gh.write_text("#!/bin/sh\necho '[1, 2]\n[3]'\n")
     gh.chmod(0o755)
     assert GitHub(tmp_path, {"PATH": f"{tmp_path}:/usr/bin:/bin"}).json("api", "x") == [1, 2, 3]
+
+
+LIMIT = '{"message": "API rate limit exceeded"}'
+
+
+@pytest.mark.parametrize("answer", ["", "null", "7", '["a"]', "[null]", LIMIT, f"[{LIMIT}]", "<html>", '[{"number": 7'])
+def test_an_answer_of_another_shape_is_a_fault_that_may_pass(tmp_path: Path, answer: str) -> None:
+    """Some ended the gremlin as a bug; a list of remarks that came back empty was taken for none."""
+    gh = tmp_path / "gh"
+    gh.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    gh.chmod(0o755)
+    hub = GitHub(tmp_path, {"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    for ask in (lambda: hub.of_branch("b"), lambda: hub.view(7), lambda: hub.remarks(7)):
+        with pytest.raises(GhFailed):
+            ask()
+
+
+def test_what_gh_says_holds_no_secret(tmp_path: Path) -> None:
+    token = "ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
+    gh = tmp_path / "gh"
+    gh.write_text(f"#!/bin/sh\necho 'it fails:\n\033[31m{token} of https://me:hunter22@h/x' >&2\nexit 1\n")
+    gh.chmod(0o755)
+    with pytest.raises(GhFailed, match=r"it fails:; .* of https://") as caught:
+        GitHub(tmp_path, {"PATH": f"{tmp_path}:/usr/bin:/bin"}).view(7)
+    for secret in (token, "hunter22", "\x1b"):
+        assert secret not in caught.value.message
+
+
+def test_a_remotes_own_trouble_may_pass_and_its_refusal_does_not(repo: Repo, hub: Hub) -> None:
+    git = Git(repo.path)
+    git.raw("branch", "mine")
+    lock = hub.remote.path / "refs" / "heads" / "mine.lock"
+    lock.touch()
+    with pytest.raises(GhFailed, match=r"did not work: .*cannot lock ref .*mine\.lock': File exists"):
+        push(git, "mine", {}, lambda: None)
+    lock.unlink()
+    push(git, "mine", {}, lambda: None)
+    git.raw("branch", "-f", "mine", git.text("commit-tree", "HEAD^{tree}", "-m", "another root"))
+    with pytest.raises(PushRefused, match="has commits on mine"):
+        push(git, "mine", {}, lambda: None)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import shutil
 import signal
 from collections.abc import Callable, Collection, Mapping
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gremlins.clock import Clock
-from gremlins.errors import Conflict, GremlinsError, NotReady
+from gremlins.errors import MACHINE_TROUBLE, Conflict, GremlinsError, NotReady
 from gremlins.fleet.catch_up import catch_up
 from gremlins.fleet.dispatch.observation import (
     LandingBusy,
@@ -40,9 +39,6 @@ from gremlins.repository.landing import NothingToLand
 from gremlins.repository.merging import MergeConflict
 from gremlins.repository.worktree import Worktree, branch_name
 
-MACHINE_TROUBLE = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EROFS, errno.EIO}
-)
 WHO = "dispatch"
 TREE_KEPT = 0.2
 """Seconds for which the state of the tree is cached, so that many beads of one tick cost one look."""
