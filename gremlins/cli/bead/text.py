@@ -73,7 +73,8 @@ def page(bucketed: BeadInBucket, events: Iterable[Event], dependents: Sequence[t
     lines += [f"  needs {dep.depends_on_id} ({dep.type})" for dep in issue.dependencies]
     lines += [f"  is needed by {other} ({kind})" for other, kind in dependents]
     start = bucketed.world.starts.get(bucketed.work.id)
-    lines += [f"  starts from the work of {other}" for other in (start.unlanded if start is not None else ())]
+    if start is not None and start.conflict is None:
+        lines += [f"  starts from the work of {other}" for other in start.unlanded]
     for heading, text in (
         ("description", issue.description),
         ("design", issue.design),
