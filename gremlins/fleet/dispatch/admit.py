@@ -81,11 +81,12 @@ def _under_way(work: Work, attempt: Attempt, world: World) -> Admit | Standing:
         return _terminal(work, world) or _at_work(work, attempt, judgement, world)
     how: How = "respawn" if isinstance(judgement, Respawn) else "reattach"
     seen = world.seen.get(attempt.gremlin_id)
-    checks = [_held, _breaker, _paused]
-    if how == "reattach":  # a claimed start is counted already
-        checks.append(_spawn_cap)
+    checks = [_held]
     if seen is None or not (seen.state == "detached" or seen.caught_up):  # else it is paid for, so it goes on
         checks.append(_blocked)
+    checks += [_breaker, _paused]
+    if how == "reattach":  # a claimed start is counted already
+        checks.append(_spawn_cap)
     if takes_slot(seen):
         checks.append(_slots)
     for check in checks:
