@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import gc
 import importlib
-import json
+import marshal
 import os
 import select
 import signal
@@ -22,18 +22,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gremlins.clients.registry import known_providers
+from gremlins.masking import find_secrets
 from tests import kill_points
 
 HERE = Path(__file__).parent
 PRELOADED = (
     "anthropic",
-    "genai_prices",
+    "ctypes",
+    "encodings.idna",
+    "genai_prices.data",
+    "genai_prices.decompose",
+    "genai_prices.validation",
+    "importlib.readers",
+    "typer._adapters",
+    "yaml",
     "gremlins.runner",
     "gremlins.cli.main",
     "gremlins.cli.app",
     "gremlins.cli.bead.app",
     "gremlins.cli.ack",
     "gremlins.cli.clean",
+    "gremlins.cli.cost",
+    "gremlins.cli.fleet_view",
     "gremlins.cli.land",
     "gremlins.cli.log",
     "gremlins.cli.pipelines",
@@ -44,6 +55,8 @@ PRELOADED = (
     "gremlins.cli.launch",
     "gremlins.clients.batch.shared_poll",
     "gremlins.clients.claude",
+    "gremlins.clients.live.claude_code",
+    "gremlins.clients.live.engine",
     "gremlins.fleet.land",
     "gremlins.fleet.rescue",
     "gremlins.records.prices",
@@ -156,14 +169,14 @@ class _Server:
 
     def fork(self, client: socket.socket) -> None:
         data, fds, _, _ = socket.recv_fds(client, 65536, 64)
-        while not data.endswith(b"\n"):
+        while len(data) < 8 + int.from_bytes(data[:8], "big"):
             more = client.recv(65536)
             if not more:  # the client was killed before it had ordered anything
                 client.close()
                 break
             data += more
         else:
-            self._fork(client, json.loads(data), fds)
+            self._fork(client, marshal.loads(data[8:]), fds)
         for fd in fds:
             os.close(fd)
 
@@ -226,6 +239,8 @@ def main(socket_path: str, python: str, runners_python: str) -> None:
     with contextlib.suppress(ImportError):  # the extra `cluster`
         for name in CLUSTER:
             importlib.import_module(name)
+    find_secrets("")  # reads its rules
+    known_providers()  # looks at every installed package
     server = _Server(socket_path, python, runners_python)
     gc.collect()
     gc.freeze()
