@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from gremlins.clients.base import Client, Session
@@ -61,6 +63,12 @@ def make_client(spec: str | ClientSpec, session: Session) -> Client:
 
 def _registered() -> dict[str, EntryPoint]:
     """Providers of other packages, by name. A built-in name is never taken over."""
+    return _registered_on(tuple(sys.path))
+
+
+@cache
+def _registered_on(_path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """A look at every installed package: once for a process."""
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS) if entry.name not in BUILT_IN}
 
 
