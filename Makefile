@@ -43,10 +43,13 @@ cluster-demo: $(DEV_STAMP) ## two hosts, one of which is killed; needs PostgreSQ
 
 # Thousands of small repositories are made and thrown away: in memory, where there is room for them.
 SHM := $(shell test -w /dev/shm && df -Pk /dev/shm | awk 'NR == 2 && $$4 > 2000000 { print "/dev/shm" }')
-SCRATCH := TMPDIR=$(or $(SHM),$(TMPDIR),/tmp)
+SCRATCH := TMPDIR=$(or $(SHM),$(TMPDIR),/tmp) PYTHONDONTWRITEBYTECODE=
+# A thousand interpreters start: none of them compiles the source.
+COMPILE := $(BIN)/python -m compileall -q gremlins tests
 KEEP := -o tmp_path_retention_policy=failed
 
 test: $(DEV_STAMP) ## the test suite
+	@$(COMPILE)
 	@$(SCRATCH) $(BIN)/python -m pytest -n 4 --dist worksteal $(KEEP)
 
 check: $(DEV_STAMP) ## format, lint, strict types, known faults of dependencies

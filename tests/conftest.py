@@ -29,7 +29,8 @@ signal.signal(
 
 GITCONFIG = "[user]\n\tname = Test Person\n\temail = person@example.org\n[core]\n\tfsync = none\n"
 FIXED_DATE = "2026-11-21T10:00:00+00:00"
-SCRUBBED = ("GIT_", "ANTHROPIC_", "CLAUDE", "GREMLINS_", "OPENAI_", "COPILOT_", "KILO", "XDG_", "GH_", "GITHUB_TOKEN")
+SCRUBBED = ("GIT_", "ANTHROPIC_", "CLAUDE", "GREMLINS_", "OPENAI_", "COPILOT_", "KILO", "XDG_", "GH_", "GITHUB_TOKEN",
+            "SSL_CERT_")  # fmt: skip
 KEPT = {"GREMLINS_SOAK"}
 
 

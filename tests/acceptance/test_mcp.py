@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from gremlins.cli.mcp import TOOLS
 from tests.acceptance.sandbox import Sandbox
 from tests.time_limit import DEADLINE
 
-mcp = pytest.importorskip("mcp", reason="needs the extra: pip install -e '.[mcp]'")
+pytestmark = pytest.mark.skipif(find_spec("mcp") is None, reason="needs the extra: pip install -e '.[mcp]'")
 PIPELINE = "stages: [{type: exec, cmds: ['echo x > new.txt; git add new.txt; git commit -q -m new']}]\n"
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-from jsonschema import Draft202012Validator
 
 from gremlins.config import known_settings, load_settings
 from gremlins.errors import ConfigError
@@ -74,6 +73,8 @@ def blocks(language: str, *, but: str) -> list[Any]:
 
 
 def complaints(schema: dict[str, Any], value: Any) -> list[str]:
+    from jsonschema import Draft202012Validator  # seconds: not for each process that collects tests
+
     Draft202012Validator.check_schema(schema)
     return [error.message for error in Draft202012Validator(schema).iter_errors(value)]
 
