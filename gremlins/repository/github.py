@@ -106,10 +106,10 @@ class GitHub:
         quiet = {"GH_PROMPT_DISABLED": "1", "NO_COLOR": "1", "GH_NO_UPDATE_NOTIFIER": "1", "GH_PAGER": "cat"}
         self.env = {**command_env(env), **self.login, **quiet}
 
-    def command(self, *args: str) -> str:
+    def command(self, *args: str, timeout: float = TIMEOUT) -> str:
         """Standard output of gh."""
         try:
-            done = run(["gh", *args], cwd=self.cwd, env=self.env, timeout=TIMEOUT, check=self.check)
+            done = run(["gh", *args], cwd=self.cwd, env=self.env, timeout=timeout, check=self.check)
         except FileNotFoundError:
             raise NotReady(
                 "the GitHub command `gh` is not installed", hint="see https://cli.github.com, then `gh auth login`"
@@ -145,12 +145,15 @@ class GitHub:
 
     # ── before a launch ───────────────────────────────────────────────────────────────────────────────────────
 
-    def check_ready(self) -> None:
-        """Raise NotReady unless gh is installed and logged in and there is a remote to push to."""
+    def check_ready(self, patience: float = 10.0) -> None:
+        """Raise NotReady unless gh is installed and logged in and there is a remote to push to.
+
+        patience: seconds for gh. A dispatch loop does nothing else meanwhile, not even end.
+        """
         try:
-            self.command("auth", "status")
+            self.command("auth", "status", timeout=patience)
         except GhFailed as error:
-            raise NotReady(f"`gh` is not logged in to GitHub: {error.message}", hint="run `gh auth login`") from None
+            raise NotReady(f"`gh` does not work: {error.message}", hint="`gh auth status` shows why") from None
         remote_of(Git(self.cwd))
 
     # ── issues ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -183,8 +183,11 @@ def test_a_stop_does_not_wait_for_a_gh_that_hangs(tmp_path: Path) -> None:
     def stop() -> None:
         raise Terminated("SIGTERM")
 
+    env = {"PATH": f"{gh.parent}:{os.environ['PATH']}"}
     with pytest.raises(Terminated):
-        GitHub(tmp_path, {"PATH": f"{gh.parent}:{os.environ['PATH']}"}, stop).view(7)
+        GitHub(tmp_path, env, stop).view(7)
+    with must_end(), pytest.raises(NotReady, match=r"does not work: gh took longer than 0\.1 s"):
+        GitHub(tmp_path, env).check_ready(patience=0.1)
 
 
 # ── checks ────────────────────────────────────────────────────────────────────────────────────────────────────────
