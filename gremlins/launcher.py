@@ -10,14 +10,14 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gremlins import __version__
 from gremlins.clients.account import find_account
 from gremlins.clients.key_proof import list_models
-from gremlins.clients.registry import client_class, known_providers, plug_in_of
+from gremlins.clients.registry import check_ready, client_class, known_providers
 from gremlins.clients.transport import ApiFailure
 from gremlins.clock import Clock
 from gremlins.cluster.database import need_extra
@@ -148,32 +148,34 @@ def _asking(pipeline: FrozenPipeline, request: LaunchRequest) -> Iterator[AgentS
             yield spec
 
 
-def _check_clients(
-    pipeline: FrozenPipeline, request: LaunchRequest, loaded: LoadedSettings, env: Mapping[str, str], *, elsewhere: bool
-) -> None:
-    """Check credentials, binary and mode of every stage that will call a model.
-
-    elsewhere: a worker makes the calls, which takes only what its own host has credentials for.
-    """
-    asking = _asking(pipeline, request)
+def check_modes(asking: Iterable[AgentStage]) -> None:
+    """Check that the stages' providers can be loaded, and have the mode that was asked for."""
     for client, mode, asked in sorted({(str(s.settled_client), s.settled_mode, s.mode_asked) for s in asking}):
         kind = client_class(client)
-        support = kind.batch_support
-        if mode == "batch" and support == "no" and asked:
+        if mode == "batch" and kind.batch_support == "no" and asked:
             raise GremlinsError(
                 f"the provider `{kind.provider}` has no batch mode, and batch was asked for",
                 hint="use --mode live, or a client `claude:…` or `anthropic:…`",
             )
-        real_mode: Mode = "batch" if mode == "batch" and support == "yes" else "live"
+
+
+def _check_clients(
+    pipeline: FrozenPipeline, request: LaunchRequest, loaded: LoadedSettings, env: Mapping[str, str], *, elsewhere: bool
+) -> None:
+    """Check provider, mode, credentials and binary of every stage that will call a model.
+
+    elsewhere: a worker makes the calls, which takes only what its own host has credentials for.
+    """
+    asking = list(_asking(pipeline, request))
+    check_modes(asking)
+    for client, mode in sorted({(str(s.settled_client), s.settled_mode) for s in asking}):
+        in_batch = mode == "batch" and client_class(client).batch_support == "yes"
+        real_mode: Mode = "batch" if in_batch else "live"
         try:
-            kind.check_ready(client.partition(":")[2], real_mode, env, loaded.settings)
-        except (Exception, SystemExit) as error:  # a plug-in may raise anything; ours is raised again
-            if elsewhere and isinstance(error, NotReady):
-                continue
-            if isinstance(error, GremlinsError) or (module := plug_in_of(kind)) is None:
+            check_ready(client, real_mode, env, loaded.settings)
+        except NotReady:
+            if not elsewhere:
                 raise
-            why = f"the plug-in {module} of the provider `{kind.provider}` raised {type(error).__name__}: {error}"
-            raise GremlinsError(why, hint="its authors can help; gremlins has only called it") from error
 
 
 def prove_key(pipeline: FrozenPipeline, request: LaunchRequest, env: Mapping[str, str]) -> None:

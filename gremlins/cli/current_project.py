@@ -116,6 +116,9 @@ class Here:
     def first_call_usd(self) -> float:
         return self.readiness(lambda: self.policy).first_call_usd()
 
+    def fault(self) -> str | None:
+        return None if self.home.cluster else self.readiness(lambda: self.policy).fault()
+
     def readiness(self, policy: Callable[[], Policy]) -> Readiness:
         from gremlins.fleet.dispatch.preflight import Readiness
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from gremlins.clients.base import Client, Session
-from gremlins.config import ClientSpec
-from gremlins.errors import ConfigError, NotReady, did_you_mean
+from gremlins.config import ClientSpec, Settings
+from gremlins.errors import ConfigError, GremlinsError, NotReady, did_you_mean
+from gremlins.records.gremlin import Mode
 
 ENTRY_POINTS = "gremlins.clients"
 
@@ -92,6 +94,19 @@ def _unusable(entry: EntryPoint, why: str) -> NotReady:
     package = entry.dist.name if entry.dist else entry.value
     hint = f"it comes from the package {package}: update or uninstall that, or use another --client"
     return NotReady(f"the provider `{entry.name}` {why}", hint=hint)
+
+
+def check_ready(spec: str | ClientSpec, mode: Mode, env: Mapping[str, str], settings: Settings) -> None:
+    """Check that a provider can be asked. Raises as `Client.check_ready` does; what a plug-in raises names it."""
+    parsed = ClientSpec.parse(spec) if isinstance(spec, str) else spec
+    kind = client_class(parsed)
+    try:
+        kind.check_ready(parsed.model, mode, env, settings)
+    except (Exception, SystemExit) as error:  # a plug-in may raise anything; ours is raised again
+        if isinstance(error, GremlinsError) or (module := plug_in_of(kind)) is None:
+            raise
+        why = f"the plug-in {module} of the provider `{kind.provider}` raised {type(error).__name__}: {error}"
+        raise GremlinsError(why, hint="its authors can help; gremlins has only called it") from error
 
 
 def plug_in_of(kind: type[Client]) -> str | None:

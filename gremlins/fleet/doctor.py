@@ -22,7 +22,7 @@ from typing import Any, Literal
 from gremlins import __version__
 from gremlins.clients.account import find_account
 from gremlins.clients.key_proof import list_models
-from gremlins.clients.registry import client_class, known_providers
+from gremlins.clients.registry import check_ready, known_providers
 from gremlins.clients.route import warnings_of
 from gremlins.clients.transport import ApiFailure
 from gremlins.clock import SystemClock
@@ -263,7 +263,7 @@ def _clients(settings: Settings, env: Mapping[str, str]) -> Iterator[Check]:
     yield _live(spec, settings, env, batch_works=api.verdict in ("ok", "warning", "problem"))
     for provider in sorted(known_providers() - ANTHROPIC - {"scripted", spec.provider}):
         try:
-            client_class(ClientSpec(provider, "any")).check_ready("any", "live", env, settings)
+            check_ready(ClientSpec(provider, "any"), "live", env, settings)
         except GremlinsError as error:
             yield Check(f"provider {provider}", "info", f"not set up: {error.message}", error.hint)
         else:
@@ -296,7 +296,7 @@ def _live(spec: ClientSpec, settings: Settings, env: Mapping[str, str], *, batch
     """Checks the live stages of the default client; without it, only batch stages run."""
     name = f"live {spec.provider}"
     try:
-        client_class(spec).check_ready(spec.model, "live", env, settings)
+        check_ready(spec, "live", env, settings)
     except NotReady as error:
         named = any(env.get(variable) for variable in ("GREMLINS_CLAUDE_BIN",)) and spec.provider == "claude"
         if batch_works and not named:

@@ -107,7 +107,8 @@ def _alive(seen: Observed, holder: Holder, now: datetime, idle_timeout: float) -
     silent = (now - (seen.last_sign or seen.record.updated_at)).total_seconds()
     late = (now - until).total_seconds() if until else None
     if silent > idle_timeout and (late is None or late > PATIENCE_AFTER_WAIT):
-        return Liveness("stalled", status.since, pid=pid, reason=f"alive, but silent for {silent:.0f} s")
+        who = f" ({seen.record.client} in {seen.record.stage})" if seen.record.client else ""
+        return Liveness("stalled", status.since, pid=pid, reason=f"alive, but silent for {silent:.0f} s{who}")
     return Liveness("running", status.since, pid=pid, reason=waiting_for)
 
 

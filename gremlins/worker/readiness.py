@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 
 from gremlins.clients.account import find_account
-from gremlins.clients.registry import BUILT_IN, client_class, known_providers
+from gremlins.clients.registry import BUILT_IN, check_ready, client_class, known_providers
 from gremlins.cluster.jobs import EVERYONE, account_queue, host_queue
 from gremlins.cluster.needs import queue_of
 from gremlins.config import Settings
@@ -30,7 +30,7 @@ def _abilities(env: Mapping[str, str], settings: Settings) -> Iterator[str]:
             try:
                 kind = client_class(f"{provider}:{MODEL}")
                 if mode == "live" or kind.batch_support == "yes":
-                    kind.check_ready(MODEL, mode, env, settings)
+                    check_ready(f"{provider}:{MODEL}", mode, env, settings)
                     yield f"{provider}-{mode}"
             except GremlinsError:
                 continue

@@ -77,6 +77,9 @@ class Project(Observer):
     def first_call_usd(self) -> float:
         return 0.0
 
+    def fault(self) -> None:
+        return None
+
 
 def bead(sandbox: Sandbox, bead_id: str) -> dict[str, Any]:
     """The object of `bead show --json`, read without starting a process."""

@@ -90,8 +90,16 @@ def test_a_key_that_is_refused_is_found_out_before_the_claim(project: Sandbox) -
 
 @pytest.mark.parametrize(("pipeline", "code"), [("nope", 6), ("broken", 1)])
 def test_a_pipeline_that_cannot_work_is_refused(project: Sandbox, pipeline: str, code: int) -> None:
+    bead_id = create(project, "Waits")
     project.pipeline("broken", "name: broken\nstages: [plann]\n")
-    assert project.run("dispatch", "--once", "--pipeline", pipeline).code == code
+    ran = project.run("dispatch", "--once", "--pipeline", pipeline)
+    assert ran.code == code
+    env = {"GREMLINS_DISPATCH__PIPELINE": pipeline}
+    explained = project.run("dispatch", "--explain", bead_id, "--json", env=env).json()
+    assert explained["reason"] in ran.err
+    for verb in ("list", "ready"):
+        [listed] = project.run("bead", verb, "--json", env=env).json()
+        assert listed["gremlins"]["bucket_reason"] == explained["reason"], "one judgement for all verbs"
 
 
 def test_a_second_loop_is_refused(project: Sandbox) -> None:

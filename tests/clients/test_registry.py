@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from gremlins.clients.registry import BUILT_IN, client_class, known_providers, make_client
-from gremlins.errors import ConfigError, NotReady
+from gremlins.errors import ConfigError, GremlinsError, NotReady
+from gremlins.fleet.doctor import examine
 from gremlins.paths import Home
 from gremlins.records.gremlin import FailedGremlin
 from gremlins.simulator import Simulator
@@ -39,6 +40,11 @@ class Unmade(OutsideClient):
     def __init__(self, model, session):
         raise OSError("no socket")
 
+class Unready(OutsideClient):
+    @classmethod
+    def check_ready(cls, *_):
+        raise KeyError("nothing")
+
 class Quitter(OutsideClient):
     def run_live(self, prompt, **more):
         raise SystemExit(9)
@@ -63,6 +69,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "[gremlins.clients]\noutside = outside_pkg:OutsideClient\nseven = outside_pkg:not_a_client\n"
         "gone = no_such_module:Client\nboaster = outside_pkg:Boaster\nnameless = outside_pkg:Nameless\n"
         "speechless = outside_pkg:Speechless\nunmade = outside_pkg:Unmade\nquitter = outside_pkg:Quitter\n"
+        "unready = outside_pkg:Unready\n"
         "babbler = outside_pkg:Babbler\nquits = outside_quits:Client\nclaude = outside_pkg:OutsideClient\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -130,6 +137,17 @@ def test_an_exception_of_a_plug_in_is_called_its_own(
     assert isinstance(status, FailedGremlin)
     assert status.failure == failure
     assert f"the plug-in outside_pkg of `{provider}:m` {says}" in status.reason
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_plug_in_that_raises_while_it_is_checked_is_named(repo: Repo, tmp_path: Path) -> None:
+    says = "the plug-in outside_pkg of the provider `outside` raised KeyError: 'nothing'"
+    with Simulator() as simulator:
+        it = InProcessSandbox(repo, Home(tmp_path / "state"), simulator)
+        with pytest.raises(GremlinsError, match=says):
+            it.make("stages: [implement]\n", client="unready:m")
+        checks = examine(it.home, repo.path, it.env).checks
+    assert [check.detail for check in checks if check.name == "provider unready"] == [f"not set up: {says}"]
 
 
 def test_knowing_the_names_imports_no_provider() -> None:

@@ -302,6 +302,8 @@ def standing(work: Work, world: World) -> Standing:
             else:
                 reason = "claimed; its gremlin is not there yet"
             return Standing("starting", reason, "the next tick starts it", world.now)
+        case Admit("rescue" | "fresh") if world.fault is not None:
+            return Standing("ready", world.fault, "it waits for that")
         case Admit("rescue"):
             return Standing("ready", "nothing is in the way", f"gremlin {decision.gremlin_id} is rescued")
         case Admit("fresh"):

@@ -72,6 +72,9 @@ class LocalFleet:
     def first_call_usd(self) -> float:
         return self.readiness.first_call_usd()
 
+    def fault(self) -> str | None:
+        return self.readiness.fault()
+
     def preflight(self, *, fresh: bool) -> Missing | None:
         return self.readiness.check(fresh=fresh)
 

@@ -122,6 +122,9 @@ class ReadOnlyFleet(Protocol):
     def first_call_usd(self) -> float:
         """The worst case of the pipeline's first call, in USD; 0 if it has no price or the pipeline is wrong."""
 
+    def fault(self) -> str | None:
+        """What is wrong with settings, pipeline or providers, so that no gremlin can start."""
+
 
 class Fleet(ReadOnlyFleet, Protocol):
     """Observes and changes gremlins. Every call is idempotent."""

@@ -10,14 +10,14 @@ from typing import cast
 
 from gremlins import __version__
 from gremlins.clients.account import find_account
-from gremlins.clients.registry import known_providers
+from gremlins.clients.registry import client_class, known_providers
 from gremlins.clock import Clock
 from gremlins.config import LoadedSettings
 from gremlins.errors import GremlinsError, NotReady
 from gremlins.files import make_private_dir
 from gremlins.fleet.dispatch.observation import Missing, SpawnOrder
 from gremlins.fleet.dispatch.policy import Policy, file_mark
-from gremlins.launcher import ANTHROPIC, LaunchRequest, Prepared, prepare, prove_key
+from gremlins.launcher import ANTHROPIC, LaunchRequest, Prepared, check_modes, prepare, prove_key
 from gremlins.paths import Home
 from gremlins.pipeline.file import Pipeline, find_pipeline, freeze, load_pipeline
 from gremlins.pipeline.freezing import FrozenLaunch
@@ -110,6 +110,14 @@ class Readiness:
                 self._scopes = kept
         return kept[2]
 
+    def fault(self) -> str | None:
+        """What is wrong with settings, pipeline or providers. Credentials are not looked at; it costs no request."""
+        try:
+            check_modes(self._asking(self.policy()))
+        except GremlinsError as error:
+            return error.message
+        return None
+
     def first_call_usd(self) -> float:
         """The worst case of the pipeline's first call: a context and a reply as large as the settings allow."""
         policy = self.policy()
@@ -140,6 +148,7 @@ class Readiness:
             cli_client=None,
             cli_mode=cast("Mode | None", policy.mode),
             providers=known_providers(),
+            has_batch=lambda client: client_class(client).batch_support == "yes",
         )
         return [spec for _, spec in walk(frozen.stages) if isinstance(spec, AgentStage)]
 

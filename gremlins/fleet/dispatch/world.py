@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gremlins.errors import CorruptRecord
 from gremlins.fleet.beads.attempts import Episode, Work, gremlin_to_rescue
@@ -36,15 +36,18 @@ class World:
     """Beads whose text was changed since the gremlin got it that would be rescued: a fresh one is started."""
     starts: Mapping[str, StartPoint] = field(default_factory=dict)
     """Start points of beads that had blockers; every other one starts at HEAD."""
+    fault: str | None = None
+    """What is wrong with settings, pipeline or providers, where that was looked at."""
 
 
 def world_now(
     store: BeadStore, fleet: ReadOnlyFleet, project: str, policy: Policy, works: Sequence[Work], now: float
 ) -> World:
-    """The world for these beads. Slots count all gremlins of the project."""
+    """The world for these beads, to be shown. Slots count all gremlins of the project."""
     known = {work.id for work in works}
     others = [work for work in store.view(project, now, fresh=0).works if work.id not in known]
-    return world_of(store, fleet, project, policy, (*works, *others), now)
+    world = world_of(store, fleet, project, policy, (*works, *others), now)
+    return replace(world, fault=fleet.fault()) if any(_may_start(work) for work in works) else world
 
 
 def world_of(

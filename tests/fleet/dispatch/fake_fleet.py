@@ -128,6 +128,9 @@ class FakeFleet:
     def first_call_usd(self) -> float:
         return self.first_call
 
+    def fault(self) -> None:
+        return None
+
     def preflight(self, *, fresh: bool) -> Missing | None:
         self.preflights += 1
         return self.ready
