@@ -158,7 +158,7 @@ class _Exchange:
                 if self.raised is None:
                     self._fail(connection_failure(error))
             except TimeoutError:
-                self.turns.fail(stalled())
+                self.turns.fail(stalled(), lost=True)
             except (anthropic.AnthropicError, httpx2.HTTPError, ValueError) as error:
                 self._fail(ApiFailure(f"the reply cannot be read: {error}", phase="ambiguous"))
 
@@ -175,7 +175,7 @@ class _Exchange:
         self.turns.collect(message.to_dict(mode="json"))
 
     def _fail(self, failure: ApiFailure) -> None:
-        self.turns.fail(failure_of(failure))
+        self.turns.fail(failure_of(failure), lost=failure.phase == "ambiguous")
 
     # ── what the SDK's requests pass through ──────────────────────────────────────────────────────────────────
 

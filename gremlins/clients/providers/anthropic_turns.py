@@ -20,7 +20,7 @@ from gremlins.clients.next_step import REFUSAL, STALLED, Again, Give, LiveStep, 
 from gremlins.clients.transport import ApiFailure
 from gremlins.errors import GremlinsError
 from gremlins.processes.interrupt import Terminated
-from gremlins.records.calls import CallFailed, CallRecord, Collected, Cost, LiveCall, Reply, Usage
+from gremlins.records.calls import UNKNOWN, CallFailed, CallRecord, Collected, Cost, LiveCall, Reply, Usage
 
 MAX_LIVE_TURNS = 200
 """The most turns of a conversation, so that it always ends."""
@@ -110,10 +110,11 @@ class Turns:
         if self.sending is not None:
             self.sending = self.records.book(self.sending, self.booked(self.sending, message))
 
-    def fail(self, failure: CallFailed) -> None:
+    def fail(self, failure: CallFailed, *, lost: bool = False) -> None:
+        """lost: the answer was, or may have been, on its way, and so may be billed."""
         if self.sending is not None:
             record, self.sending = self.sending, None
-            self.records.end(record, failure, Booked())
+            self.records.end(record, failure, Booked(UNKNOWN if lost and record.cost is None else None))
 
     def cancel(self, stop: Terminated) -> None:
         if self.sending is not None:

@@ -19,7 +19,7 @@ from gremlins.config import LiveSettings
 from gremlins.errors import NotReady
 from gremlins.outcome import Bail, Failed
 from gremlins.processes.interrupt import Interrupt, InterruptibleClock, Terminated
-from gremlins.records.calls import CallFailed, Collected, Intent, hash_request
+from gremlins.records.calls import CallFailed, Collected, Intent, hash_request, summarize
 from gremlins.simulator import ModelReply, ScriptedModel, Simulator
 from tests.clients.session_setup import QUICK, SessionSetup
 from tests.conftest import Repo
@@ -264,6 +264,7 @@ def test_an_overloaded_api_is_asked_again(make: Any) -> None:
     world.sim.fault("messages", "error", status=529, times=2)
     assert world.ask() == "Done."
     assert [r.key.try_ for r in world.around.records] == [1, 2, 3]
+    assert [r.cost is None for r in world.around.records] == [True, True, False], "an error is not billed"
 
 
 @pytest.mark.parametrize("how", ["drop", "cut", "stall", "stream_error", "garbage"])
@@ -272,7 +273,9 @@ def test_a_reply_that_breaks_off_is_asked_again(make: Any, how: str) -> None:
     world.around.live = LiveSettings(resume_backoff=(0.0,), idle_timeout=2.0)
     world.sim.fault("messages", how, times=1)
     assert world.ask().startswith("Whole.")
-    assert len(world.around.records) == 2
+    lost, whole = world.around.records
+    assert (lost.cost is not None, whole.cost is not None) == (True, True), "what may be billed is counted"
+    assert summarize([lost]).unknown_calls == (how in ("drop", "garbage"))
 
 
 ERRORS = [(400, "task"), (401, "config"), (403, "config"), (404, "config"), (413, "task"), (529, "capacity")]
