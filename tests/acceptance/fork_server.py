@@ -68,10 +68,14 @@ PRELOADED = (
 )
 CLUSTER = (
     "gremlins.cli.cluster.app",
+    "gremlins.cli.worker",
     "gremlins.cluster.database",
     "gremlins.cluster.hands",
     "gremlins.cluster.overview",
     "gremlins.fleet.adopt",
+    "gremlins.worker.engine",
+    "gremlins.worker.step",
+    "gremlins.worker.tasks",
 )
 HIGH = 300
 """Descriptors are put aside above this number before they take their places."""
@@ -148,7 +152,10 @@ class _Server:
     def serve(self) -> None:
         """Serve until standard input is closed."""
         while True:
-            ready, _, _ = select.select([self.listener, self.read_end, 0], [], [])
+            ready, _, _ = select.select([self.listener, self.read_end, 0, *self.children.values()], [], [])
+            for pid, line in self.children.items():
+                if line in ready:  # its client was killed
+                    os.kill(pid, signal.SIGKILL)
             if self.read_end in ready:
                 os.read(self.read_end, 4096)
                 self.report_ends()

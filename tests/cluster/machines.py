@@ -83,12 +83,12 @@ class Machine:
 
     # --- its worker
 
-    def work(self, *words: str) -> None:
-        """Start its worker."""
+    def work(self, *words: str, python: str = sys.executable) -> None:
+        """Start its worker. Forks of a server, by `python`, are not among its `processes`: then it only ends."""
         assert self.worker is None or self.worker.poll() is not None
         with (self.place / "worker.log").open("ab") as log:
             self.worker = subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", "gremlins", "worker", *words],
+                [*self.prefix, python, "-m", "gremlins", "worker", *words],
                 cwd=self.repo.path, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip

@@ -52,7 +52,7 @@ def test_a_parked_gremlin_needs_no_process_and_goes_on_where_a_host_is_left(clus
     assert shown["batch"]["next_poll_at"]
     assert shown["liveness"]["pid"] is None
     one.go_off()
-    two.work()
+    two.work(python=two.python)
     end_batches(cluster)
     cluster.until(lambda: is_so(desk, g="finished"), "the other host went on")
     assert len(cluster.simulator.batches) == 1
@@ -62,7 +62,7 @@ def test_a_parked_gremlin_needs_no_process_and_goes_on_where_a_host_is_left(clus
 def test_every_verb_from_a_host_without_a_worker(cluster: Cluster, script: list[object]) -> None:
     cluster.found({"a.txt": "a\n"}, change=CHANGE, ask=ASK)
     one, desk = cluster.machine("one"), cluster.machine("desk")
-    one.work()
+    one.work(python=one.python)
     cluster.simulator.change(latency=0.0)
     script += ["BAIL: needs_human: which?", "BAIL: needs_human: still", edit("hello"), edit("hello again")]
     desk.ok("launch", "change", "write hello.txt", "--id", "g")
@@ -128,7 +128,7 @@ def test_a_local_fleet_goes_over_parked_and_back_and_pays_nothing_again(cluster:
     assert is_so(desk)
     # Its record says parked before its process has gone on, and running for a moment then.
     cluster.until(lambda: desk.run("cluster", "adopt", "g").code == 0, "it is parked here again, and taken over")
-    desk.work()
+    desk.work(python=desk.python)
     end_batches(cluster)
     cluster.until(lambda: is_so(desk, g="finished"), "it finished in the cluster")
     assert len(cluster.simulator.batches) == 1
@@ -138,7 +138,7 @@ def test_a_local_fleet_goes_over_parked_and_back_and_pays_nothing_again(cluster:
 def test_a_worker_takes_only_what_its_host_can_pay_for_and_no_secret_is_stored(cluster: Cluster) -> None:
     cluster.found({"a.txt": "a\n"}, ask=ASK)
     bare, able = cluster.machine("bare", ANTHROPIC_API_KEY=""), cluster.machine("able")
-    bare.work()
+    bare.work(python=bare.python)
     bare.ok("launch", "ask", "--id", "g")
     with contextlib.closing(ClusterDb(cluster.url)) as db:
         tends = "SELECT coalesce(max(defer_timestamp), 0) FROM procrastinate_periodic_defers"
@@ -146,7 +146,7 @@ def test_a_worker_takes_only_what_its_host_can_pay_for_and_no_secret_is_stored(c
         before = db.value(tends)
         cluster.until(lambda: db.value(tends) > before + 2, "the worker without a key looked for work")
         assert db.value("SELECT fence FROM gremlin") == 1
-        able.work()
+        able.work(python=able.python)
         cluster.until(lambda: is_so(bare, g="parked"), "the other took it")
         cluster.until(lambda: (db.value("SELECT requests FROM account") or 0) > 2, "some polls")
         end_batches(cluster)
