@@ -123,7 +123,7 @@ class ReadOnlyFleet(Protocol):
         """The worst case of the pipeline's first call, in USD; 0 if it has no price or the pipeline is wrong."""
 
     def fault(self) -> str | None:
-        """What is wrong with settings, pipeline or providers, so that no gremlin can start."""
+        """The fault of settings, pipeline or providers by which no gremlin can start; None if there is none."""
 
 
 class Fleet(ReadOnlyFleet, Protocol):

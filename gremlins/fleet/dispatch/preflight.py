@@ -111,7 +111,7 @@ class Readiness:
         return kept[2]
 
     def fault(self) -> str | None:
-        """What is wrong with settings, pipeline or providers. Credentials are not looked at; it costs no request."""
+        """The fault of settings, pipeline or providers. Credentials are not looked at; it costs no request."""
         try:
             check_modes(self._asking(self.policy()))
         except GremlinsError as error:

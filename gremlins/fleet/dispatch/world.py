@@ -37,7 +37,7 @@ class World:
     starts: Mapping[str, StartPoint] = field(default_factory=dict)
     """Start points of beads that had blockers; every other one starts at HEAD."""
     fault: str | None = None
-    """What is wrong with settings, pipeline or providers, where that was looked at."""
+    """The fault of settings, pipeline or providers, where that was looked at."""
 
 
 def world_now(
