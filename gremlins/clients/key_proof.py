@@ -31,11 +31,22 @@ def _raise_if_no_api(account: Account, failure: ApiFailure) -> None:
     status = failure.status or 0
     if failure.is_tls:
         hint = "name the certificates to trust in SSL_CERT_FILE, if the server is your own"
-    elif 300 <= status < 400 or (failure.is_page and status < 500):
+    elif 300 <= status < 400 or (failure.is_page and status < 500 and not _lacks_only_models(account, status)):
         hint = "ANTHROPIC_BASE_URL, or a proxy on the way, leads to something that is not the API"
     else:
         return
     raise NotReady(f"{account.base_url} cannot be used: {failure.message}", hint=hint)
+
+
+def _lacks_only_models(account: Account, status: int) -> bool:
+    """True if a page came in place of a route that a gateway does not have: its list of batches is no page."""
+    if status not in (404, 405):
+        return False
+    try:
+        Wire(account, timeout=TIMEOUT).call("GET", "/v1/messages/batches?limit=1").json()
+    except ApiFailure as failure:
+        return not failure.is_page
+    return True
 
 
 def sees_batch(account: Account, batch_id: str, *, timeout: float = TIMEOUT) -> bool:

@@ -329,6 +329,17 @@ def test_the_first_free_call_refuses_what_is_no_api(play: bytes | Play, kind: ty
         list_models(Account(server.url, KEY))
 
 
+@pytest.mark.parametrize("status", ["404 Not Found", "405 Not Allowed"])
+def test_a_gateway_that_shows_a_page_only_in_place_of_its_models_is_an_api(status: str) -> None:
+    page = http(b"<!doctype html><pre>Cannot GET /v1/models", "content-type: text/html", status=status)
+
+    def play(connection: socket.socket, _over: object) -> None:
+        connection.sendall(page if b"/v1/models" in server.requests[-1] else http(b'{"data": []}'))
+
+    with OddServer(play).running() as server, pytest.raises(ApiFailure):
+        list_models(Account(server.url, KEY))
+
+
 def test_the_first_free_call_refuses_a_server_that_cannot_be_trusted() -> None:
     with OddServer(http(b"{}"), tls=True).running() as server, pytest.raises(NotReady, match="TLS: "):
         list_models(Account(server.url, KEY))
