@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,10 +17,10 @@ from gremlins.paths import Home
 from gremlins.processes.locks import locked
 from gremlins.records.calls import BatchCall, Ledger
 from gremlins.records.caps import Granted, Occupied, room
-from gremlins.records.gremlin import FailedGremlin, Finished
+from gremlins.records.gremlin import FailedGremlin, Finished, Parked, Queued, Running
 from gremlins.records.spend import all_spending, archive
 from gremlins.records.totals import Totals, caps_lock
-from gremlins.simulator import ModelReply, ScriptedModel, Simulator
+from gremlins.simulator import Fault, ModelReply, ScriptedModel, Simulator
 from tests.conftest import Repo
 from tests.in_process import InProcessSandbox
 
@@ -93,6 +94,35 @@ def test_what_outstanding_calls_do_not_use_goes_to_those_that_wait(sandbox: InPr
     assert isinstance(sandbox.run(gremlin, env={"GREMLINS_SPEND__PER_ATTEMPT": "0.9"}).status, Finished)
     assert len(sandbox.simulator.batches) == 6
     assert any("waiting for room under spend.per_attempt" in wait.why for wait in sandbox.waits)
+
+
+ENDS: list[dict[str, Any]] = [
+    {"on": "create", "do": "error", "status": 400},
+    {"on": "create", "do": "error", "status": 529, "times": 2},
+    {"on": "create", "do": "drop"},
+    {"on": "create", "do": "drop", "when": "after"},
+    {"on": "create", "do": "error", "status": 500, "when": "after"},
+    {"on": "create", "do": "garbage", "when": "after"},
+    {"on": "results", "do": "error", "status": 404, "times": 0},
+    {"on": "outcome", "do": "errored", "error": "invalid_request_error"},
+    {"on": "outcome", "do": "errored", "error": "of_next_year_error"},
+    {"on": "outcome", "do": "expired", "times": 0},
+    {"on": "outcome", "do": "canceled"},
+    {"on": "outcome", "do": "max_tokens", "times": 0},
+]
+
+
+@pytest.mark.parametrize("fault", ENDS, ids=lambda fault: " ".join(map(str, fault.values())))
+def test_a_reservation_ends_with_its_call_however_it_ends(sandbox: InProcessSandbox, fault: dict[str, Any]) -> None:
+    """And what may have been billed counts from then on."""
+    sandbox.simulator.faults.add(Fault(**fault))
+    status = sandbox.run(sandbox.make(ONE, env=DEAR)).status
+    assert not isinstance(status, Parked | Running | Queued)
+    totals = Totals(sandbox.home)
+    totals.refresh()
+    assert totals.reserved_usd() == 0.0
+    billed = sum(each.usage["output_tokens"] for each in sandbox.simulator.billed) * 5 / 1e6
+    assert totals.today(sandbox.clock.now()).at_most >= billed
 
 
 def test_a_day_counts_every_gremlin_and_begins_anew_at_midnight(sandbox: InProcessSandbox) -> None:
