@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from stat import S_ISDIR
 from typing import NamedTuple
 
 from gremlins.errors import NotReady
@@ -96,7 +97,8 @@ class Home(NamedTuple):
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Home:
-        """`GREMLINS_HOME`, or the platform's user state folder. Raises NotReady if others can write to it."""
+        """`GREMLINS_HOME`, or the platform's user state folder. Raises NotReady if that is no folder, or others can write
+        to it."""
         env = os.environ if env is None else env
         named = env.get("GREMLINS_HOME")
         if named:
@@ -105,7 +107,7 @@ class Home(NamedTuple):
             from platformdirs import user_state_path  # 25 ms
 
             home = cls(user_state_path("gremlins"))
-        home._refuse_others()
+        home._refuse_unusable()
         cluster = env[CLUSTER_VARIABLE].strip() if CLUSTER_VARIABLE in env else home._configured_cluster()
         return home._replace(cluster=cluster) if cluster else home
 
@@ -124,10 +126,13 @@ class Home(NamedTuple):
             return found if isinstance(found, str) else ""
         return ""
 
-    def _refuse_others(self) -> None:
+    def _refuse_unusable(self) -> None:
         """Its content decides which commands run."""
-        with contextlib.suppress(OSError):
-            if self.root.stat().st_mode & 0o022:
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            mode = self.root.stat().st_mode
+            if not S_ISDIR(mode):
+                raise NotReady(f"the state root {self.root} is no folder", hint="name a folder in GREMLINS_HOME")
+            if mode & 0o022:
                 raise NotReady(f"others can write to the state root {self.root}", hint=f"chmod go-w {self.root}")
 
     @property

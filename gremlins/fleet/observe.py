@@ -113,7 +113,7 @@ def ids(home: Home) -> Iterator[str]:
         return
     try:
         entries = os.scandir(home.gremlins)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return
     with entries:
         for entry in entries:

@@ -174,6 +174,14 @@ def test_a_home_that_cannot_be_written(sandbox: Sandbox) -> None:
     nothing_left(sandbox)
 
 
+@pytest.mark.parametrize("words", ["status", "bead list", "cost", "doctor"])
+def test_a_home_that_is_a_file_is_not_an_empty_fleet(sandbox: Sandbox, words: str) -> None:
+    sandbox.repo.write({"file": ""})
+    for home, code in (("file", 5), ("file/below", 1)):
+        ran = sandbox.run(*words.split(), env={"GREMLINS_HOME": str(sandbox.repo.path / home)})
+        assert str(sandbox.repo.path / "file") in one_clear_line(ran, code)
+
+
 @pytest.mark.parametrize("verb", ["show", "log", "stop", "rescue", "ack", "land", "rm", "status"])
 def test_an_unknown_gremlin(sandbox: Sandbox, verb: str) -> None:
     one_clear_line(sandbox.run(verb, "nobody"), 6)
