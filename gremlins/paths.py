@@ -97,8 +97,8 @@ class Home(NamedTuple):
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Home:
-        """`GREMLINS_HOME`, or the platform's user state folder. Raises NotReady if that is no folder, or others can write
-        to it."""
+        """`GREMLINS_HOME`, or the platform's user state folder. Raises NotReady if that is no folder, or if others
+        can write to it."""
         env = os.environ if env is None else env
         named = env.get("GREMLINS_HOME")
         if named:

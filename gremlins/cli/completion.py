@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from gremlins.errors import GremlinsError
 from gremlins.fleet.observe import ids
 from gremlins.paths import Home
 
@@ -24,7 +25,7 @@ def completed_words(env: Mapping[str, str]) -> list[str]:
 
 def complete_ids(incomplete: str) -> list[str]:
     """Ids that begin like this."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, GremlinsError):
         return _starting(incomplete, ids(Home.from_env()))
     return []
 
