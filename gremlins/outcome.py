@@ -20,8 +20,8 @@ KEEPS_ATTEMPT: frozenset[FailureClass] = frozenset(
 
 UNKNOWN_COST = "unknown_cost"
 """The class of the bail where only a person can decide, because asking again may pay twice."""
-CONFLICT = "conflict"
-"""The class of the bail of a change that conflicts with the project and was not resolved."""
+CONFLICT = "conflict_markers"
+"""The class of the bail of a change in which a conflict with the project was not resolved."""
 
 CapName = Literal["spend.per_attempt", "spend.per_bead", "spend.per_day"]
 

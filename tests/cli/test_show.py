@@ -125,6 +125,10 @@ def test_it_tells_stages_calls_and_artifacts(root: Root, capsys: pytest.CaptureF
             ("bailed in plan", "unclear: which?", "ack"),
         ),
         (
+            Bailed(since=ago(1), stage="plan", kind="conflict", detail="the task contradicts itself"),
+            ("conflict: the task contradicts itself", "ack"),
+        ),
+        (
             FailedGremlin(since=ago(1), stage="verify", failure="task", reason="3 fail", exit_code=2),
             ("dead:exit 2 in verify: 3 fail (class task)", "rescue"),
         ),
@@ -132,7 +136,7 @@ def test_it_tells_stages_calls_and_artifacts(root: Root, capsys: pytest.CaptureF
         (Landed(since=ago(1), sha="2" * 40, target="main", evidence=PROOF), ("landed on main as 222222222222",)),
         (None, ("dead:lost", "vanished", "rescue")),
     ],
-    ids=["bailed", "failed", "detached", "landed", "lost"],
+    ids=["bailed", "a word of the model's own", "failed", "detached", "landed", "lost"],
 )
 def test_it_says_where_and_why_it_ended_and_what_to_do(
     root: Root, capsys: pytest.CaptureFixture[str], status: Any, parts: tuple[str, ...]
